@@ -1,0 +1,1 @@
+//! The port to a scheduler: render, submit, observe many, cancel, logs.

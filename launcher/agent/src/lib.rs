@@ -1,0 +1,1 @@
+//! One node of a run: workers, programs, store, logs.

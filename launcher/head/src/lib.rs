@@ -1,0 +1,1 @@
+//! Drives one run: journal, phases, control service.

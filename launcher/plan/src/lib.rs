@@ -1,0 +1,1 @@
+//! Plans a checked pipeline on a cluster profile, purely.

@@ -1,0 +1,1 @@
+//! The in-allocation scheduler, purely: events in, actions out.

@@ -1,0 +1,1 @@
+//! Decisions of the store: objects, leases, admission, eviction; moves no data.

@@ -1,0 +1,1 @@
+//! Facts of this machine: processors, NUMA nodes, memory, GPUs, limits.

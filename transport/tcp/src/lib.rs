@@ -1,0 +1,1 @@
+//! The fabric over plain TCP sockets.

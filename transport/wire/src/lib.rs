@@ -1,0 +1,1 @@
+//! Messages and frames between the processes of a run: bytes and meanings, no sockets.
