@@ -104,7 +104,9 @@ impl RunId {
         let ok = !text.is_empty()
             && text.len() <= 64
             && !text.starts_with('.')
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         ok.then(|| Self(text.to_owned()))
     }
 
