@@ -3,6 +3,8 @@
 
 mod ids;
 mod resources;
+mod run;
 
 pub use ids::{AgentId, Attempt, Digest, ObjectId, RunId, TaskId, WorkerId};
 pub use resources::Resources;
+pub use run::{AgentConfig, HeadInfo, RunConfig, RunFolder};

@@ -22,7 +22,12 @@ pub struct Resources {
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cpu_millis: 1000, memory: 0, gpus: 0, named: BTreeMap::new() }
+        Self {
+            cpu_millis: 1000,
+            memory: 0,
+            gpus: 0,
+            named: BTreeMap::new(),
+        }
     }
 }
 
@@ -30,7 +35,12 @@ impl Resources {
     /// Nothing at all.
     #[must_use]
     pub fn zero() -> Self {
-        Self { cpu_millis: 0, memory: 0, gpus: 0, named: BTreeMap::new() }
+        Self {
+            cpu_millis: 0,
+            memory: 0,
+            gpus: 0,
+            named: BTreeMap::new(),
+        }
     }
 
     /// Whether `self` fits into `free`.

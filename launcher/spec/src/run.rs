@@ -1,0 +1,169 @@
+//! What a run is told besides its pipeline (`run.json`) and what its head tells of itself (`head.json`).
+//! Owns the two documents and the names of the files in a run folder; reads and writes no file.
+
+use crate::{Resources, RunId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// `run.json`: written by the client before the head starts, never changed after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Version of this document; 1.
+    pub version: u32,
+    /// The run.
+    pub run: RunId,
+    /// The pipeline's name, for people.
+    pub name: String,
+    /// Whether `spec.json` holds a pipeline, or tasks come from a client only (an Executor).
+    pub has_pipeline: bool,
+    /// Whether the run ends with the client that owns it.
+    pub attached: bool,
+    /// The agents, by rank; the first shares the head's process.
+    pub agents: Vec<AgentConfig>,
+    /// Python interpreter for workers.
+    pub python: PathBuf,
+    /// Entries added to `sys.path` in workers.
+    #[serde(default)]
+    pub sys_path: Vec<String>,
+    /// Working folder of workers and programs.
+    pub cwd: PathBuf,
+    /// Variables set in workers and programs. Never a secret.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Values up to this many bytes travel inline.
+    #[serde(default = "default_inline_limit")]
+    pub inline_limit: u32,
+    /// How long the head waits for all agents, in milliseconds.
+    #[serde(default = "default_join_timeout")]
+    pub join_timeout_ms: u64,
+    /// Where to write a Chrome trace at the end, if wanted.
+    #[serde(default)]
+    pub trace: Option<PathBuf>,
+}
+
+/// What one agent gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// What it may give to tasks.
+    pub resources: Resources,
+    /// Most bytes that its store holds in memory.
+    pub store_limit: u64,
+}
+
+/// `head.json`: how to reach the head of the latest attempt. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadInfo {
+    /// Version of this document; 1.
+    pub version: u32,
+    /// The head's process id.
+    pub pid: u32,
+    /// Its host.
+    pub host: String,
+    /// The attempt (journal segment) that it writes.
+    pub attempt: u32,
+    /// Unix socket for clients of this machine.
+    pub socket: PathBuf,
+    /// `host:port` for agents and for clients elsewhere (mutual TLS).
+    pub address: String,
+}
+
+fn default_inline_limit() -> u32 {
+    16 << 10
+}
+
+fn default_join_timeout() -> u64 {
+    60_000
+}
+
+/// The names of the files in a run folder; the one place that knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder(PathBuf);
+
+impl RunFolder {
+    /// The run folder at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// `run.json`, a [`RunConfig`].
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.0.join("run.json")
+    }
+
+    /// `spec.json`, the pipeline.
+    #[must_use]
+    pub fn spec(&self) -> PathBuf {
+        self.0.join("spec.json")
+    }
+
+    /// `plan.json`, the launch plan.
+    #[must_use]
+    pub fn plan(&self) -> PathBuf {
+        self.0.join("plan.json")
+    }
+
+    /// `head.json`, a [`HeadInfo`].
+    #[must_use]
+    pub fn head(&self) -> PathBuf {
+        self.0.join("head.json")
+    }
+
+    /// `status.json`, the last status snapshot.
+    #[must_use]
+    pub fn status(&self) -> PathBuf {
+        self.0.join("status.json")
+    }
+
+    /// A blob (function, arguments) by its digest.
+    #[must_use]
+    pub fn blob(&self, digest: &crate::Digest) -> PathBuf {
+        self.0.join("blobs").join(digest.to_string())
+    }
+
+    /// The journal's folder; one segment an attempt.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// Logs of head, agents, workers and tasks.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
+    /// Results that were too large for the journal.
+    #[must_use]
+    pub fn results(&self) -> PathBuf {
+        self.0.join("results")
+    }
+
+    /// Requests of clients that cannot reach the head.
+    #[must_use]
+    pub fn mailbox(&self) -> PathBuf {
+        self.0.join("mailbox")
+    }
+
+    /// Certificates and tickets; mode 0700.
+    #[must_use]
+    pub fn tls(&self) -> PathBuf {
+        self.0.join("tls")
+    }
+
+    /// The ticket of the agent with this rank; mode 0600.
+    #[must_use]
+    pub fn ticket(&self, rank: u32) -> PathBuf {
+        self.tls().join(format!("agent-{rank}.json"))
+    }
+}
