@@ -6,6 +6,7 @@
 
 mod frame;
 mod message;
+mod ticket;
 mod values;
 
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
@@ -17,6 +18,7 @@ pub use message::{
     TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit, Welcome, WorkerConfig, WorkerReady,
     WorkerToAgent,
 };
+pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{
     Amounts, Failure, FailureCause, Input, NamedAmount, ObjectRef, Outcome, Pair, ProgramCall,
     ProgramResult, Retry, Value, input, outcome, value,
