@@ -20,6 +20,6 @@ pub use message::{
 };
 pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{
-    Amounts, Failure, FailureCause, Input, NamedAmount, ObjectRef, Outcome, Pair, ProgramCall,
+    Amounts, Failure, FailureCause, FileRef, Input, NamedAmount, ObjectRef, Outcome, Pair, ProgramCall,
     ProgramResult, Retry, Value, input, outcome, value,
 };

@@ -54,19 +54,30 @@ impl ObjectRef {
     }
 }
 
+/// A result that was written to the run folder.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FileRef {
+    /// Path relative to the run folder.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// Length in bytes.
+    #[prost(uint64, tag = "2")]
+    pub len: u64,
+}
+
 /// A value: inline bytes (packed by Python), a stored object, or a program's result.
 #[derive(Clone, PartialEq, Message)]
 pub struct Value {
     /// The value itself.
-    #[prost(oneof = "value::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "value::Kind", tags = "1, 2, 3, 4")]
     pub kind: Option<value::Kind>,
 }
 
 /// The kinds of a [`Value`].
 pub mod value {
-    use super::{Bytes, ObjectRef, Oneof, ProgramResult};
+    use super::{Bytes, FileRef, ObjectRef, Oneof, ProgramResult};
 
-    /// Inline, stored, or a program's result.
+    /// Inline, stored, a program's result, or a file of the run folder.
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Kind {
         /// Packed bytes.
@@ -78,6 +89,9 @@ pub mod value {
         /// What a program left.
         #[prost(message, tag = "3")]
         Program(ProgramResult),
+        /// A file of the run folder holding the packed bytes (what `Persist` wrote).
+        #[prost(message, tag = "4")]
+        File(FileRef),
     }
 }
 

@@ -1,0 +1,233 @@
+//! The head's decisions: events in, effects out, no sockets. Owns the live tasks, who waits for what, retries, holds on
+//! objects and the end of the run. Every change of state is a journal record that is applied as it is written.
+//! Hot path: `submit`, `on_done`, `assign`: once a task each.
+
+mod agents;
+mod clients;
+mod end;
+mod finish;
+mod job;
+mod load;
+mod submit;
+
+pub use job::{Job, Submitter};
+pub use load::LoadError;
+
+use crate::functions::Functions;
+use crate::journal::{Event, Record};
+use crate::objects::Objects;
+use crate::state::RunState;
+use crate::trace::Trace;
+use bridgehead_schedule::Engine;
+use bridgehead_spec::{RunConfig, TaskId};
+use bridgehead_wire::{HeadToAgent, HeadToClient};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+/// A client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// What the shell has to carry out, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Records to be committed before anything below is sent.
+    pub records: Vec<Record>,
+    /// Messages to agents.
+    pub agents: Vec<(u32, HeadToAgent)>,
+    /// Messages to clients.
+    pub clients: Vec<(ConnId, HeadToClient)>,
+}
+
+/// An agent as the head sees it.
+#[derive(Debug, Clone)]
+pub struct AgentRow {
+    /// Its host.
+    pub host: String,
+    /// Its process id.
+    pub pid: u32,
+    /// What it has to give.
+    pub resources: bridgehead_wire::Amounts,
+    /// Where its fabric listens.
+    pub fabric_address: bytes::Bytes,
+    /// Store figures of its last heartbeat.
+    pub store: bridgehead_wire::Heartbeat,
+    /// When it was last heard, nanoseconds since the epoch.
+    pub heard_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    owner: bool,
+    progress: bool,
+    outcomes: bool,
+    /// The client's function numbers to ours.
+    functions: HashMap<u32, u32>,
+    /// The client's tokens to our tasks.
+    tokens: HashMap<u64, u64>,
+    /// Holds that outcomes gave it.
+    holds: HashMap<bridgehead_spec::ObjectId, u32>,
+}
+
+/// How the run is coming to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is not.
+    No,
+    /// No more submits; it ends with its last task.
+    Drain,
+    /// Everything is being cancelled.
+    Cancel(String),
+    /// The end is in the journal.
+    Over,
+}
+
+/// One run, live.
+#[derive(Debug)]
+pub struct Core {
+    config: RunConfig,
+    state: RunState,
+    engine: Engine,
+    jobs: Vec<Option<Box<Job>>>,
+    functions: Functions,
+    objects: Objects,
+    agents: BTreeMap<u32, AgentRow>,
+    clients: HashMap<ConnId, Client>,
+    /// Tasks added by workers: (agent, worker, their token) to our task.
+    worker_tokens: HashMap<(u32, u32, u64), u64>,
+    /// Results on their way to the run folder.
+    persisting: HashSet<u64>,
+    /// Values of an Executor's finished tasks, oldest first, with their inline bytes: kept for late users, within a bound.
+    recent: VecDeque<(u64, usize)>,
+    recent_bytes: usize,
+    ending: Ending,
+    trace: Option<Trace>,
+    now_ns: u64,
+    data_key: [u8; 32],
+    out: Effects,
+    actions: Vec<(TaskId, bridgehead_spec::AgentId)>,
+    names: HashMap<u64, String>,
+    fetches: HashMap<u64, (ConnId, u64)>,
+    next_fetch: u64,
+}
+
+impl Core {
+    /// A core for a run whose journal has been folded into `state`; `data_key` authenticates agents to one another.
+    #[must_use]
+    pub fn new(config: RunConfig, state: RunState, data_key: [u8; 32], now_ns: u64) -> Self {
+        let trace = config.trace.is_some().then(Trace::default);
+        Self {
+            config,
+            state,
+            engine: new_engine(),
+            jobs: Vec::new(),
+            functions: Functions::default(),
+            objects: Objects::default(),
+            agents: BTreeMap::new(),
+            clients: HashMap::new(),
+            worker_tokens: HashMap::new(),
+            persisting: HashSet::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            ending: Ending::No,
+            trace,
+            now_ns,
+            data_key,
+            out: Effects::default(),
+            actions: Vec::new(),
+            names: HashMap::new(),
+            fetches: HashMap::new(),
+            next_fetch: 0,
+        }
+    }
+
+    /// Sets the clock for the events that follow, nanoseconds since the epoch.
+    pub fn set_now(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// What has to be carried out; the core starts a new list.
+    pub fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.out)
+    }
+
+    /// The state, as a replay of the journal would give it.
+    #[must_use]
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The run's configuration.
+    #[must_use]
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The agents that are there.
+    #[must_use]
+    pub fn agents(&self) -> &BTreeMap<u32, AgentRow> {
+        &self.agents
+    }
+
+    /// The trace, where one was asked for.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// Whether the run's end is in the journal.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ending == Ending::Over
+    }
+
+    /// Whether any client is connected.
+    #[must_use]
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// The name of a task, for people.
+    #[must_use]
+    pub fn task_name(&self, task: u64) -> String {
+        if let Some(name) = self.names.get(&task) {
+            return name.clone();
+        }
+        match self.job(task) {
+            Some(job) if !job.name.is_empty() => job.name.clone(),
+            Some(job) if job.program.is_none() => self.functions.name(job.function).to_owned(),
+            _ => format!("t{task}"),
+        }
+    }
+
+    fn record(&mut self, event: Event) {
+        let record = Record { time_ns: self.now_ns, event: Some(event) };
+        self.state.apply(&record);
+        self.out.records.push(record);
+    }
+
+    fn job(&self, task: u64) -> Option<&Job> {
+        self.jobs.get(usize::try_from(task).ok()?)?.as_deref()
+    }
+
+    fn job_mut(&mut self, task: u64) -> Option<&mut Job> {
+        self.jobs.get_mut(usize::try_from(task).ok()?)?.as_deref_mut()
+    }
+
+    fn tell(&mut self, conn: ConnId, message: impl Into<HeadToClient>) {
+        self.out.clients.push((conn, message.into()));
+    }
+
+    fn tell_agent(&mut self, agent: u32, message: impl Into<HeadToAgent>) {
+        self.out.agents.push((agent, message.into()));
+    }
+
+    fn release(&mut self, id: bridgehead_spec::ObjectId) {
+        if let Some((reference, agents)) = self.objects.release(id) {
+            for agent in agents {
+                if self.agents.contains_key(&agent) {
+                    self.tell_agent(agent, bridgehead_wire::ReleaseObjects { objects: vec![reference.clone()] });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Agents come, speak and go. Owns what the head knows of each; results that go down with one are made again.
+
+use super::{AgentRow, Core, Ending, Submitter};
+use crate::journal::{AgentJoined, AgentLost, Event, TaskReset};
+use crate::state::{End, Phase};
+use bridgehead_spec::{AgentId, ObjectId, Resources, TaskId};
+use bridgehead_wire::{
+    AgentJoin, AgentToHead, AgentWelcome, CancelTasks, Failure, FailureCause, Pair, Peer, Peers, Shutdown, outcome,
+};
+use bytes::Bytes;
+
+impl Core {
+    /// An agent whose certificate and ticket were checked joins.
+    pub fn on_join(&mut self, join: AgentJoin, run_dir: &str) {
+        let agent = join.agent;
+        let resources = join.resources.clone().unwrap_or_default();
+        self.record(Event::AgentJoined(AgentJoined {
+            agent,
+            host: join.host.clone(),
+            pid: join.pid,
+            resources: Some(resources.clone()),
+        }));
+        self.agents.insert(
+            agent,
+            AgentRow {
+                host: join.host,
+                pid: join.pid,
+                resources: resources.clone(),
+                fabric_address: join.fabric_address,
+                store: bridgehead_wire::Heartbeat::default(),
+                heard_ns: self.now_ns,
+            },
+        );
+        let welcome = self.agent_welcome(run_dir);
+        self.tell_agent(agent, welcome);
+        self.send_peers();
+        self.engine_agent_joined(AgentId(agent), &Resources::from(&resources));
+    }
+
+    fn agent_welcome(&self, run_dir: &str) -> AgentWelcome {
+        let c = &self.config;
+        AgentWelcome {
+            run: c.run.to_string(),
+            run_dir: run_dir.to_owned(),
+            python: c.python.display().to_string(),
+            sys_path: c.sys_path.clone(),
+            cwd: c.cwd.display().to_string(),
+            inline_limit: c.inline_limit,
+            data_key: Bytes::copy_from_slice(&self.data_key),
+            env: c.env.iter().map(|(k, v)| Pair { key: k.clone(), value: v.clone() }).collect(),
+        }
+    }
+
+    fn send_peers(&mut self) {
+        if self.agents.len() < 2 {
+            return;
+        }
+        let peers: Vec<Peer> = self
+            .agents
+            .iter()
+            .map(|(&agent, row)| Peer { agent, fabric_address: row.fabric_address.clone() })
+            .collect();
+        for agent in self.agents.keys().copied().collect::<Vec<_>>() {
+            self.tell_agent(agent, Peers { peers: peers.clone() });
+        }
+    }
+
+    /// A message of a joined agent.
+    pub fn on_agent(&mut self, agent: u32, message: AgentToHead) {
+        if let Some(row) = self.agents.get_mut(&agent) {
+            row.heard_ns = self.now_ns;
+        }
+        match message {
+            AgentToHead::Done(done) => self.on_done(agent, done),
+            AgentToHead::Submit(submit) => self.on_worker_submit(agent, submit),
+            AgentToHead::Functions(functions) => {
+                for put in functions.functions {
+                    let index = put.index;
+                    if let Some(ours) = self.learn_function(put) {
+                        self.agent_functions.insert((agent, index), ours);
+                    }
+                }
+            }
+            AgentToHead::Copied(copied) => {
+                if let Some(object) = copied.object {
+                    if !self.objects.copied(object.id(), agent) {
+                        let objects = vec![object];
+                        self.tell_agent(agent, bridgehead_wire::ReleaseObjects { objects });
+                    }
+                }
+            }
+            AgentToHead::Persisted(persisted) => self.on_persisted(&persisted),
+            AgentToHead::Fetched(fetched) => self.on_fetched(fetched),
+            AgentToHead::Heartbeat(beat) => {
+                if let Some(row) = self.agents.get_mut(&agent) {
+                    row.store = beat;
+                }
+            }
+            AgentToHead::Release(release) => {
+                for object in release.objects {
+                    self.release(object.id());
+                }
+            }
+            AgentToHead::Cancel(cancel) => self.on_worker_cancel(agent, &cancel),
+            AgentToHead::Blocked(blocked) => self.engine_blocked(TaskId(blocked.task), blocked.blocked),
+            // A start is told for long tasks only, so nothing may depend on it; a second join is ignored.
+            AgentToHead::Started(_) | AgentToHead::Join(_) => {}
+        }
+    }
+
+    fn on_worker_submit(&mut self, agent: u32, submit: bridgehead_wire::TaskSubmit) {
+        let worker = submit.from_worker.unwrap_or(0);
+        let token = submit.token;
+        let function = self.agent_functions.get(&(agent, submit.function)).copied();
+        let submitter = Submitter::Worker(agent, worker, token);
+        let task = self.submit(submit, function, submitter, |core, token| {
+            core.worker_tokens.get(&(agent, worker, token)).copied()
+        });
+        self.worker_tokens.insert((agent, worker, token), task);
+    }
+
+    fn on_worker_cancel(&mut self, agent: u32, cancel: &CancelTasks) {
+        let worker = cancel.from_worker.unwrap_or(0);
+        for &token in &cancel.tasks {
+            if let Some(&task) = self.worker_tokens.get(&(agent, worker, token)) {
+                self.cancel_task(task, &cancel.reason);
+            }
+        }
+    }
+
+    /// An agent is gone: its tasks are tried elsewhere, its results are made again where someone still needs them.
+    pub fn on_agent_lost(&mut self, agent: u32, reason: &str) {
+        if self.agents.remove(&agent).is_none() || self.is_over() {
+            return;
+        }
+        tracing::warn!(agent, reason, "agent lost");
+        self.record(Event::AgentLost(AgentLost { agent, reason: reason.to_owned() }));
+        self.functions.forget(agent);
+        let held = self.engine_agent_lost(AgentId(agent));
+        let lost = self.objects.agent_lost(agent);
+        for task in held {
+            let attempt = self.state.row(task.0).map_or(0, |row| row.attempt);
+            let message = format!("agent {agent}, which ran it, was lost: {reason}");
+            self.attempt_failed(task.0, attempt, Failure::new(FailureCause::LostNode, "agent-lost", message));
+        }
+        self.reset_lost(&lost);
+        self.send_peers();
+        if self.agents.is_empty() && !self.is_over() {
+            self.cancel_all("no agent is left");
+        }
+    }
+
+    /// Finished tasks whose only copy was in `lost`, are not in the run folder, and are still needed, wait again.
+    fn reset_lost(&mut self, lost: &[ObjectId]) {
+        if lost.is_empty() {
+            return;
+        }
+        let lost: std::collections::HashSet<_> = lost.iter().copied().collect();
+        let needed: Vec<u64> = (0..self.state.tasks.len() as u64)
+            .filter(|&task| {
+                let Some(row) = self.state.row(task) else { return false };
+                let End::Value(value) = &row.end else { return false };
+                value.object().is_some_and(|object| lost.contains(&object.id()))
+            })
+            .collect();
+        for task in needed {
+            self.lost_values.insert(task);
+            if self.state.row(task).is_some_and(|row| row.persisted.is_none()) && self.someone_needs(task) {
+                self.need(task);
+            }
+        }
+    }
+
+    fn someone_needs(&self, task: u64) -> bool {
+        self.jobs.iter().flatten().any(|job| job.input_tasks().any(|input| input == task))
+            || (self.kept.contains(&task) && self.config.has_pipeline)
+    }
+
+    /// Makes sure that a finished task's value can be had: one that is gone is run again, with what it needs in turn.
+    pub(super) fn need(&mut self, task: u64) {
+        let mut open = vec![task];
+        while let Some(task) = open.pop() {
+            let finished = self.state.row(task).is_some_and(|row| row.phase == Phase::Finished);
+            if !finished || !self.lost_values.remove(&task) {
+                continue;
+            }
+            let Some(job) = self.rebuild(task) else { continue };
+            open.extend(job.input_tasks());
+            self.put_job(task, job);
+            self.record(Event::TaskReset(TaskReset { task, reason: "its value was lost with its agent".to_owned() }));
+            self.rerun.push(task);
+        }
+        // Deepest first, so that every dependency is known to the scheduler before its dependents.
+        while let Some(task) = self.rerun.pop() {
+            self.enter(task);
+        }
+    }
+
+    /// Asks the head's own node for an object on behalf of a client.
+    pub(super) fn on_fetched(&mut self, fetched: bridgehead_wire::Fetched) {
+        let Some((conn, token)) = self.fetches.remove(&fetched.token) else { return };
+        let outcome = fetched.outcome;
+        let gone = outcome.as_ref().is_none_or(|o| matches!(o.kind, None | Some(outcome::Kind::Cancelled(_))));
+        if gone {
+            tracing::debug!(token, "a fetch came back without a value");
+        }
+        self.tell(conn, bridgehead_wire::Fetched { token, outcome });
+    }
+
+    /// Ends all agents.
+    pub fn shut_down(&mut self, reason: &str) {
+        for agent in self.agents.keys().copied().collect::<Vec<_>>() {
+            self.tell_agent(agent, Shutdown { reason: reason.to_owned() });
+        }
+    }
+
+    /// Whether the run is being cancelled.
+    #[must_use]
+    pub fn is_cancelling(&self) -> bool {
+        matches!(self.ending, Ending::Cancel(_))
+    }
+}

@@ -1,0 +1,261 @@
+//! Tasks end: with a value, a failure or a cancel; retries by cause. Hot path: `on_done`, once an attempt.
+
+use super::job::{AUTO_PERSIST, Persist};
+use super::{Core, Ending, Submitter};
+use crate::journal::{Event, TaskCancelled, TaskFailed, TaskFinished, TaskPersisted};
+use crate::state::{End, Phase, cause_index};
+use bridgehead_spec::{AgentId, TaskId};
+use bridgehead_wire::{
+    Failure, FailureCause, Outcome, Persisted, TaskDone, TaskOutcome, Value, outcome, value,
+};
+
+/// Inline bytes of an Executor's finished tasks that are kept for late users.
+const RECENT_BYTES: usize = 64 << 20;
+/// And at most so many values.
+const RECENT_VALUES: usize = 100_000;
+
+impl Core {
+    /// An attempt ended at `agent`. News of an attempt that is not the present one are dropped, with what they hold.
+    pub fn on_done(&mut self, agent: u32, done: TaskDone) {
+        let current = self.state.row(done.task).is_some_and(|row| {
+            row.phase == Phase::Running && row.attempt == done.attempt && row.agent == agent
+        });
+        let kind = done.outcome.and_then(|outcome| outcome.kind);
+        if !current {
+            if let Some(outcome::Kind::Value(value)) = kind {
+                self.drop_value(&value);
+            }
+            return;
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.task(done.task, agent, done.worker, done.started_ns, done.elapsed_ns);
+        }
+        match kind {
+            Some(outcome::Kind::Value(value)) => {
+                let finished = TaskFinished {
+                    task: done.task,
+                    attempt: done.attempt,
+                    value: None,
+                    started_ns: done.started_ns,
+                    elapsed_ns: done.elapsed_ns,
+                    worker: done.worker,
+                };
+                self.attempt_finished(agent, finished, value);
+            }
+            Some(outcome::Kind::Failure(failure)) => self.attempt_failed(done.task, done.attempt, failure),
+            Some(outcome::Kind::Cancelled(reason)) => {
+                self.engine_failed(TaskId(done.task));
+                self.finish_cancelled(done.task, &reason);
+            }
+            None => {
+                let failure = Failure::new(FailureCause::System, "no-outcome", "its agent reported no outcome");
+                self.attempt_failed(done.task, done.attempt, failure);
+            }
+        }
+    }
+
+    fn drop_value(&mut self, value: &Value) {
+        if let Some(object) = value.object() {
+            self.objects.hold(object);
+            self.release(object.id());
+        }
+    }
+
+    fn attempt_finished(&mut self, agent: u32, mut finished: TaskFinished, value: Value) {
+        let task = finished.task;
+        let Some(job) = self.jobs.get_mut(usize::try_from(task).unwrap_or(usize::MAX)).and_then(Option::take) else {
+            self.drop_value(&value);
+            return;
+        };
+        let bytes = match &value.kind {
+            Some(value::Kind::Stored(object)) => object.len,
+            _ => 0,
+        };
+        // The hold that came with the value is the run's own; each consumer and each listener has one more.
+        let object = value.object().cloned();
+        if let Some(object) = &object {
+            for _ in 0..=job.consumers {
+                self.objects.hold(object);
+            }
+        }
+        let journalled = self.config.has_pipeline && job.persist != Persist::Never;
+        let elapsed = finished.elapsed_ns;
+        let attempts = finished.attempt;
+        finished.value = if journalled || object.is_some() { Some(value.clone()) } else { None };
+        self.record(Event::TaskFinished(finished));
+        if !journalled && object.is_none() {
+            // A resume cannot use it, so the journal need not carry it; consumers of this life take it from the row.
+            self.keep_recent(task, &value);
+        }
+        self.engine_finished(TaskId(task), AgentId(agent), bytes);
+        self.drop_inputs(&job);
+        self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
+        if let Some(object) = object {
+            let wanted = job.persist == Persist::Always
+                || (job.persist == Persist::Auto && (job.keep || bytes <= AUTO_PERSIST));
+            if self.config.has_pipeline && wanted {
+                self.persisting.insert(task);
+                let path = format!("results/{task}.bhv");
+                self.tell_agent(agent, bridgehead_wire::Persist { task, object: Some(object), path });
+            } else if !job.keep || !self.config.has_pipeline {
+                self.release(object.id());
+            }
+        }
+    }
+
+    /// Keeps an Executor's inline value for late users, within bounds.
+    fn keep_recent(&mut self, task: u64, value: &Value) {
+        let len = match &value.kind {
+            Some(value::Kind::Inline(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        if let Some(row) = self.state.row_mut(task) {
+            row.end = End::Value(value.clone());
+        }
+        self.recent.push_back((task, len));
+        self.recent_bytes += len;
+        while self.recent_bytes > RECENT_BYTES || self.recent.len() > RECENT_VALUES {
+            let Some((old, len)) = self.recent.pop_front() else { break };
+            self.recent_bytes -= len;
+            if let Some(row) = self.state.row_mut(old) {
+                row.end = End::Open;
+            }
+        }
+    }
+
+    /// An agent wrote a result to the run folder, or could not.
+    pub fn on_persisted(&mut self, persisted: &Persisted) {
+        let task = persisted.task;
+        if !self.persisting.remove(&task) {
+            return;
+        }
+        if persisted.error.is_empty() {
+            let (path, len) = (persisted.path.clone(), persisted.len);
+            self.record(Event::TaskPersisted(TaskPersisted { task, path, len }));
+        } else {
+            tracing::warn!(task, error = %persisted.error, "a result could not be written to the run folder; a resume will run its task again");
+        }
+    }
+
+    /// An attempt failed: another one if its cause allows, else the task and all that need it fail.
+    pub(super) fn attempt_failed(&mut self, task: u64, attempt: u32, failure: Failure) {
+        let Some(job) = self.job(task) else { return };
+        if let Some(reason) = job.cancelling.clone() {
+            self.engine_failed(TaskId(task));
+            self.finish_cancelled(task, &reason);
+            return;
+        }
+        let cause = failure.cause();
+        let tried = cause_index(cause)
+            .and_then(|i| self.state.row(task).map(|row| u32::from(row.tries[i])))
+            .unwrap_or(u32::MAX);
+        if tried < job.allowed(cause) && !matches!(self.ending, Ending::Cancel(_)) {
+            tracing::info!(task, attempt, kind = %failure.kind, "attempt failed, trying again");
+            self.record(Event::TaskFailed(TaskFailed { task, attempt, failure: Some(failure), retried: true }));
+            self.engine_requeue(TaskId(task));
+            return;
+        }
+        self.engine_failed(TaskId(task));
+        self.finish_failed(task, failure);
+    }
+
+    /// The task fails for good, and so do those that need it. The scheduler has forgotten `task` already.
+    pub(super) fn finish_failed(&mut self, task: u64, failure: Failure) {
+        let Some(job) = self.take_job(task) else { return };
+        let attempt = self.state.row(task).map_or(0, |row| row.attempt);
+        let name = if job.name.is_empty() && job.program.is_none() {
+            self.functions.name(job.function).to_owned()
+        } else {
+            job.name.clone()
+        };
+        self.names.insert(task, name);
+        self.record(Event::TaskFailed(TaskFailed { task, attempt, failure: Some(failure.clone()), retried: false }));
+        self.drop_inputs(&job);
+        self.deliver(job.submitter, task, Outcome::failure(failure), attempt, 0);
+    }
+
+    /// The task is cancelled for good. The scheduler has forgotten it already.
+    pub(super) fn finish_cancelled(&mut self, task: u64, reason: &str) {
+        let Some(job) = self.take_job(task) else { return };
+        let attempt = self.state.row(task).map_or(0, |row| row.attempt);
+        self.record(Event::TaskCancelled(TaskCancelled { task, reason: reason.to_owned() }));
+        self.drop_inputs(&job);
+        self.deliver(job.submitter, task, Outcome::cancelled(reason), attempt, 0);
+    }
+
+    fn take_job(&mut self, task: u64) -> Option<Box<super::Job>> {
+        self.jobs.get_mut(usize::try_from(task).ok()?)?.take()
+    }
+
+    /// Gives back what a task that ended held of its arguments and inputs.
+    fn drop_inputs(&mut self, job: &super::Job) {
+        if let Some(args) = job.args.as_ref().and_then(Value::object) {
+            self.release(args.id());
+        }
+        for input in job.input_tasks() {
+            if let Some(producer) = self.job_mut(input) {
+                producer.consumers = producer.consumers.saturating_sub(1);
+                continue;
+            }
+            let object = match self.state.row(input).map(|row| &row.end) {
+                Some(End::Value(value)) => value.object().map(bridgehead_wire::ObjectRef::id),
+                _ => None,
+            };
+            if let Some(id) = object {
+                self.release(id);
+            }
+        }
+    }
+
+    /// Tells whoever wants it how a task ended; a stored value carries one hold for each listener.
+    fn deliver(&mut self, to: Submitter, task: u64, outcome: Outcome, attempts: u32, elapsed_ns: u64) {
+        let message = |token, for_worker| TaskOutcome {
+            token,
+            task,
+            outcome: Some(outcome.clone()),
+            for_worker,
+            attempts,
+            elapsed_ns,
+        };
+        match to {
+            Submitter::Client(conn, token) => {
+                if self.clients.contains_key(&conn) {
+                    self.hold_for_client(conn, &outcome);
+                    self.tell(conn, message(token, None));
+                }
+            }
+            Submitter::Worker(agent, worker, token) => {
+                if self.agents.contains_key(&agent) {
+                    if let Some(object) = stored(&outcome) {
+                        self.objects.hold(object);
+                    }
+                    self.tell_agent(agent, message(token, Some(worker)));
+                }
+            }
+            Submitter::Pipeline => {
+                let listeners: Vec<_> =
+                    self.clients.iter().filter(|(_, c)| c.outcomes).map(|(&conn, _)| conn).collect();
+                for conn in listeners {
+                    self.hold_for_client(conn, &outcome);
+                    self.tell(conn, message(task, None));
+                }
+            }
+        }
+    }
+
+    pub(super) fn hold_for_client(&mut self, conn: super::ConnId, outcome: &Outcome) {
+        if let Some(object) = stored(outcome) {
+            self.objects.hold(object);
+            if let Some(client) = self.clients.get_mut(&conn) {
+                *client.holds.entry(object.id()).or_insert(0) += 1;
+            }
+        }
+    }
+}
+
+fn stored(outcome: &Outcome) -> Option<&bridgehead_wire::ObjectRef> {
+    match &outcome.kind {
+        Some(outcome::Kind::Value(value)) => value.object(),
+        _ => None,
+    }
+}

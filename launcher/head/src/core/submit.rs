@@ -1,0 +1,236 @@
+//! Tasks come in: from clients, from workers, and back after a retry. Hot path: `submit` and `assign`, once a task.
+
+use super::{Core, Ending, Job, Submitter};
+use crate::journal::{Event, TaskAdded, TaskAssigned};
+use crate::state::{End, Phase};
+use bridgehead_spec::{AgentId, Digest, Resources, TaskId};
+use bridgehead_wire::{
+    Failure, FailureCause, Input, ObjectRef, PutFunction, TaskCall, TaskSubmit, Value, input,
+};
+
+impl Core {
+    /// Learns a function under the sender's digest; a digest that does not match the code is refused with `None`.
+    pub(super) fn learn_function(&mut self, put: PutFunction) -> Option<u32> {
+        let digest = Digest(put.digest.as_ref().try_into().ok()?);
+        if !put.code.is_empty() && Digest::of(&put.code) != digest {
+            return None;
+        }
+        Some(self.functions.add(digest, &put.name, put.code))
+    }
+
+    /// A new task. Inputs and `after` name the submitter's tokens, which `find` turns into the head's ids.
+    pub(super) fn submit(
+        &mut self,
+        mut submit: TaskSubmit,
+        function: Option<u32>,
+        submitter: Submitter,
+        find: impl Fn(&Self, u64) -> Option<u64>,
+    ) -> u64 {
+        let task = self.state.tasks.len() as u64;
+        let parent = submit.parent;
+        let mut unknown = None;
+        for input in &mut submit.inputs {
+            if let Some(input::Kind::Task(token)) = &mut input.kind {
+                match find(self, *token) {
+                    Some(id) => *token = id,
+                    None => unknown = Some(*token),
+                }
+            }
+        }
+        for token in &mut submit.after {
+            match find(self, *token) {
+                Some(id) => *token = id,
+                None => unknown = Some(*token),
+            }
+        }
+        let job = Job::new(submit, function.unwrap_or(u32::MAX), submitter);
+        self.record_added(task, parent, &job);
+        let known_function = job.program.is_some() || function.is_some();
+        self.put_job(task, job);
+        if let Some(args) = self.job(task).and_then(|job| job.args.as_ref()?.object().cloned()) {
+            self.objects.hold(&args);
+        }
+        if let Some(token) = unknown {
+            let message = format!("task {task} takes the result of task number {token}, which this submitter never added");
+            self.finish_failed(task, Failure::new(FailureCause::System, "unknown-input", message));
+        } else if !known_function {
+            let message = "its function was never sent, or its bytes do not match their digest";
+            self.finish_failed(task, Failure::new(FailureCause::System, "unknown-function", message));
+        } else if self.ending != Ending::No {
+            self.finish_cancelled(task, "the run is ending");
+        } else {
+            self.enter(task);
+        }
+        task
+    }
+
+    fn record_added(&mut self, task: u64, parent: Option<u64>, job: &Job) {
+        let resumable = self.config.has_pipeline;
+        let submit = resumable.then(|| TaskSubmit {
+            token: task,
+            args: job.args.clone(),
+            inputs: job.inputs.clone(),
+            after: job.after.clone(),
+            resources: job.resources.clone(),
+            priority: job.priority,
+            retry: Some(job.retry),
+            timeout_ms: job.timeout_ms,
+            program: job.program.clone(),
+            parent,
+            ..TaskSubmit::default()
+        });
+        let digest = self.functions.digest(job.function);
+        let function = if resumable { digest.map(|d| d.0.to_vec()).unwrap_or_default() } else { Vec::new() };
+        let name = if resumable { job.name.clone() } else { String::new() };
+        self.record(Event::TaskAdded(TaskAdded { task, name, parent, submit, function }));
+    }
+
+    pub(super) fn put_job(&mut self, task: u64, job: Job) {
+        let index = usize::try_from(task).expect("task ids count what is in memory");
+        if self.jobs.len() <= index {
+            self.jobs.resize_with(index + 1, || None);
+        }
+        self.jobs[index] = Some(Box::new(job));
+    }
+
+    /// Hands a waiting task to the scheduler, with those dependencies that are still open. A task whose dependency has
+    /// failed fails at once; one whose input's value is gone brings that input back first.
+    pub(super) fn enter(&mut self, task: u64) {
+        let Some(job) = self.job(task) else { return };
+        let dependencies: Vec<u64> = job.dependencies().collect();
+        let inputs: Vec<u64> = job.input_tasks().collect();
+        if let Some(failure) = dependencies.iter().find_map(|&d| self.upstream_failure(d)) {
+            self.finish_failed(task, failure);
+            return;
+        }
+        for &input in &inputs {
+            self.need(input);
+        }
+        for input in inputs {
+            if let Some(job) = self.job_mut(input) {
+                job.consumers += 1;
+            } else {
+                self.hold_value(input);
+            }
+        }
+        let open: Vec<TaskId> = dependencies
+            .into_iter()
+            .filter(|&d| self.state.row(d).is_some_and(|row| !row.phase.is_final()))
+            .map(TaskId)
+            .collect();
+        let Some(job) = self.job(task) else { return };
+        let resources = job.resources.as_ref().map_or_else(Resources::default, Resources::from);
+        let priority = job.priority;
+        if let Err(reason) = self.check_room(&resources) {
+            self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", reason));
+            return;
+        }
+        self.engine_submit(TaskId(task), &resources, priority, &open);
+    }
+
+    /// Whether some agent that the run was given could ever hold `resources`.
+    fn check_room(&self, resources: &Resources) -> Result<(), String> {
+        let mut lacking = None;
+        for agent in &self.config.agents {
+            match resources.lacking(&agent.resources) {
+                None => return Ok(()),
+                Some(found) => lacking = Some(found),
+            }
+        }
+        let Some((what, asked, there)) = lacking else { return Ok(()) };
+        Err(format!(
+            "it asks for {asked} {what}, but the most that an agent of this run has is {there}: ask for less, or give the run larger agents"
+        ))
+    }
+
+    /// The failure that a dependent of `task` gets, if `task` has no value and never will.
+    pub(super) fn upstream_failure(&self, task: u64) -> Option<Failure> {
+        let row = self.state.row(task)?;
+        let (root, why) = match (&row.phase, &row.end) {
+            (Phase::Failed, End::Failure(failure)) => (failure.root.unwrap_or(task), failure.message.clone()),
+            (Phase::Cancelled, End::Cancelled(reason)) => (task, format!("cancelled: {reason}")),
+            _ => return None,
+        };
+        let name = self.task_name(root);
+        let mut failure =
+            Failure::new(FailureCause::Upstream, "upstream", format!("{name} (t{root}), which it needs, failed: {why}"));
+        failure.root = Some(root);
+        Some(failure)
+    }
+
+    /// A hold on the stored value of a finished task, for one more consumer.
+    fn hold_value(&mut self, task: u64) {
+        let object = match self.state.row(task).map(|row| &row.end) {
+            Some(End::Value(value)) => value.object().cloned(),
+            _ => None,
+        };
+        if let Some(object) = object {
+            self.objects.hold(&object);
+        }
+    }
+
+    /// Lets the scheduler give out what can run, and sends it.
+    pub fn assign(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.engine_schedule(&mut actions);
+        for (task, agent) in actions.drain(..) {
+            self.send_call(task.0, agent);
+        }
+        self.actions = actions;
+    }
+
+    fn send_call(&mut self, task: u64, agent: AgentId) {
+        let attempt = self.state.row(task).map_or(1, |row| row.attempt + 1);
+        let Some(mut call) = self.call(task, attempt) else {
+            let message = "a value that it takes is gone and cannot be made again: run it in a new run";
+            self.engine_failed(TaskId(task));
+            self.finish_failed(task, Failure::new(FailureCause::LostNode, "input-lost", message));
+            return;
+        };
+        if call.program.is_none() {
+            if let Some(put) = self.functions.introduce(agent.0, call.function) {
+                self.tell_agent(agent.0, put);
+            }
+        } else {
+            call.function = 0;
+        }
+        self.record(Event::TaskAssigned(TaskAssigned { task, attempt, agent: agent.0 }));
+        self.tell_agent(agent.0, call);
+    }
+
+    fn call(&self, task: u64, attempt: u32) -> Option<TaskCall> {
+        let job = self.job(task)?;
+        let inputs = job.inputs.iter().map(|input| self.input_value(input)).collect::<Option<Vec<_>>>()?;
+        let args = job.args.as_ref().map(|args| self.relocate(args));
+        Some(TaskCall {
+            task,
+            attempt,
+            function: job.function,
+            args,
+            inputs,
+            program: job.program.clone(),
+            resources: job.resources.clone(),
+            timeout_ms: job.timeout_ms,
+            name: job.name.clone(),
+            devices: Vec::new(),
+        })
+    }
+
+    fn input_value(&self, input: &Input) -> Option<Value> {
+        match input.kind.as_ref()? {
+            input::Kind::Value(value) => Some(value.clone()),
+            input::Kind::Task(task) => match &self.state.row(*task)?.end {
+                End::Value(value) => Some(self.relocate(value)),
+                _ => None,
+            },
+        }
+    }
+
+    /// The value with its object's present place.
+    fn relocate(&self, value: &Value) -> Value {
+        match value.object().and_then(|object: &ObjectRef| self.objects.locate(object.id())) {
+            Some(place) => Value::stored(place.clone()),
+            None => value.clone(),
+        }
+    }
+}

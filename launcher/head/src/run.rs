@@ -1,0 +1,471 @@
+//! The head's loop: takes events in batches, lets the core decide, commits the journal, then sends. Nothing is sent before
+//! the records that it follows from are with the kernel. Hot path: `Head::turn`, once a batch.
+
+use crate::connection::Event;
+use crate::core::{ConnId, Core, Effects, LoadError};
+use crate::journal::{self, JournalError, RunStarted, Writer};
+use crate::server::{self, ConnIds, Tickets};
+use crate::state::RunState;
+use crate::tls::{self, Authority, TlsError};
+use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
+use bridgehead_wire::{AgentToHead, HeadToAgent, HeadToClient};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use thiserror::Error;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// The link to the agent in this process.
+#[derive(Debug)]
+pub struct AgentLink {
+    /// To the agent.
+    pub to_agent: UnboundedSender<HeadToAgent>,
+    /// From the agent.
+    pub from_agent: UnboundedReceiver<AgentToHead>,
+}
+
+/// What a head needs.
+#[derive(Debug)]
+pub struct HeadOptions {
+    /// The run folder; `run.json` is in it.
+    pub folder: RunFolder,
+    /// What `run.json` says.
+    pub config: RunConfig,
+    /// A folder of mode 0700 for sockets.
+    pub socket_dir: PathBuf,
+    /// Path of the store socket of agent 0.
+    pub store_socket: PathBuf,
+    /// The agent in this process.
+    pub agent0: AgentLink,
+    /// This host's name.
+    pub host: String,
+    /// Address to listen on for agents and remote clients; a free port is taken.
+    pub listen: std::net::IpAddr,
+}
+
+/// How the run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOutcome {
+    /// `finished`, `failed` or `cancelled`.
+    pub phase: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Why a head could not run.
+#[derive(Debug, Error)]
+pub enum HeadError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The pipeline or its blobs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The system.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// The verb.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Agents did not come.
+    #[error("agents {missing:?} did not join within {seconds} s: look at logs/agent-*.log in the run folder")]
+    NoShow {
+        /// Their ranks.
+        missing: Vec<u32>,
+        /// The wait.
+        seconds: u64,
+    },
+}
+
+fn io_error(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> HeadError {
+    move |source| HeadError::Io { doing, path, source }
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Runs the head until the run has ended. Must be called inside a `LocalSet`.
+///
+/// # Errors
+/// The journal, the pipeline or the system forbid to begin. Once begun, failures are the run's outcome.
+pub async fn run(options: HeadOptions) -> Result<RunOutcome, HeadError> {
+    let (events, queue) = unbounded_channel();
+    let mut head = Head::start(&options, events).await?;
+    let outcome = head.drive(options.agent0, queue, &options.folder).await?;
+    head.finish(&options.folder)?;
+    Ok(outcome)
+}
+
+enum Out {
+    Local(UnboundedSender<HeadToAgent>),
+    Remote(UnboundedSender<Vec<u8>>),
+}
+
+struct Head {
+    core: Core,
+    journal: Writer,
+    syncer: Syncer,
+    clients: HashMap<ConnId, UnboundedSender<Vec<u8>>>,
+    agents: HashMap<u32, Out>,
+    store_socket: String,
+    run_dir: String,
+    remote_buffers: BTreeMap<u32, Vec<u8>>,
+    client_buffers: HashMap<ConnId, Vec<u8>>,
+    changed: bool,
+}
+
+impl Head {
+    async fn start(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Self, HeadError> {
+        let (state, attempt) = replay(&o.folder, &o.config)?;
+        let journal = Writer::create(&o.folder.journal(), attempt)?;
+        let mut core = Core::new(o.config.clone(), state, tls::random()?, now_ns());
+        core.load(&o.folder, attempt)?;
+        let address = listen(o, events.clone()).await?;
+        let socket = o.socket_dir.join("head.sock");
+        let listener = server::bind_clients(&socket).map_err(io_error("listen on", socket.clone()))?;
+        tokio::task::spawn_local(server::accept_clients(listener, ConnIds::default(), events));
+        let info = HeadInfo {
+            version: 1,
+            pid: std::process::id(),
+            host: o.host.clone(),
+            attempt,
+            socket,
+            address,
+        };
+        let text = serde_json::to_vec(&info).expect("plain data can be written");
+        write_whole(o.folder.head(), &text)?;
+        Ok(Self {
+            core,
+            journal,
+            syncer: Syncer::start(),
+            clients: HashMap::new(),
+            agents: HashMap::new(),
+            store_socket: o.store_socket.display().to_string(),
+            run_dir: o.folder.path().display().to_string(),
+            remote_buffers: BTreeMap::new(),
+            client_buffers: HashMap::new(),
+            changed: true,
+        })
+    }
+
+    async fn drive(
+        &mut self,
+        link: AgentLink,
+        mut queue: UnboundedReceiver<Event>,
+        folder: &RunFolder,
+    ) -> Result<RunOutcome, HeadError> {
+        let AgentLink { to_agent, mut from_agent } = link;
+        self.agents.insert(0, Out::Local(to_agent));
+        let mut batch = Vec::with_capacity(1024);
+        let mut local = Vec::with_capacity(1024);
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut wait = JoinWait::new(self.core.config());
+        self.flush()?;
+        loop {
+            tokio::select! {
+                biased;
+                n = from_agent.recv_many(&mut local, 1024) => {
+                    if n == 0 {
+                        self.core.on_agent_lost(0, "the agent in the head's process ended");
+                        self.agents.remove(&0);
+                        from_agent = never();
+                    }
+                    self.core.set_now(now_ns());
+                    for message in local.drain(..) {
+                        self.on_local(message);
+                    }
+                }
+                _ = queue.recv_many(&mut batch, 1024) => {
+                    self.core.set_now(now_ns());
+                    for event in batch.drain(..) {
+                        self.on_event(event);
+                    }
+                }
+                _ = tick.tick() => {
+                    self.core.set_now(now_ns());
+                    self.on_tick(folder, &mut wait)?;
+                }
+            }
+            self.turn()?;
+            if self.core.is_over() && self.may_leave() {
+                return Ok(self.outcome());
+            }
+        }
+    }
+
+    fn on_local(&mut self, message: AgentToHead) {
+        if let AgentToHead::Join(join) = message {
+            self.core.on_join(join, &self.run_dir);
+        } else {
+            self.core.on_agent(0, message);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::ClientCame { conn, out } => {
+                self.clients.insert(conn, out);
+            }
+            Event::Client(conn, bridgehead_wire::ClientToHead::Hello(hello)) => {
+                self.core.on_client(conn, &hello, &self.store_socket);
+            }
+            Event::Client(conn, message) => self.core.on_message(conn, message),
+            Event::ClientGone(conn) => {
+                self.clients.remove(&conn);
+                self.core.on_client_gone(conn);
+            }
+            Event::AgentCame { agent, join, out } => {
+                if self.agents.contains_key(&agent) {
+                    tracing::warn!(agent, "refused an agent: its rank is here already");
+                } else {
+                    self.agents.insert(agent, Out::Remote(out));
+                    self.core.on_join(join, &self.run_dir);
+                }
+            }
+            Event::Agent(agent, message) => self.core.on_agent(agent, message),
+            Event::AgentGone(agent, reason) => {
+                self.agents.remove(&agent);
+                self.core.on_agent_lost(agent, &reason);
+            }
+        }
+    }
+
+    /// One turn: decide, commit, send.
+    fn turn(&mut self) -> Result<(), HeadError> {
+        self.core.sweep_failed();
+        self.core.assign();
+        self.core.sweep_failed();
+        if self.core.end_if_done() {
+            self.changed = true;
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), HeadError> {
+        let Effects { records, agents, clients } = self.core.take_effects();
+        if !records.is_empty() {
+            self.changed = true;
+            for record in &records {
+                self.journal.push(record);
+            }
+            self.journal.commit()?;
+            self.syncer.offer(&mut self.journal);
+        }
+        for (agent, message) in agents {
+            match self.agents.get(&agent) {
+                Some(Out::Local(sender)) => {
+                    let _ = sender.send(message); // A gone agent is noticed by its receiver.
+                }
+                Some(Out::Remote(_)) => message.encode(self.remote_buffers.entry(agent).or_default()),
+                None => {}
+            }
+        }
+        while let Some((agent, bytes)) = self.remote_buffers.pop_first() {
+            if let Some(Out::Remote(sender)) = self.agents.get(&agent) {
+                let _ = sender.send(bytes);
+            }
+        }
+        self.send_clients(clients);
+        Ok(())
+    }
+
+    fn send_clients(&mut self, messages: Vec<(ConnId, HeadToClient)>) {
+        for (conn, message) in messages {
+            message.encode(self.client_buffers.entry(conn).or_default());
+        }
+        for (conn, bytes) in self.client_buffers.drain() {
+            if let Some(sender) = self.clients.get(&conn) {
+                let _ = sender.send(bytes);
+            }
+        }
+    }
+
+    fn on_tick(&mut self, folder: &RunFolder, wait: &mut JoinWait) -> Result<(), HeadError> {
+        if let Some(missing) = wait.overdue(self.core.agents().keys().copied()) {
+            let error = HeadError::NoShow { missing, seconds: wait.limit.as_secs() };
+            tracing::error!(%error, "the gang is not whole");
+            self.core.cancel_all(&error.to_string());
+        }
+        for request in crate::mailbox::take(folder) {
+            self.core.cancel_all(&request.reason);
+        }
+        self.syncer.offer(&mut self.journal);
+        if std::mem::take(&mut self.changed) {
+            self.core.send_progress();
+            let status = crate::status::snapshot(&self.core).to_string();
+            if let Err(error) = write_whole(folder.status(), status.as_bytes()) {
+                tracing::warn!(%error, "cannot write the status snapshot");
+            }
+        }
+        Ok(())
+    }
+
+    /// An attached run stays after its end for as long as its client does: results lie in its store.
+    fn may_leave(&self) -> bool {
+        !(self.core.config().attached && self.core.config().has_pipeline && self.core.has_clients())
+    }
+
+    fn outcome(&self) -> RunOutcome {
+        let (phase, message) = self.core.state().ended.clone().unwrap_or_default();
+        RunOutcome { phase, message }
+    }
+
+    fn finish(&mut self, folder: &RunFolder) -> Result<(), HeadError> {
+        self.core.shut_down("the run has ended");
+        self.flush()?;
+        self.journal.sync()?;
+        let status = crate::status::snapshot(&self.core).to_string();
+        write_whole(folder.status(), status.as_bytes())?;
+        if let (Some(trace), Some(path)) = (self.core.trace(), self.core.config().trace.clone()) {
+            let text = trace.to_json(self.core.state().started_ns, |task| self.core.task_name(task));
+            write_whole(path, text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// A receiver that never has anything: stands in for a link that ended.
+fn never() -> UnboundedReceiver<AgentToHead> {
+    let (sender, receiver) = unbounded_channel();
+    std::mem::forget(sender); // Once a run, so that the receiver waits for ever instead of ending at once.
+    receiver
+}
+
+fn replay(folder: &RunFolder, config: &RunConfig) -> Result<(RunState, u32), HeadError> {
+    let path = folder.journal();
+    std::fs::create_dir_all(&path).map_err(io_error("make", path.clone()))?;
+    let mut state = RunState::new(config.has_pipeline);
+    for segment in journal::read_all(&path)? {
+        if let Some((bytes, reason)) = &segment.dropped {
+            tracing::warn!(attempt = segment.attempt, bytes, reason, "dropped the damaged tail of a journal segment");
+        }
+        for record in &segment.records {
+            state.apply(record);
+        }
+    }
+    let last = journal::attempts(&path)?.last().copied().unwrap_or(0);
+    Ok((state, last + 1))
+}
+
+/// The first record of an attempt.
+pub(crate) fn run_started(config: &RunConfig, attempt: u32, tasks: u64) -> journal::Event {
+    journal::Event::RunStarted(RunStarted {
+        run: config.run.to_string(),
+        attempt,
+        tasks,
+        writer: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<String, HeadError> {
+    if o.config.agents.len() < 2 {
+        return Ok(String::new()); // Nobody else joins, so nothing listens on the network.
+    }
+    let listener = tokio::net::TcpListener::bind((o.listen, 0)).await;
+    let listener = listener.map_err(io_error("listen on", PathBuf::from(o.listen.to_string())))?;
+    let address = listener.local_addr().map_err(io_error("ask for the address of", "the listener".into()))?;
+    let address = address.to_string();
+    let authority = Authority::new(&o.config.run)?;
+    tls::secret_folder(&o.folder).map_err(io_error("make", o.folder.tls()))?;
+    let mut secrets = BTreeMap::new();
+    for rank in 1..u32::try_from(o.config.agents.len()).unwrap_or(u32::MAX) {
+        let ticket = authority.ticket(&o.config.run, rank, vec![address.clone()])?;
+        secrets.insert(rank, ticket.secret.clone());
+        let text = serde_json::to_vec(&ticket).expect("plain data can be written");
+        let path = o.folder.ticket(rank);
+        tls::write_secret(&path, &text).map_err(io_error("write", path.clone()))?;
+    }
+    let config = Arc::new(authority.server_config()?);
+    let tickets: Tickets = Rc::new(secrets);
+    let run = o.config.run.to_string();
+    tokio::task::spawn_local(server::accept_tls(listener, config, run, tickets, ConnIds::remote(), events));
+    Ok(address)
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: PathBuf, bytes: &[u8]) -> Result<(), HeadError> {
+    let part = path.with_extension("part");
+    let write = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, &path));
+    write.map_err(io_error("write", path))
+}
+
+/// Waits, bounded, for the gang to be whole.
+struct JoinWait {
+    expected: u32,
+    limit: Duration,
+    since: std::time::Instant,
+    told: bool,
+}
+
+impl JoinWait {
+    fn new(config: &RunConfig) -> Self {
+        Self {
+            expected: u32::try_from(config.agents.len()).unwrap_or(u32::MAX),
+            limit: Duration::from_millis(config.join_timeout_ms),
+            since: std::time::Instant::now(),
+            told: false,
+        }
+    }
+
+    /// The ranks that are missing when the wait is over, once.
+    fn overdue(&mut self, here: impl Iterator<Item = u32>) -> Option<Vec<u32>> {
+        if self.told {
+            return None;
+        }
+        let here: std::collections::BTreeSet<u32> = here.collect();
+        let missing: Vec<u32> = (0..self.expected).filter(|rank| !here.contains(rank)).collect();
+        if missing.is_empty() {
+            self.told = true; // Later losses are losses, not no-shows.
+            return None;
+        }
+        if self.since.elapsed() < self.limit {
+            return None;
+        }
+        self.told = true;
+        Some(missing)
+    }
+}
+
+/// Syncs the journal to disk from a thread of its own, a few milliseconds apart: the loop never waits for the disk.
+struct Syncer {
+    sender: std::sync::mpsc::SyncSender<std::fs::File>,
+    last: std::time::Instant,
+}
+
+impl Syncer {
+    const EVERY: Duration = Duration::from_millis(5);
+
+    fn start() -> Self {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<std::fs::File>(1);
+        std::thread::spawn(move || {
+            while let Ok(file) = receiver.recv() {
+                if let Err(error) = file.sync_data() {
+                    tracing::error!(%error, "the journal cannot be synced to disk");
+                }
+            }
+        });
+        Self { sender, last: std::time::Instant::now() }
+    }
+
+    fn offer(&mut self, journal: &mut Writer) {
+        if self.last.elapsed() < Self::EVERY {
+            return; // A later turn, or the end of the run, syncs it.
+        }
+        self.last = std::time::Instant::now();
+        if let Some(file) = journal.take_dirty() {
+            let _ = self.sender.try_send(file); // A full queue means that a sync is coming anyway.
+        }
+    }
+}
