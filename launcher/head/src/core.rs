@@ -16,10 +16,10 @@ pub use load::LoadError;
 use crate::functions::Functions;
 use crate::journal::{Event, Record};
 use crate::objects::Objects;
-use crate::state::RunState;
+use crate::state::{AddedTask, RunState};
 use crate::trace::Trace;
 use bridgehead_schedule::Engine;
-use bridgehead_spec::{RunConfig, TaskId};
+use bridgehead_spec::{CheckedPipeline, Digest, RunConfig, TaskId};
 use bridgehead_wire::{HeadToAgent, HeadToClient};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -106,6 +106,21 @@ pub struct Core {
     out: Effects,
     actions: Vec<(TaskId, bridgehead_spec::AgentId)>,
     names: HashMap<u64, String>,
+    /// Functions of an agent's workers: (agent, its number) to ours.
+    agent_functions: HashMap<(u32, u32), u32>,
+    /// Finished tasks whose value is gone.
+    lost_values: HashSet<u64>,
+    /// Tasks that were brought back and have to enter, dependents first.
+    rerun: Vec<u64>,
+    /// Waiting tasks that the scheduler gave up, because one that they need has no value.
+    doomed: VecDeque<u64>,
+    /// Tasks of the pipeline whose results the user holds.
+    kept: HashSet<u64>,
+    pipeline: Option<CheckedPipeline>,
+    pipeline_tasks: u64,
+    /// Tasks that earlier attempts added.
+    added: HashMap<u64, AddedTask>,
+    blobs: HashMap<Digest, bytes::Bytes>,
     fetches: HashMap<u64, (ConnId, u64)>,
     next_fetch: u64,
 }
@@ -135,6 +150,15 @@ impl Core {
             out: Effects::default(),
             actions: Vec::new(),
             names: HashMap::new(),
+            agent_functions: HashMap::new(),
+            lost_values: HashSet::new(),
+            rerun: Vec::new(),
+            doomed: VecDeque::new(),
+            kept: HashSet::new(),
+            pipeline: None,
+            pipeline_tasks: 0,
+            added: HashMap::new(),
+            blobs: HashMap::new(),
             fetches: HashMap::new(),
             next_fetch: 0,
         }
@@ -154,6 +178,10 @@ impl Core {
     #[must_use]
     pub fn state(&self) -> &RunState {
         &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut RunState {
+        &mut self.state
     }
 
     /// The run's configuration.

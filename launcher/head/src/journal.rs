@@ -17,5 +17,8 @@ use std::path::Path;
 /// # Errors
 /// A segment cannot be read, is foreign, or is of a newer version.
 pub fn read_all(folder: &Path) -> Result<Vec<Segment>, JournalError> {
-    attempts(folder)?.into_iter().map(|attempt| read_segment(&segment_path(folder, attempt))).collect()
+    attempts(folder)?
+        .into_iter()
+        .map(|attempt| read_segment(&segment_path(folder, attempt)))
+        .collect()
 }

@@ -161,7 +161,10 @@ impl RunState {
     /// An empty run; `keep_added` keeps the bodies of added tasks (a resume needs them, a live head does not).
     #[must_use]
     pub fn new(keep_added: bool) -> Self {
-        Self { keep_added, ..Self::default() }
+        Self {
+            keep_added,
+            ..Self::default()
+        }
     }
 
     /// Folds `record` in. Records about unknown tasks are ignored: a replay must take any prefix of a journal.
@@ -182,7 +185,9 @@ impl RunState {
             }),
             Event::TaskFailed(e) => self.on_failed(e),
             Event::TaskCancelled(e) => {
-                self.change(e.task, Phase::Cancelled, |row| row.end = End::Cancelled(e.reason.as_str().into()));
+                self.change(e.task, Phase::Cancelled, |row| {
+                    row.end = End::Cancelled(e.reason.as_str().into())
+                });
             }
             Event::TaskPersisted(e) => {
                 if let Some(row) = self.row_mut(e.task) {
@@ -256,7 +261,9 @@ impl RunState {
     }
 
     fn change(&mut self, task: u64, to: Phase, with: impl FnOnce(&mut TaskRow)) {
-        let Some(row) = usize::try_from(task).ok().and_then(|i| self.tasks.get_mut(i)) else { return };
+        let Some(row) = usize::try_from(task).ok().and_then(|i| self.tasks.get_mut(i)) else {
+            return;
+        };
         let from = std::mem::replace(&mut row.phase, to);
         with(row);
         *self.counts.slot(from) -= 1;

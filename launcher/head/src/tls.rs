@@ -78,7 +78,11 @@ impl Authority {
         let certificate = params.self_signed(&key)?;
         let pem = certificate.pem();
         let der = certificate.der().clone();
-        Ok(Self { issuer: Issuer::new(params, key), certificate: der, pem })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate: der,
+            pem,
+        })
     }
 
     /// A certificate and key for `name`, as PEM texts.
@@ -150,7 +154,11 @@ pub fn write_secret(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()>
     use std::os::unix::fs::OpenOptionsExt;
     let part = path.with_extension("part");
     let _ = std::fs::remove_file(&part); // A part file of a dead head may stand in the way.
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
     file.write_all(bytes)?;
     std::fs::rename(&part, path)
 }

@@ -1,14 +1,22 @@
 //! Laws of the journal: what was committed is read back; a damaged tail is cut and nothing before it; foreign and newer
 //! files are refused untouched; a segment has one writer.
 
+#![allow(clippy::unwrap_used)] // A failed step is a failed test.
+
 use bridgehead_head::journal::{
     Event, JournalError, Record, TaskCancelled, Writer, read_all, read_segment, segment_path,
 };
 use std::path::Path;
 
 fn record(task: u64) -> Record {
-    let event = Event::TaskCancelled(TaskCancelled { task, reason: "test".to_owned() });
-    Record { time_ns: task, event: Some(event) }
+    let event = Event::TaskCancelled(TaskCancelled {
+        task,
+        reason: "test".to_owned(),
+    });
+    Record {
+        time_ns: task,
+        event: Some(event),
+    }
 }
 
 fn write(folder: &Path, attempt: u32, records: u64) {
@@ -103,7 +111,10 @@ fn a_foreign_file_is_refused_by_name() {
 fn a_segment_has_one_writer() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), 3, 1);
-    assert!(matches!(Writer::create(folder.path(), 3), Err(JournalError::Taken { attempt: 3, .. })));
+    assert!(matches!(
+        Writer::create(folder.path(), 3),
+        Err(JournalError::Taken { attempt: 3, .. })
+    ));
 }
 
 #[test]

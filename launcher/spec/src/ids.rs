@@ -87,8 +87,7 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        Self::from_hex(&text)
-            .ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
+        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
     }
 }
 
@@ -104,9 +103,7 @@ impl RunId {
         let ok = !text.is_empty()
             && text.len() <= 64
             && !text.starts_with('.')
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         ok.then(|| Self(text.to_owned()))
     }
 

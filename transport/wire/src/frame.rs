@@ -121,9 +121,6 @@ impl Frames {
         }
         let body = self.start + HEADER_LEN;
         self.start = body + len;
-        Ok(Some((
-            u16::from_le_bytes([k0, k1]),
-            &self.buffer[body..body + len],
-        )))
+        Ok(Some((u16::from_le_bytes([k0, k1]), &self.buffer[body..body + len])))
     }
 }

@@ -11,15 +11,14 @@ mod values;
 
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{
-    AgentJoin, AgentToHead, AgentToWorker, AgentWelcome, Blocked, CancelTasks, ClientHello,
-    ClientToHead, Close, CloseMode, Copied, Fetch, Fetched, Functions, HeadToAgent, HeadToClient,
-    Heartbeat, LogText, Peer, Peers, Persist, Persisted, Progress, PutFunction, Refused,
-    ReleaseObjects, ReturnedTasks, RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe,
-    TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit, Welcome, WorkerConfig, WorkerReady,
-    WorkerToAgent,
+    AgentJoin, AgentToHead, AgentToWorker, AgentWelcome, Blocked, CancelTasks, ClientHello, ClientToHead, Close,
+    CloseMode, Copied, Fetch, Fetched, Functions, HeadToAgent, HeadToClient, Heartbeat, LogText, Peer, Peers, Persist,
+    Persisted, Progress, PutFunction, Refused, ReleaseObjects, ReturnedTasks, RunEnd, Shutdown, StatusReply,
+    StatusRequest, Subscribe, TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit, Welcome, WorkerConfig,
+    WorkerReady, WorkerToAgent,
 };
 pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{
-    Amounts, Failure, FailureCause, FileRef, Input, NamedAmount, ObjectRef, Outcome, Pair, ProgramCall,
-    ProgramResult, Retry, Value, input, outcome, value,
+    Amounts, Failure, FailureCause, FileRef, Input, NamedAmount, ObjectRef, Outcome, Pair, ProgramCall, ProgramResult,
+    Retry, Value, input, outcome, value,
 };

@@ -35,13 +35,7 @@ impl ObjectRef {
 
     /// A reference to `id`.
     #[must_use]
-    pub fn new(
-        id: bridgehead_spec::ObjectId,
-        len: u64,
-        node: u32,
-        arena: u64,
-        offset: u64,
-    ) -> Self {
+    pub fn new(id: bridgehead_spec::ObjectId, len: u64, node: u32, arena: u64, offset: u64) -> Self {
         #[allow(clippy::cast_possible_truncation)] // The halves are cut on purpose.
         Self {
             id_hi: (id.0 >> 64) as u64,
@@ -109,6 +103,14 @@ impl Value {
     pub fn stored(object: ObjectRef) -> Self {
         Self {
             kind: Some(value::Kind::Stored(object)),
+        }
+    }
+
+    /// A value in a file of the run folder.
+    #[must_use]
+    pub fn file(file: FileRef) -> Self {
+        Self {
+            kind: Some(value::Kind::File(file)),
         }
     }
 
@@ -190,10 +192,7 @@ impl From<&bridgehead_spec::Resources> for Amounts {
         let named = r
             .named
             .iter()
-            .map(|(k, &value)| NamedAmount {
-                key: k.clone(),
-                value,
-            })
+            .map(|(k, &value)| NamedAmount { key: k.clone(), value })
             .collect();
         Self {
             cpu_millis: r.cpu_millis,

@@ -48,7 +48,7 @@ impl Core {
 
     /// Fails tasks that wait for one that failed or was cancelled. Called once a batch, after all events.
     pub fn sweep_failed(&mut self) {
-        while let Some(task) = self.doomed.pop() {
+        while let Some(task) = self.doomed.pop_front() {
             if let Some(failure) = self.first_upstream(task) {
                 self.finish_failed(task, failure);
             } else {

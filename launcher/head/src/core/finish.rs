@@ -129,11 +129,19 @@ impl Core {
         if !self.persisting.remove(&task) {
             return;
         }
+        let released = (!self.kept.contains(&task)).then(|| self.state.row(task)).flatten();
+        let released = released.and_then(|row| match &row.end {
+            End::Value(value) => value.object().map(bridgehead_wire::ObjectRef::id),
+            _ => None,
+        });
         if persisted.error.is_empty() {
             let (path, len) = (persisted.path.clone(), persisted.len);
             self.record(Event::TaskPersisted(TaskPersisted { task, path, len }));
         } else {
             tracing::warn!(task, error = %persisted.error, "a result could not be written to the run folder; a resume will run its task again");
+        }
+        if let Some(id) = released {
+            self.release(id); // The run's own hold; consumers and clients have theirs.
         }
     }
 

@@ -86,7 +86,7 @@ impl Job {
             retry: submit.retry.unwrap_or_else(default_retry),
             submitter,
             consumers: 0,
-            keep: true,
+            keep: false,
             persist: Persist::Auto,
             cancelling: None,
         }

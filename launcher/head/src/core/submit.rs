@@ -220,7 +220,7 @@ impl Core {
         match input.kind.as_ref()? {
             input::Kind::Value(value) => Some(value.clone()),
             input::Kind::Task(task) => match &self.state.row(*task)?.end {
-                End::Value(value) => Some(self.relocate(value)),
+                End::Value(value) => Some(self.present(*task, value)),
                 _ => None,
             },
         }

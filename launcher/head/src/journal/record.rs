@@ -16,6 +16,7 @@ pub struct Record {
 }
 
 /// What a [`Record`] says.
+#[allow(clippy::large_enum_variant)] // Records are short-lived; a box would cost an allocation each.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Event {
     /// An attempt at the run began.

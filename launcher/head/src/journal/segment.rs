@@ -33,7 +33,9 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another head writes this attempt already.
-    #[error("journal segment {path} exists: another head runs attempt {attempt} of this run; cancel it or wait for its end")]
+    #[error(
+        "journal segment {path} exists: another head runs attempt {attempt} of this run; cancel it or wait for its end"
+    )]
     Taken {
         /// The segment.
         path: PathBuf,
@@ -41,7 +43,9 @@ pub enum JournalError {
         attempt: u32,
     },
     /// Written by a newer program; nothing was touched.
-    #[error("journal {path} has version {found}, this program reads up to {VERSION}: use the bridgehead that wrote it, or a newer one")]
+    #[error(
+        "journal {path} has version {found}, this program reads up to {VERSION}: use the bridgehead that wrote it, or a newer one"
+    )]
     Newer {
         /// The segment.
         path: PathBuf,
@@ -57,7 +61,11 @@ pub enum JournalError {
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
-    move |source| JournalError::Io { doing, path: path.to_owned(), source }
+    move |source| JournalError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The path of the segment that `attempt` writes in `folder`.
@@ -102,7 +110,9 @@ impl Writer {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
         let file = match file {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(JournalError::Taken { path, attempt }),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(JournalError::Taken { path, attempt });
+            }
             Err(e) => return Err(io_error("create", &path)(e)),
         };
         let mut buffer = Vec::with_capacity(64 << 10);
@@ -110,7 +120,12 @@ impl Writer {
         buffer.extend_from_slice(&VERSION.to_le_bytes());
         buffer.extend_from_slice(&[0, 0]);
         buffer.extend_from_slice(&attempt.to_le_bytes());
-        let mut writer = Self { file, path, buffer, dirty: false };
+        let mut writer = Self {
+            file,
+            path,
+            buffer,
+            dirty: false,
+        };
         writer.commit()?;
         Ok(writer)
     }
@@ -119,7 +134,8 @@ impl Writer {
     pub fn push(&mut self, record: &Record) {
         let len = record.encoded_len();
         let start = self.buffer.len();
-        self.buffer.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+        self.buffer
+            .extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
         self.buffer.extend_from_slice(&[0; 4]);
         record.encode_raw(&mut self.buffer);
         let crc = crc32c::crc32c(&self.buffer[start + 8..]);
@@ -152,7 +168,9 @@ impl Writer {
 
     /// A second handle for syncing from another thread, if something was written since the last call.
     pub fn take_dirty(&mut self) -> Option<File> {
-        std::mem::take(&mut self.dirty).then(|| self.file.try_clone().ok()).flatten()
+        std::mem::take(&mut self.dirty)
+            .then(|| self.file.try_clone().ok())
+            .flatten()
     }
 
     /// Writes and syncs everything.
@@ -193,7 +211,11 @@ fn parse_segment(path: &Path, bytes: &[u8]) -> Result<Segment, JournalError> {
         let torn = MAGIC.starts_with(&bytes[..bytes.len().min(MAGIC.len())]);
         return if torn {
             let dropped = Some((bytes.len(), "the header is cut".to_owned()));
-            Ok(Segment { attempt: 0, records: Vec::new(), dropped })
+            Ok(Segment {
+                attempt: 0,
+                records: Vec::new(),
+                dropped,
+            })
         } else {
             Err(JournalError::NotAJournal { path: path.to_owned() })
         };
@@ -203,11 +225,18 @@ fn parse_segment(path: &Path, bytes: &[u8]) -> Result<Segment, JournalError> {
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
     if version > VERSION {
-        return Err(JournalError::Newer { path: path.to_owned(), found: version });
+        return Err(JournalError::Newer {
+            path: path.to_owned(),
+            found: version,
+        });
     }
     let attempt = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
     let (records, dropped) = parse_records(&bytes[HEADER..]);
-    Ok(Segment { attempt, records, dropped })
+    Ok(Segment {
+        attempt,
+        records,
+        dropped,
+    })
 }
 
 fn parse_records(mut rest: &[u8]) -> (Vec<Record>, Option<(usize, String)>) {
