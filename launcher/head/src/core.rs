@@ -23,6 +23,10 @@ use bridgehead_spec::{CheckedPipeline, Digest, RunConfig, TaskId};
 use bridgehead_wire::{HeadToAgent, HeadToClient};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+/// Small tasks that an agent is given beyond what it has room for: enough that its workers never wait for the head, few
+/// enough that another agent which comes free finds work left.
+const PREFETCH: usize = 64;
+
 /// A client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
@@ -30,6 +34,8 @@ pub struct ConnId(pub u64);
 /// What the shell has to carry out, in order.
 #[derive(Debug, Default)]
 pub struct Effects {
+    /// Functions to be written to `blobs/` before the records that name them.
+    pub blobs: Vec<(Digest, bytes::Bytes)>,
     /// Records to be committed before anything below is sent.
     pub records: Vec<Record>,
     /// Messages to agents.
@@ -133,7 +139,7 @@ impl Core {
         Self {
             config,
             state,
-            engine: new_engine(),
+            engine: Engine::new(PREFETCH),
             jobs: Vec::new(),
             functions: Functions::default(),
             objects: Objects::default(),
@@ -228,7 +234,10 @@ impl Core {
     }
 
     fn record(&mut self, event: Event) {
-        let record = Record { time_ns: self.now_ns, event: Some(event) };
+        let record = Record {
+            time_ns: self.now_ns,
+            event: Some(event),
+        };
         self.state.apply(&record);
         self.out.records.push(record);
     }
@@ -249,11 +258,22 @@ impl Core {
         self.out.agents.push((agent, message.into()));
     }
 
+    /// The scheduler forgets a task and all that wait for it; those fail at the next sweep.
+    fn give_up(&mut self, task: TaskId) {
+        self.doomed
+            .extend(self.engine.abandon(task).into_iter().map(|task| task.0));
+    }
+
     fn release(&mut self, id: bridgehead_spec::ObjectId) {
         if let Some((reference, agents)) = self.objects.release(id) {
             for agent in agents {
                 if self.agents.contains_key(&agent) {
-                    self.tell_agent(agent, bridgehead_wire::ReleaseObjects { objects: vec![reference.clone()] });
+                    self.tell_agent(
+                        agent,
+                        bridgehead_wire::ReleaseObjects {
+                            objects: vec![reference.clone()],
+                        },
+                    );
                 }
             }
         }

@@ -27,7 +27,11 @@ impl Functions {
         let next = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
         let index = *self.by_digest.entry(digest).or_insert(next);
         if index == next {
-            self.list.push(Function { digest, name: name.to_owned(), code });
+            self.list.push(Function {
+                digest,
+                name: name.to_owned(),
+                code,
+            });
         }
         index
     }
@@ -48,12 +52,6 @@ impl Functions {
     #[must_use]
     pub fn digest(&self, index: u32) -> Option<Digest> {
         self.list.get(index as usize).map(|f| f.digest)
-    }
-
-    /// The code of a function, if it travels with messages.
-    #[must_use]
-    pub fn code(&self, index: u32) -> Option<&Bytes> {
-        self.list.get(index as usize).map(|f| &f.code).filter(|code| !code.is_empty())
     }
 
     /// What must be sent to `agent` before its first call of `index`; `None` when it knows.

@@ -1,6 +1,17 @@
 //! The head: drives one run. Owns the journal, phases, retries, the control service for clients and agents, status and
 //! trace. It moves references, never data, and knows no scheduler outside the allocation.
 
+mod connection;
+mod core;
+mod functions;
 pub mod journal;
+pub mod mailbox;
+mod objects;
+mod run;
+mod server;
 pub mod state;
+mod status;
 pub mod tls;
+mod trace;
+
+pub use run::{AgentLink, HeadError, HeadOptions, RunOutcome, run};

@@ -16,13 +16,17 @@ pub struct CancelRequest {
 /// Takes the requests that lie in the mailbox; what cannot be read is removed and logged.
 #[must_use]
 pub fn take(folder: &RunFolder) -> Vec<CancelRequest> {
-    let Ok(entries) = std::fs::read_dir(folder.mailbox()) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder.mailbox()) else {
+        return Vec::new();
+    };
     let mut requests = Vec::new();
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_none_or(|e| e != "json") {
             continue; // Still being written.
         }
-        let request = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let request = std::fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let _ = std::fs::remove_file(&path);
         match request {
             Some(CancelRequest { kind, reason }) if kind == "cancel" => requests.push(CancelRequest { kind, reason }),

@@ -43,7 +43,9 @@ impl Objects {
 
     /// A copy lies at `agent` too. `false` when the object is unknown here, so that the copy can be dropped again.
     pub fn copied(&mut self, id: ObjectId, agent: u32) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return false;
+        };
         if entry.reference.node != agent && !entry.copies.contains(&agent) {
             entry.copies.push(agent);
         }

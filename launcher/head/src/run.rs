@@ -119,6 +119,7 @@ struct Head {
     clients: HashMap<ConnId, UnboundedSender<Vec<u8>>>,
     agents: HashMap<u32, Out>,
     store_socket: String,
+    folder: RunFolder,
     run_dir: String,
     remote_buffers: BTreeMap<u32, Vec<u8>>,
     client_buffers: HashMap<ConnId, Vec<u8>>,
@@ -153,6 +154,7 @@ impl Head {
             agents: HashMap::new(),
             store_socket: o.store_socket.display().to_string(),
             run_dir: o.folder.path().display().to_string(),
+            folder: o.folder.clone(),
             remote_buffers: BTreeMap::new(),
             client_buffers: HashMap::new(),
             changed: true,
@@ -165,7 +167,10 @@ impl Head {
         mut queue: UnboundedReceiver<Event>,
         folder: &RunFolder,
     ) -> Result<RunOutcome, HeadError> {
-        let AgentLink { to_agent, mut from_agent } = link;
+        let AgentLink {
+            to_agent,
+            mut from_agent,
+        } = link;
         self.agents.insert(0, Out::Local(to_agent));
         let mut batch = Vec::with_capacity(1024);
         let mut local = Vec::with_capacity(1024);
@@ -254,7 +259,15 @@ impl Head {
     }
 
     fn flush(&mut self) -> Result<(), HeadError> {
-        let Effects { records, agents, clients } = self.core.take_effects();
+        let Effects {
+            blobs,
+            records,
+            agents,
+            clients,
+        } = self.core.take_effects();
+        for (digest, code) in blobs {
+            write_whole(self.folder.blob(&digest), &code)?;
+        }
         if !records.is_empty() {
             self.changed = true;
             for record in &records {
@@ -294,7 +307,10 @@ impl Head {
 
     fn on_tick(&mut self, folder: &RunFolder, wait: &mut JoinWait) -> Result<(), HeadError> {
         if let Some(missing) = wait.overdue(self.core.agents().keys().copied()) {
-            let error = HeadError::NoShow { missing, seconds: wait.limit.as_secs() };
+            let error = HeadError::NoShow {
+                missing,
+                seconds: wait.limit.as_secs(),
+            };
             tracing::error!(%error, "the gang is not whole");
             self.core.cancel_all(&error.to_string());
         }
@@ -349,7 +365,12 @@ fn replay(folder: &RunFolder, config: &RunConfig) -> Result<(RunState, u32), Hea
     let mut state = RunState::new(config.has_pipeline);
     for segment in journal::read_all(&path)? {
         if let Some((bytes, reason)) = &segment.dropped {
-            tracing::warn!(attempt = segment.attempt, bytes, reason, "dropped the damaged tail of a journal segment");
+            tracing::warn!(
+                attempt = segment.attempt,
+                bytes,
+                reason,
+                "dropped the damaged tail of a journal segment"
+            );
         }
         for record in &segment.records {
             state.apply(record);
@@ -375,7 +396,9 @@ async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Strin
     }
     let listener = tokio::net::TcpListener::bind((o.listen, 0)).await;
     let listener = listener.map_err(io_error("listen on", PathBuf::from(o.listen.to_string())))?;
-    let address = listener.local_addr().map_err(io_error("ask for the address of", "the listener".into()))?;
+    let address = listener
+        .local_addr()
+        .map_err(io_error("ask for the address of", "the listener".into()))?;
     let address = address.to_string();
     let authority = Authority::new(&o.config.run)?;
     tls::secret_folder(&o.folder).map_err(io_error("make", o.folder.tls()))?;
@@ -390,7 +413,14 @@ async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Strin
     let config = Arc::new(authority.server_config()?);
     let tickets: Tickets = Rc::new(secrets);
     let run = o.config.run.to_string();
-    tokio::task::spawn_local(server::accept_tls(listener, config, run, tickets, ConnIds::remote(), events));
+    tokio::task::spawn_local(server::accept_tls(
+        listener,
+        config,
+        run,
+        tickets,
+        ConnIds::remote(),
+        events,
+    ));
     Ok(address)
 }
 
@@ -456,7 +486,10 @@ impl Syncer {
                 }
             }
         });
-        Self { sender, last: std::time::Instant::now() }
+        Self {
+            sender,
+            last: std::time::Instant::now(),
+        }
     }
 
     fn offer(&mut self, journal: &mut Writer) {

@@ -95,8 +95,13 @@ pub async fn accept_tls(
             tracing::warn!(%peer, "refused a connection: {PENDING} others are being authenticated");
             continue;
         };
-        let (acceptor, run, tickets, ids, events) =
-            (acceptor.clone(), run.clone(), tickets.clone(), ids.clone(), events.clone());
+        let (acceptor, run, tickets, ids, events) = (
+            acceptor.clone(),
+            run.clone(),
+            tickets.clone(),
+            ids.clone(),
+            events.clone(),
+        );
         tokio::task::spawn_local(async move {
             let greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
             drop(permit);
@@ -105,7 +110,9 @@ pub async fn accept_tls(
                     serve_client(stream, ids.next(), events).await;
                 }
                 Ok(Ok(stream)) => serve_agent(stream, &run, &tickets, events).await,
-                Ok(Err(e)) => tracing::warn!(%peer, error = %e, "refused a connection: no valid certificate of this run"),
+                Ok(Err(e)) => {
+                    tracing::warn!(%peer, error = %e, "refused a connection: no valid certificate of this run")
+                }
                 Err(_) => tracing::warn!(%peer, "refused a connection: it did not authenticate in time"),
             }
         });
@@ -127,7 +134,11 @@ async fn serve_agent(mut stream: AgentStream, run: &str, tickets: &Tickets, even
     if let Err(message) = check_ticket(&join, run, tickets) {
         tracing::warn!(agent = join.agent, message, "refused an agent");
         let mut bytes = Vec::new();
-        HeadToAgent::from(Refused { kind: "ticket".to_owned(), message }).encode(&mut bytes);
+        HeadToAgent::from(Refused {
+            kind: "ticket".to_owned(),
+            message,
+        })
+        .encode(&mut bytes);
         use tokio::io::AsyncWriteExt;
         let _ = stream.write_all(&bytes).await;
         let _ = stream.shutdown().await;
@@ -150,8 +161,11 @@ fn check_ticket(join: &bridgehead_wire::AgentJoin, run: &str, tickets: &Tickets)
     if join.run != run {
         return Err(format!("its ticket is for run {}, this is the head of {run}", join.run));
     }
-    let good = tickets.get(&join.agent).is_some_and(|secret| same_bytes(secret, &join.ticket));
-    good.then_some(()).ok_or_else(|| format!("its ticket for agent {} is not one of this attempt", join.agent))
+    let good = tickets
+        .get(&join.agent)
+        .is_some_and(|secret| same_bytes(secret, &join.ticket));
+    good.then_some(())
+        .ok_or_else(|| format!("its ticket for agent {} is not one of this attempt", join.agent))
 }
 
 /// Compares without telling by its time where the first difference is.

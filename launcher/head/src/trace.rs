@@ -20,7 +20,13 @@ pub struct Trace {
 impl Trace {
     /// Adds an attempt: start in nanoseconds since the epoch, length in nanoseconds.
     pub fn task(&mut self, task: u64, agent: u32, worker: u32, started_ns: u64, elapsed_ns: u64) {
-        self.spans.push(Span { task, agent, worker, started_ns, elapsed_ns });
+        self.spans.push(Span {
+            task,
+            agent,
+            worker,
+            started_ns,
+            elapsed_ns,
+        });
     }
 
     /// The trace as a JSON document; times are microseconds since `origin_ns`, a process is an agent, a thread a worker.

@@ -34,7 +34,7 @@ impl Core {
         let welcome = self.agent_welcome(run_dir);
         self.tell_agent(agent, welcome);
         self.send_peers();
-        self.engine_agent_joined(AgentId(agent), &Resources::from(&resources));
+        self.engine.agent_joined(AgentId(agent), Resources::from(&resources));
     }
 
     fn agent_welcome(&self, run_dir: &str) -> AgentWelcome {
@@ -47,7 +47,14 @@ impl Core {
             cwd: c.cwd.display().to_string(),
             inline_limit: c.inline_limit,
             data_key: Bytes::copy_from_slice(&self.data_key),
-            env: c.env.iter().map(|(k, v)| Pair { key: k.clone(), value: v.clone() }).collect(),
+            env: c
+                .env
+                .iter()
+                .map(|(k, v)| Pair {
+                    key: k.clone(),
+                    value: v.clone(),
+                })
+                .collect(),
         }
     }
 
@@ -58,7 +65,10 @@ impl Core {
         let peers: Vec<Peer> = self
             .agents
             .iter()
-            .map(|(&agent, row)| Peer { agent, fabric_address: row.fabric_address.clone() })
+            .map(|(&agent, row)| Peer {
+                agent,
+                fabric_address: row.fabric_address.clone(),
+            })
             .collect();
         for agent in self.agents.keys().copied().collect::<Vec<_>>() {
             self.tell_agent(agent, Peers { peers: peers.clone() });
@@ -102,7 +112,7 @@ impl Core {
                 }
             }
             AgentToHead::Cancel(cancel) => self.on_worker_cancel(agent, &cancel),
-            AgentToHead::Blocked(blocked) => self.engine_blocked(TaskId(blocked.task), blocked.blocked),
+            AgentToHead::Blocked(blocked) => self.engine.blocked(TaskId(blocked.task), blocked.blocked),
             // A start is told for long tasks only, so nothing may depend on it; a second join is ignored.
             AgentToHead::Started(_) | AgentToHead::Join(_) => {}
         }
@@ -134,14 +144,21 @@ impl Core {
             return;
         }
         tracing::warn!(agent, reason, "agent lost");
-        self.record(Event::AgentLost(AgentLost { agent, reason: reason.to_owned() }));
+        self.record(Event::AgentLost(AgentLost {
+            agent,
+            reason: reason.to_owned(),
+        }));
         self.functions.forget(agent);
-        let held = self.engine_agent_lost(AgentId(agent));
+        let held = self.engine.agent_lost(AgentId(agent));
         let lost = self.objects.agent_lost(agent);
         for task in held {
             let attempt = self.state.row(task.0).map_or(0, |row| row.attempt);
             let message = format!("agent {agent}, which ran it, was lost: {reason}");
-            self.attempt_failed(task.0, attempt, Failure::new(FailureCause::LostNode, "agent-lost", message));
+            self.attempt_failed(
+                task.0,
+                attempt,
+                Failure::new(FailureCause::LostNode, "agent-lost", message),
+            );
         }
         self.reset_lost(&lost);
         self.send_peers();
@@ -172,7 +189,10 @@ impl Core {
     }
 
     fn someone_needs(&self, task: u64) -> bool {
-        self.jobs.iter().flatten().any(|job| job.input_tasks().any(|input| input == task))
+        self.jobs
+            .iter()
+            .flatten()
+            .any(|job| job.input_tasks().any(|input| input == task))
             || (self.kept.contains(&task) && self.config.has_pipeline)
     }
 
@@ -187,7 +207,10 @@ impl Core {
             let Some(job) = self.rebuild(task) else { continue };
             open.extend(job.input_tasks());
             self.put_job(task, job);
-            self.record(Event::TaskReset(TaskReset { task, reason: "its value was lost with its agent".to_owned() }));
+            self.record(Event::TaskReset(TaskReset {
+                task,
+                reason: "its value was lost with its agent".to_owned(),
+            }));
             self.rerun.push(task);
         }
         // Deepest first, so that every dependency is known to the scheduler before its dependents.
@@ -198,9 +221,13 @@ impl Core {
 
     /// Asks the head's own node for an object on behalf of a client.
     pub(super) fn on_fetched(&mut self, fetched: bridgehead_wire::Fetched) {
-        let Some((conn, token)) = self.fetches.remove(&fetched.token) else { return };
+        let Some((conn, token)) = self.fetches.remove(&fetched.token) else {
+            return;
+        };
         let outcome = fetched.outcome;
-        let gone = outcome.as_ref().is_none_or(|o| matches!(o.kind, None | Some(outcome::Kind::Cancelled(_))));
+        let gone = outcome
+            .as_ref()
+            .is_none_or(|o| matches!(o.kind, None | Some(outcome::Kind::Cancelled(_))));
         if gone {
             tracing::debug!(token, "a fetch came back without a value");
         }
@@ -210,7 +237,12 @@ impl Core {
     /// Ends all agents.
     pub fn shut_down(&mut self, reason: &str) {
         for agent in self.agents.keys().copied().collect::<Vec<_>>() {
-            self.tell_agent(agent, Shutdown { reason: reason.to_owned() });
+            self.tell_agent(
+                agent,
+                Shutdown {
+                    reason: reason.to_owned(),
+                },
+            );
         }
     }
 

@@ -10,12 +10,26 @@ impl Core {
     /// A client that may speak to this run is connected.
     pub fn on_client(&mut self, conn: ConnId, hello: &ClientHello, store_socket: &str) {
         if !hello.run.is_empty() && hello.run != self.config.run.as_str() {
-            let message =
-                format!("this is the head of run {}, not of {}: look at `bridgehead ps`", self.config.run, hello.run);
-            self.tell(conn, Refused { kind: "run".to_owned(), message });
+            let message = format!(
+                "this is the head of run {}, not of {}: look at `bridgehead ps`",
+                self.config.run, hello.run
+            );
+            self.tell(
+                conn,
+                Refused {
+                    kind: "run".to_owned(),
+                    message,
+                },
+            );
             return;
         }
-        self.clients.insert(conn, Client { owner: hello.owner, ..Client::default() });
+        self.clients.insert(
+            conn,
+            Client {
+                owner: hello.owner,
+                ..Client::default()
+            },
+        );
         let mut total = bridgehead_wire::Amounts::default();
         for agent in &self.config.agents {
             total.cpu_millis += agent.resources.cpu_millis;
@@ -73,7 +87,10 @@ impl Core {
 
     fn on_submit(&mut self, conn: ConnId, submit: bridgehead_wire::TaskSubmit) {
         let token = submit.token;
-        let function = self.clients.get(&conn).and_then(|c| c.functions.get(&submit.function).copied());
+        let function = self
+            .clients
+            .get(&conn)
+            .and_then(|c| c.functions.get(&submit.function).copied());
         let task = self.submit(submit, function, Submitter::Client(conn, token), |core, token| {
             core.client_task(conn, token)
         });
@@ -84,12 +101,17 @@ impl Core {
 
     /// The task that a client's number means: its own submits first, then the pipeline's ids.
     fn client_task(&self, conn: ConnId, token: u64) -> Option<u64> {
-        let own = self.clients.get(&conn).and_then(|client| client.tokens.get(&token).copied());
+        let own = self
+            .clients
+            .get(&conn)
+            .and_then(|client| client.tokens.get(&token).copied());
         own.or_else(|| (self.config.has_pipeline && token < self.pipeline_tasks).then_some(token))
     }
 
     fn on_release(&mut self, conn: ConnId, id: bridgehead_spec::ObjectId) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return;
+        };
         let Some(count) = client.holds.get_mut(&id) else { return };
         *count -= 1;
         if *count == 0 {
@@ -107,7 +129,9 @@ impl Core {
     }
 
     fn on_subscribe(&mut self, conn: ConnId, wish: bridgehead_wire::Subscribe) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return;
+        };
         client.progress = wish.progress;
         client.outcomes = wish.outcomes;
         if wish.outcomes {
@@ -165,7 +189,12 @@ impl Core {
     /// Sends the progress to those that want it.
     pub fn send_progress(&mut self) {
         let progress = self.progress();
-        let listeners: Vec<_> = self.clients.iter().filter(|(_, c)| c.progress).map(|(&conn, _)| conn).collect();
+        let listeners: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.progress)
+            .map(|(&conn, _)| conn)
+            .collect();
         for conn in listeners {
             self.tell(conn, progress);
         }
@@ -189,7 +218,9 @@ impl Core {
 
     /// A client's connection is gone; a run that belongs to it goes too.
     pub fn on_client_gone(&mut self, conn: ConnId) {
-        let Some(client) = self.clients.remove(&conn) else { return };
+        let Some(client) = self.clients.remove(&conn) else {
+            return;
+        };
         self.fetches.retain(|_, (c, _)| *c != conn);
         for (id, count) in client.holds {
             for _ in 0..count {

@@ -18,7 +18,7 @@ impl Core {
         let Some(row) = self.state.row(task) else { return };
         match row.phase {
             Phase::Waiting => {
-                self.engine_cancel(TaskId(task));
+                self.give_up(TaskId(task));
                 self.finish_cancelled(task, reason);
             }
             Phase::Running => {
@@ -26,8 +26,12 @@ impl Core {
                 if let Some(job) = self.job_mut(task) {
                     job.cancelling = Some(reason.into());
                 }
-                let message =
-                    CancelTasks { tasks: vec![task], all: false, reason: reason.to_owned(), from_worker: None };
+                let message = CancelTasks {
+                    tasks: vec![task],
+                    all: false,
+                    reason: reason.to_owned(),
+                    from_worker: None,
+                };
                 self.tell_agent(agent, message);
             }
             _ => {}
@@ -59,7 +63,9 @@ impl Core {
     }
 
     fn first_upstream(&self, task: u64) -> Option<Failure> {
-        self.job(task)?.dependencies().find_map(|dependency| self.upstream_failure(dependency))
+        self.job(task)?
+            .dependencies()
+            .find_map(|dependency| self.upstream_failure(dependency))
     }
 
     /// Ends the run if nothing is left to do. `true` once, when it does.
@@ -69,12 +75,21 @@ impl Core {
             return false;
         }
         let (phase, message) = self.verdict();
-        self.record(Event::RunEnded(RunEnded { phase: phase.clone(), message: message.clone() }));
+        self.record(Event::RunEnded(RunEnded {
+            phase: phase.clone(),
+            message: message.clone(),
+        }));
         self.ending = Ending::Over;
         self.send_progress();
         let everyone: Vec<ConnId> = self.clients.keys().copied().collect();
         for conn in everyone {
-            self.tell(conn, RunEnd { phase: phase.clone(), message: message.clone() });
+            self.tell(
+                conn,
+                RunEnd {
+                    phase: phase.clone(),
+                    message: message.clone(),
+                },
+            );
         }
         true
     }

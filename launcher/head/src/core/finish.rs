@@ -4,10 +4,8 @@ use super::job::{AUTO_PERSIST, Persist};
 use super::{Core, Ending, Submitter};
 use crate::journal::{Event, TaskCancelled, TaskFailed, TaskFinished, TaskPersisted};
 use crate::state::{End, Phase, cause_index};
-use bridgehead_spec::{AgentId, TaskId};
-use bridgehead_wire::{
-    Failure, FailureCause, Outcome, Persisted, TaskDone, TaskOutcome, Value, outcome, value,
-};
+use bridgehead_spec::TaskId;
+use bridgehead_wire::{Failure, FailureCause, Outcome, Persisted, TaskDone, TaskOutcome, Value, outcome, value};
 
 /// Inline bytes of an Executor's finished tasks that are kept for late users.
 const RECENT_BYTES: usize = 64 << 20;
@@ -17,9 +15,10 @@ const RECENT_VALUES: usize = 100_000;
 impl Core {
     /// An attempt ended at `agent`. News of an attempt that is not the present one are dropped, with what they hold.
     pub fn on_done(&mut self, agent: u32, done: TaskDone) {
-        let current = self.state.row(done.task).is_some_and(|row| {
-            row.phase == Phase::Running && row.attempt == done.attempt && row.agent == agent
-        });
+        let current = self
+            .state
+            .row(done.task)
+            .is_some_and(|row| row.phase == Phase::Running && row.attempt == done.attempt && row.agent == agent);
         let kind = done.outcome.and_then(|outcome| outcome.kind);
         if !current {
             if let Some(outcome::Kind::Value(value)) = kind {
@@ -44,7 +43,7 @@ impl Core {
             }
             Some(outcome::Kind::Failure(failure)) => self.attempt_failed(done.task, done.attempt, failure),
             Some(outcome::Kind::Cancelled(reason)) => {
-                self.engine_failed(TaskId(done.task));
+                self.give_up(TaskId(done.task));
                 self.finish_cancelled(done.task, &reason);
             }
             None => {
@@ -63,7 +62,11 @@ impl Core {
 
     fn attempt_finished(&mut self, agent: u32, mut finished: TaskFinished, value: Value) {
         let task = finished.task;
-        let Some(job) = self.jobs.get_mut(usize::try_from(task).unwrap_or(usize::MAX)).and_then(Option::take) else {
+        let Some(job) = self
+            .jobs
+            .get_mut(usize::try_from(task).unwrap_or(usize::MAX))
+            .and_then(Option::take)
+        else {
             self.drop_value(&value);
             return;
         };
@@ -81,22 +84,33 @@ impl Core {
         let journalled = self.config.has_pipeline && job.persist != Persist::Never;
         let elapsed = finished.elapsed_ns;
         let attempts = finished.attempt;
-        finished.value = if journalled || object.is_some() { Some(value.clone()) } else { None };
+        finished.value = if journalled || object.is_some() {
+            Some(value.clone())
+        } else {
+            None
+        };
         self.record(Event::TaskFinished(finished));
         if !journalled && object.is_none() {
             // A resume cannot use it, so the journal need not carry it; consumers of this life take it from the row.
             self.keep_recent(task, &value);
         }
-        self.engine_finished(TaskId(task), AgentId(agent), bytes);
+        self.engine.finished(TaskId(task), bytes);
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
         if let Some(object) = object {
-            let wanted = job.persist == Persist::Always
-                || (job.persist == Persist::Auto && (job.keep || bytes <= AUTO_PERSIST));
+            let wanted =
+                job.persist == Persist::Always || (job.persist == Persist::Auto && (job.keep || bytes <= AUTO_PERSIST));
             if self.config.has_pipeline && wanted {
                 self.persisting.insert(task);
                 let path = format!("results/{task}.bhv");
-                self.tell_agent(agent, bridgehead_wire::Persist { task, object: Some(object), path });
+                self.tell_agent(
+                    agent,
+                    bridgehead_wire::Persist {
+                        task,
+                        object: Some(object),
+                        path,
+                    },
+                );
             } else if !job.keep || !self.config.has_pipeline {
                 self.release(object.id());
             }
@@ -115,7 +129,9 @@ impl Core {
         self.recent.push_back((task, len));
         self.recent_bytes += len;
         while self.recent_bytes > RECENT_BYTES || self.recent.len() > RECENT_VALUES {
-            let Some((old, len)) = self.recent.pop_front() else { break };
+            let Some((old, len)) = self.recent.pop_front() else {
+                break;
+            };
             self.recent_bytes -= len;
             if let Some(row) = self.state.row_mut(old) {
                 row.end = End::Open;
@@ -149,7 +165,7 @@ impl Core {
     pub(super) fn attempt_failed(&mut self, task: u64, attempt: u32, failure: Failure) {
         let Some(job) = self.job(task) else { return };
         if let Some(reason) = job.cancelling.clone() {
-            self.engine_failed(TaskId(task));
+            self.give_up(TaskId(task));
             self.finish_cancelled(task, &reason);
             return;
         }
@@ -159,11 +175,16 @@ impl Core {
             .unwrap_or(u32::MAX);
         if tried < job.allowed(cause) && !matches!(self.ending, Ending::Cancel(_)) {
             tracing::info!(task, attempt, kind = %failure.kind, "attempt failed, trying again");
-            self.record(Event::TaskFailed(TaskFailed { task, attempt, failure: Some(failure), retried: true }));
-            self.engine_requeue(TaskId(task));
+            self.record(Event::TaskFailed(TaskFailed {
+                task,
+                attempt,
+                failure: Some(failure),
+                retried: true,
+            }));
+            self.engine.requeue(TaskId(task));
             return;
         }
-        self.engine_failed(TaskId(task));
+        self.give_up(TaskId(task));
         self.finish_failed(task, failure);
     }
 
@@ -177,7 +198,12 @@ impl Core {
             job.name.clone()
         };
         self.names.insert(task, name);
-        self.record(Event::TaskFailed(TaskFailed { task, attempt, failure: Some(failure.clone()), retried: false }));
+        self.record(Event::TaskFailed(TaskFailed {
+            task,
+            attempt,
+            failure: Some(failure.clone()),
+            retried: false,
+        }));
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::failure(failure), attempt, 0);
     }
@@ -186,7 +212,10 @@ impl Core {
     pub(super) fn finish_cancelled(&mut self, task: u64, reason: &str) {
         let Some(job) = self.take_job(task) else { return };
         let attempt = self.state.row(task).map_or(0, |row| row.attempt);
-        self.record(Event::TaskCancelled(TaskCancelled { task, reason: reason.to_owned() }));
+        self.record(Event::TaskCancelled(TaskCancelled {
+            task,
+            reason: reason.to_owned(),
+        }));
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::cancelled(reason), attempt, 0);
     }
@@ -241,8 +270,12 @@ impl Core {
                 }
             }
             Submitter::Pipeline => {
-                let listeners: Vec<_> =
-                    self.clients.iter().filter(|(_, c)| c.outcomes).map(|(&conn, _)| conn).collect();
+                let listeners: Vec<_> = self
+                    .clients
+                    .iter()
+                    .filter(|(_, c)| c.outcomes)
+                    .map(|(&conn, _)| conn)
+                    .collect();
                 for conn in listeners {
                     self.hold_for_client(conn, &outcome);
                     self.tell(conn, message(task, None));

@@ -66,7 +66,13 @@ pub const AUTO_PERSIST: u64 = 1 << 20;
 /// The retries of a task that says nothing: what the machine does to it is tried again, its own errors are not.
 #[must_use]
 pub fn default_retry() -> Retry {
-    Retry { lost_node: 3, preempted: 3, walltime: 0, oom: 0, user: 0 }
+    Retry {
+        lost_node: 3,
+        preempted: 3,
+        walltime: 0,
+        oom: 0,
+        user: 0,
+    }
 }
 
 impl Job {

@@ -53,7 +53,20 @@ impl Core {
         }
         self.pipeline_tasks = tasks;
         self.record(crate::run::run_started(&self.config, attempt, tasks));
-        self.added = std::mem::take(&mut self.state_mut().added).into_iter().map(|a| (a.task, a)).collect();
+        self.added = std::mem::take(&mut self.state_mut().added)
+            .into_iter()
+            .map(|a| (a.task, a))
+            .collect();
+        let digests: Vec<_> = self
+            .added
+            .values()
+            .map(|a| (a.function.clone(), a.name.clone()))
+            .collect();
+        for (digest, name) in digests {
+            if let Ok(digest) = digest.as_slice().try_into() {
+                self.functions.add(Digest(digest), &name, Bytes::new());
+            }
+        }
         self.restore();
         Ok(())
     }
@@ -63,7 +76,11 @@ impl Core {
             self.functions.add(*digest, &function.name, Bytes::new());
         }
         for task in pipeline.tasks() {
-            if let CallSpec::Function { args_blob: Some(digest), .. } = &task.call {
+            if let CallSpec::Function {
+                args_blob: Some(digest),
+                ..
+            } = &task.call
+            {
                 let bytes = read(folder.blob(digest))?;
                 self.blobs.insert(*digest, Bytes::from(bytes));
             }
@@ -133,12 +150,23 @@ impl Core {
         let submit = added.submit.clone()?;
         let digest = Digest(added.function.as_slice().try_into().unwrap_or([0; 32]));
         let function = self.functions.index(&digest).unwrap_or(u32::MAX);
-        Some(Job::new(TaskSubmit { name: added.name.clone(), ..submit }, function, Submitter::Pipeline))
+        Some(Job::new(
+            TaskSubmit {
+                name: added.name.clone(),
+                ..submit
+            },
+            function,
+            Submitter::Pipeline,
+        ))
     }
 
     fn pipeline_job(&self, spec: &TaskSpec) -> Job {
         let (function, args, program) = match &spec.call {
-            CallSpec::Function { digest, args, args_blob } => {
+            CallSpec::Function {
+                digest,
+                args,
+                args_blob,
+            } => {
                 let function = self.functions.index(digest).unwrap_or(u32::MAX);
                 let bytes = match args_blob {
                     Some(digest) => self.blobs.get(digest).cloned().unwrap_or_default(),
@@ -153,7 +181,13 @@ impl Core {
             function,
             priority: spec.priority,
             args,
-            inputs: spec.inputs.iter().map(|id| Input { kind: Some(input::Kind::Task(id.0)) }).collect(),
+            inputs: spec
+                .inputs
+                .iter()
+                .map(|id| Input {
+                    kind: Some(input::Kind::Task(id.0)),
+                })
+                .collect(),
             after: spec.after.iter().map(|id| id.0).collect(),
             program,
             resources: Some(Amounts::from(&spec.resources)),
@@ -180,12 +214,17 @@ impl Core {
 
     /// The value of a finished task as it can be had now: its object's present place, or its file of the run folder.
     pub(super) fn present(&self, task: u64, value: &Value) -> Value {
-        let Some(object) = value.object() else { return value.clone() };
+        let Some(object) = value.object() else {
+            return value.clone();
+        };
         if let Some(place) = self.objects.locate(object.id()) {
             return Value::stored(place.clone());
         }
         match self.state.row(task).and_then(|row| row.persisted.as_deref()) {
-            Some(path) => Value::file(FileRef { path: path.to_owned(), len: object.len }),
+            Some(path) => Value::file(FileRef {
+                path: path.to_owned(),
+                len: object.len,
+            }),
             None => value.clone(),
         }
     }
@@ -197,7 +236,12 @@ fn row_is_final(state: &crate::state::RunState, task: u64) -> bool {
 
 fn program_call(spec: &bridgehead_spec::ProgramSpec) -> ProgramCall {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
-        map.iter().map(|(k, v)| Pair { key: k.clone(), value: v.clone() }).collect()
+        map.iter()
+            .map(|(k, v)| Pair {
+                key: k.clone(),
+                value: v.clone(),
+            })
+            .collect()
     };
     ProgramCall {
         argv: spec.argv.clone(),

@@ -4,9 +4,7 @@ use super::{Core, Ending, Job, Submitter};
 use crate::journal::{Event, TaskAdded, TaskAssigned};
 use crate::state::{End, Phase};
 use bridgehead_spec::{AgentId, Digest, Resources, TaskId};
-use bridgehead_wire::{
-    Failure, FailureCause, Input, ObjectRef, PutFunction, TaskCall, TaskSubmit, Value, input,
-};
+use bridgehead_wire::{Failure, FailureCause, Input, ObjectRef, PutFunction, TaskCall, TaskSubmit, Value, input};
 
 impl Core {
     /// Learns a function under the sender's digest; a digest that does not match the code is refused with `None`.
@@ -14,6 +12,9 @@ impl Core {
         let digest = Digest(put.digest.as_ref().try_into().ok()?);
         if !put.code.is_empty() && Digest::of(&put.code) != digest {
             return None;
+        }
+        if self.config.has_pipeline && !put.code.is_empty() && self.functions.index(&digest).is_none() {
+            self.out.blobs.push((digest, put.code.clone())); // A resume finds it there.
         }
         Some(self.functions.add(digest, &put.name, put.code))
     }
@@ -51,7 +52,8 @@ impl Core {
             self.objects.hold(&args);
         }
         if let Some(token) = unknown {
-            let message = format!("task {task} takes the result of task number {token}, which this submitter never added");
+            let message =
+                format!("task {task} takes the result of task number {token}, which this submitter never added");
             self.finish_failed(task, Failure::new(FailureCause::System, "unknown-input", message));
         } else if !known_function {
             let message = "its function was never sent, or its bytes do not match their digest";
@@ -80,9 +82,19 @@ impl Core {
             ..TaskSubmit::default()
         });
         let digest = self.functions.digest(job.function);
-        let function = if resumable { digest.map(|d| d.0.to_vec()).unwrap_or_default() } else { Vec::new() };
+        let function = if resumable {
+            digest.map(|d| d.0.to_vec()).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let name = if resumable { job.name.clone() } else { String::new() };
-        self.record(Event::TaskAdded(TaskAdded { task, name, parent, submit, function }));
+        self.record(Event::TaskAdded(TaskAdded {
+            task,
+            name,
+            parent,
+            submit,
+            function,
+        }));
     }
 
     pub(super) fn put_job(&mut self, task: u64, job: Job) {
@@ -125,7 +137,7 @@ impl Core {
             self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", reason));
             return;
         }
-        self.engine_submit(TaskId(task), &resources, priority, &open);
+        self.engine.submit(TaskId(task), &resources, priority, &open);
     }
 
     /// Whether some agent that the run was given could ever hold `resources`.
@@ -137,7 +149,9 @@ impl Core {
                 Some(found) => lacking = Some(found),
             }
         }
-        let Some((what, asked, there)) = lacking else { return Ok(()) };
+        let Some((what, asked, there)) = lacking else {
+            return Ok(());
+        };
         Err(format!(
             "it asks for {asked} {what}, but the most that an agent of this run has is {there}: ask for less, or give the run larger agents"
         ))
@@ -152,8 +166,11 @@ impl Core {
             _ => return None,
         };
         let name = self.task_name(root);
-        let mut failure =
-            Failure::new(FailureCause::Upstream, "upstream", format!("{name} (t{root}), which it needs, failed: {why}"));
+        let mut failure = Failure::new(
+            FailureCause::Upstream,
+            "upstream",
+            format!("{name} (t{root}), which it needs, failed: {why}"),
+        );
         failure.root = Some(root);
         Some(failure)
     }
@@ -172,7 +189,7 @@ impl Core {
     /// Lets the scheduler give out what can run, and sends it.
     pub fn assign(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.engine_schedule(&mut actions);
+        self.engine.schedule(&mut actions);
         for (task, agent) in actions.drain(..) {
             self.send_call(task.0, agent);
         }
@@ -183,7 +200,7 @@ impl Core {
         let attempt = self.state.row(task).map_or(1, |row| row.attempt + 1);
         let Some(mut call) = self.call(task, attempt) else {
             let message = "a value that it takes is gone and cannot be made again: run it in a new run";
-            self.engine_failed(TaskId(task));
+            self.give_up(TaskId(task));
             self.finish_failed(task, Failure::new(FailureCause::LostNode, "input-lost", message));
             return;
         };
@@ -194,13 +211,21 @@ impl Core {
         } else {
             call.function = 0;
         }
-        self.record(Event::TaskAssigned(TaskAssigned { task, attempt, agent: agent.0 }));
+        self.record(Event::TaskAssigned(TaskAssigned {
+            task,
+            attempt,
+            agent: agent.0,
+        }));
         self.tell_agent(agent.0, call);
     }
 
     fn call(&self, task: u64, attempt: u32) -> Option<TaskCall> {
         let job = self.job(task)?;
-        let inputs = job.inputs.iter().map(|input| self.input_value(input)).collect::<Option<Vec<_>>>()?;
+        let inputs = job
+            .inputs
+            .iter()
+            .map(|input| self.input_value(input))
+            .collect::<Option<Vec<_>>>()?;
         let args = job.args.as_ref().map(|args| self.relocate(args));
         Some(TaskCall {
             task,
@@ -228,7 +253,10 @@ impl Core {
 
     /// The value with its object's present place.
     fn relocate(&self, value: &Value) -> Value {
-        match value.object().and_then(|object: &ObjectRef| self.objects.locate(object.id())) {
+        match value
+            .object()
+            .and_then(|object: &ObjectRef| self.objects.locate(object.id()))
+        {
             Some(place) => Value::stored(place.clone()),
             None => value.clone(),
         }
