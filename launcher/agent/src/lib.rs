@@ -1,1 +1,14 @@
-//! One node of a run: workers, programs, store, logs.
+//! One node of a run: workers, programs, logs. Owns starting and ending processes and handing calls to them; decides
+//! nothing about which task runs where, and cannot tell which scheduler started it.
+
+mod agent;
+mod calls;
+mod io;
+mod logs;
+mod program;
+mod reaper;
+mod spin;
+mod worker;
+
+pub use agent::{AgentError, AgentOptions, Link, run};
+pub use reaper::{MARK, reaper_main, sweep};

@@ -232,11 +232,11 @@ impl Head {
                 self.core.on_client_gone(conn);
             }
             Event::AgentCame { agent, join, out } => {
-                if self.agents.contains_key(&agent) {
-                    tracing::warn!(agent, "refused an agent: its rank is here already");
-                } else {
-                    self.agents.insert(agent, Out::Remote(out));
+                if let std::collections::hash_map::Entry::Vacant(e) = self.agents.entry(agent) {
+                    e.insert(Out::Remote(out));
                     self.core.on_join(join, &self.run_dir);
+                } else {
+                    tracing::warn!(agent, "refused an agent: its rank is here already");
                 }
             }
             Event::Agent(agent, message) => self.core.on_agent(agent, message),

@@ -1,0 +1,57 @@
+//! The reaper: ends what a dead agent left running. Every process that an agent starts carries the agent's mark in its
+//! environment, children of children too, so that nothing has to be registered while tasks run.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+/// The variable that marks the processes of an agent; its value is the agent's incarnation.
+pub const MARK: &str = "BRIDGEHEAD_AGENT";
+/// Rounds of killing; each catches what the last one's victims had started meanwhile.
+const ROUNDS: u32 = 100;
+
+/// Blocks until standard input ends (the agent died or left), then ends every process with the agent's mark and removes
+/// `socket_dir`.
+pub fn reaper_main(incarnation: &str, socket_dir: &Path) {
+    let mut sink = [0; 64];
+    let mut input = std::io::stdin();
+    while matches!(input.read(&mut sink), Ok(n) if n > 0) {}
+    sweep(incarnation);
+    let _ = std::fs::remove_dir_all(socket_dir); // Gone already after a clean end.
+}
+
+/// Kills every process of this user that carries the mark `incarnation`, until none is left. Returns how many there were.
+pub fn sweep(incarnation: &str) -> usize {
+    let mark = format!("{MARK}={incarnation}");
+    let mut ended = 0;
+    for _ in 0..ROUNDS {
+        let found = marked(mark.as_bytes());
+        if found.is_empty() {
+            break;
+        }
+        ended += found.len();
+        for pid in found {
+            let _ = kill_process(pid, Signal::KILL); // It may have ended by itself.
+        }
+        std::thread::sleep(Duration::from_millis(5)); // The kernel needs a moment to take them down.
+    }
+    ended
+}
+
+fn marked(mark: &[u8]) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let own = std::process::id();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|&pid| pid != own && carries(pid, mark))
+        .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+        .collect()
+}
+
+fn carries(pid: u32, mark: &[u8]) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default(); // Zombies have none.
+    environment.split(|&b| b == 0).any(|variable| variable == mark)
+}
