@@ -1,1 +1,9 @@
-//! Runs a plan on this machine: starts the head and its agents as processes.
+//! Runs a plan on this machine: run folders, head and agents as processes of their own session, and a way to reach them.
+
+mod client;
+mod folders;
+mod processes;
+
+pub use client::{Client, ClientError};
+pub use folders::{FolderError, create_run, home, list_runs, new_run_id, resolve_run, socket_dir};
+pub use processes::{Local, is_alive, process_start};

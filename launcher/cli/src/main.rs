@@ -1,0 +1,16 @@
+//! `bridgehead`: the one binary. Owns the command line and the composition of head, agents and reaper; decides nothing.
+
+mod args;
+mod processes;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Head(head) => processes::head(&head),
+        Command::Reaper(reaper) => processes::reaper(&reaper),
+    }
+}

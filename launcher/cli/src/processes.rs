@@ -1,0 +1,129 @@
+//! The processes of a run, put together: the head with the agent of its node, further agents, reapers.
+
+use crate::args;
+use bridgehead_agent::{AgentOptions, Link};
+use bridgehead_head::{AgentLink, HeadOptions, RunOutcome};
+use bridgehead_spec::{AgentId, RunConfig, RunFolder};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::LocalSet;
+
+/// The run ended without failures.
+pub(crate) const OK: u8 = 0;
+/// The run failed or was cancelled.
+pub(crate) const RUN_FAILED: u8 = 1;
+/// The head or agent could not begin or go on.
+pub(crate) const BROKEN: u8 = 70;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// One set-up of logging for every process: people read it, on standard error (a log file for heads and agents).
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BRIDGEHEAD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+fn read_config(folder: &RunFolder) -> Result<RunConfig> {
+    let path = folder.config();
+    let bytes = std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    Ok(serde_json::from_slice(&bytes).map_err(|e| format!("{} is not valid: {e}", path.display()))?)
+}
+
+fn random_name() -> Result<String> {
+    let bytes = bridgehead_head::tls::random::<8>()?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Runs `future` on a runtime of one thread: head and agent share it, so that a message between them is no wake-up.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, future)
+}
+
+fn report(result: Result<RunOutcome>) -> ExitCode {
+    match result {
+        Ok(outcome) if outcome.phase == "finished" => ExitCode::from(OK),
+        Ok(outcome) => {
+            tracing::info!(phase = outcome.phase, message = outcome.message, "the run has ended");
+            ExitCode::from(RUN_FAILED)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot go on");
+            ExitCode::from(BROKEN)
+        }
+    }
+}
+
+/// `bridgehead head`.
+pub(crate) fn head(args: &args::Head) -> ExitCode {
+    log();
+    report(run_head(&args.run_dir))
+}
+
+fn run_head(run_dir: &Path) -> Result<RunOutcome> {
+    let folder = RunFolder::new(std::fs::canonicalize(run_dir)?);
+    let config = read_config(&folder)?;
+    let incarnation = random_name()?;
+    let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
+    let (to_agent, from_head) = unbounded_channel();
+    let (to_head, from_agent) = unbounded_channel();
+    let agent = agent_options(&folder, &config, 0, incarnation, socket_dir.clone())?;
+    let options = HeadOptions {
+        store_socket: socket_dir.join("store-0.sock"),
+        agent0: AgentLink { to_agent, from_agent },
+        host: host(),
+        listen: std::net::Ipv4Addr::LOCALHOST.into(),
+        socket_dir: socket_dir.clone(),
+        folder,
+        config,
+    };
+    let result = block_on(async move {
+        let agent = tokio::task::spawn_local(bridgehead_agent::run(agent, Link { to_head, from_head }));
+        let outcome = bridgehead_head::run(options).await;
+        // The agent ends when its link does, and takes its workers with it.
+        agent.await??;
+        Ok(outcome?)
+    });
+    let _ = std::fs::remove_dir_all(&socket_dir); // The reaper would do it, a moment later.
+    result
+}
+
+fn agent_options(
+    folder: &RunFolder,
+    config: &RunConfig,
+    rank: u32,
+    incarnation: String,
+    socket_dir: PathBuf,
+) -> Result<AgentOptions> {
+    let agent = config
+        .agents
+        .get(rank as usize)
+        .ok_or_else(|| format!("the run has no agent {rank}"))?;
+    Ok(AgentOptions {
+        agent: AgentId(rank),
+        folder: folder.clone(),
+        resources: agent.resources.clone(),
+        incarnation,
+        socket_dir,
+        reaper: std::env::current_exe()?,
+        ticket: Vec::new(),
+        run: config.run.to_string(),
+        host: host(),
+    })
+}
+
+/// `bridgehead reaper`.
+pub(crate) fn reaper(args: &args::Reaper) -> ExitCode {
+    bridgehead_agent::reaper_main(&args.incarnation, &args.socket_dir);
+    ExitCode::from(OK)
+}
