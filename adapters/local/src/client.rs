@@ -55,29 +55,35 @@ pub(crate) fn head_info(folder: &RunFolder) -> Option<HeadInfo> {
 }
 
 impl Client {
-    /// Connects to the living head of a run.
+    /// Connects to the living head of a run; an attached run ends with its `owner`.
     ///
     /// # Errors
     /// There is none, or it refuses.
-    pub fn connect(folder: &RunFolder) -> Result<Self, ClientError> {
+    pub fn connect(folder: &RunFolder, owner: bool) -> Result<Self, ClientError> {
         let none = || ClientError::NoHead {
             run: folder.path().to_owned(),
         };
         let info = head_info(folder).ok_or_else(none)?;
         let stream = UnixStream::connect(&info.socket).map_err(|_| none())?;
-        Self::greet(stream, folder)
+        Self::greet(stream, folder, owner)
+    }
+
+    /// The connection itself, with bytes that were read ahead.
+    #[must_use]
+    pub fn into_parts(self) -> (UnixStream, Frames, Welcome) {
+        (self.stream, self.frames, self.welcome)
     }
 
     /// Waits until a head that was just started is up (and is not the head of an older attempt than `attempt`), and connects.
     ///
     /// # Errors
     /// It ends or is not up within a bounded time.
-    pub fn wait(folder: &RunFolder, attempt: u32, pid: u32) -> Result<Self, ClientError> {
+    pub fn wait(folder: &RunFolder, attempt: u32, pid: u32, owner: bool) -> Result<Self, ClientError> {
         let end = Instant::now() + Duration::from_secs(30);
         let mut pause = Duration::from_micros(200);
         loop {
             if head_info(folder).is_some_and(|info| info.attempt >= attempt) {
-                if let Ok(client) = Self::connect(folder) {
+                if let Ok(client) = Self::connect(folder, owner) {
                     return Ok(client);
                 }
             }
@@ -95,7 +101,7 @@ impl Client {
         }
     }
 
-    fn greet(stream: UnixStream, folder: &RunFolder) -> Result<Self, ClientError> {
+    fn greet(stream: UnixStream, folder: &RunFolder, owner: bool) -> Result<Self, ClientError> {
         let run = folder
             .path()
             .file_name()
@@ -110,7 +116,7 @@ impl Client {
             &ClientHello {
                 run,
                 pid: std::process::id(),
-                owner: false,
+                owner,
             }
             .into(),
         )?;

@@ -1,0 +1,334 @@
+"""Tasks: functions with what they ask for, and programs. Owns options and their checking; a plain call is a plain call."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+
+from .errors import PlanError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often a task may be tried again, by cause. Only ``user`` counts the task's own errors."""
+
+    lost_node: int = 3
+    preempted: int = 3
+    walltime: int = 0
+    oom: int = 0
+    user: int = 0
+
+
+Persist = Literal["auto", "always", "never"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a task asks for.
+
+    Attributes:
+        cpus: cores; fractions share one.
+        gpus: whole GPUs.
+        memory: bytes, or a text like ``"8GiB"``; 0 says that it is not counted.
+        retries: by cause; a number counts the task's own errors.
+        timeout: seconds, or a text like ``"30m"``; the attempt is ended after it.
+        priority: higher goes first.
+        resources: site-named resources, whole units.
+        persist: whether the result is written to the run folder: ``"auto"`` for small and final ones.
+        name: for people; the function's name where it is left out.
+    """
+
+    cpus: float = 1
+    gpus: int = 0
+    memory: int | str = 0
+    retries: Retries | int = Retries()
+    timeout: float | str | None = None
+    priority: int = 0
+    resources: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    persist: Persist = "auto"
+    name: str | None = None
+
+    def to_spec(self) -> dict[str, Any]:
+        """The options as a pipeline's document has them; empty where all are the defaults."""
+        spec: dict[str, Any] = {}
+        memory = parse_memory(self.memory)
+        if self.cpus != 1 or self.gpus or memory or self.resources:
+            spec["resources"] = {"cpu_millis": round(self.cpus * 1000), "memory": memory, "gpus": self.gpus}
+            if self.resources:
+                spec["resources"]["named"] = dict(self.resources)
+        retries = Retries(user=self.retries) if isinstance(self.retries, int) else self.retries
+        if retries != Retries():
+            spec["retries"] = dataclasses.asdict(retries)
+        if self.timeout is not None:
+            spec["timeout_ms"] = max(1, round(parse_duration(self.timeout) * 1000))
+        if self.priority:
+            spec["priority"] = self.priority
+        if self.persist != "auto":
+            spec["persist"] = self.persist
+        return spec
+
+
+_VALID = tuple(field.name for field in dataclasses.fields(Options))
+
+
+def make_options(base: Options, changes: Mapping[str, Any]) -> Options:
+    """``base`` with ``changes``.
+
+    Raises:
+        TypeError: an option is unknown; the message names the valid ones.
+        PlanError: a value makes no sense.
+    """
+    for name in changes:
+        if name not in _VALID:
+            raise TypeError(f"unknown option {name!r}; the options are {', '.join(_VALID)}")
+    options = dataclasses.replace(base, **changes)
+    _check(options)
+    return options
+
+
+def _check(o: Options) -> None:
+    def refuse(what: str) -> None:
+        raise PlanError(f"option {what}")
+
+    if not isinstance(o.cpus, (int, float)) or o.cpus < 0:
+        refuse(f"cpus={o.cpus!r}: give a number of cores, 0 or more")
+    if not isinstance(o.gpus, int) or o.gpus < 0:
+        refuse(f"gpus={o.gpus!r}: give a whole number, 0 or more")
+    if o.persist not in ("auto", "always", "never"):
+        refuse(f"persist={o.persist!r}: give 'auto', 'always' or 'never'")
+    if isinstance(o.retries, int) and o.retries < 0:
+        refuse(f"retries={o.retries!r}: give 0 or more, or a Retries")
+    parse_memory(o.memory)
+    if o.timeout is not None and parse_duration(o.timeout) <= 0:
+        refuse(f"timeout={o.timeout!r}: give more than 0 seconds, or None for no limit")
+
+
+_UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+    f"{letter}{tail}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for tail, base in (("B", 1000), ("iB", 1024))
+}
+
+
+def parse_memory(text: int | str) -> int:
+    """Bytes from a number or a text like ``"8GiB"`` or ``"500MB"``.
+
+    Raises:
+        PlanError: it is neither.
+    """
+    if isinstance(text, int):
+        if text < 0:
+            raise PlanError(f"memory={text}: give 0 or more bytes")
+        return text
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    if not found or found[2] not in _UNITS:
+        raise PlanError(f"memory={text!r}: give bytes, or a number with a unit such as '8GiB' or '500MB'")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def parse_duration(text: float | str) -> float:
+    """Seconds from a number or a text like ``"30m"``, ``"2h"`` or ``"1.5s"``.
+
+    Raises:
+        PlanError: it is neither.
+    """
+    if isinstance(text, (int, float)):
+        return float(text)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", text)
+    if not found:
+        raise PlanError(f"timeout={text!r}: give seconds, or a number with a unit such as '90s', '30m' or '2h'")
+    return float(found[1]) * {"ms": 0.001, None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+class Task(Generic[P, R]):
+    """A function that can be a node of a pipeline. Calling it runs it here and now."""
+
+    def __init__(self, function: Callable[P, R], options: Options) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.task_options = options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def options(self, **changes: Any) -> Task[P, R]:
+        """The same task, asking for something else. See `Options` for what can be asked."""
+        return Task(self.function, make_options(self.task_options, changes))
+
+    def __repr__(self) -> str:
+        return f"<bridgehead.Task {getattr(self.function, '__qualname__', self.function)!s}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Task, (self.function, self.task_options))
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    cpus: float = ...,
+    gpus: int = ...,
+    memory: int | str = ...,
+    retries: Retries | int = ...,
+    timeout: float | str | None = ...,
+    priority: int = ...,
+    resources: Mapping[str, int] = ...,
+    persist: Persist = ...,
+    name: str | None = ...,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, **changes: Any) -> Any:
+    """Makes a function a task. Use it bare or with options, see `Options`."""
+    if function is not None:
+        return Task(function, Options())
+    options = make_options(Options(), changes)
+    return lambda function: Task(function, options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramResult:
+    """What a program left behind.
+
+    Attributes:
+        exit_code: always 0: another one is a failure of the task.
+        stdout_bytes: captured standard output, cut at 1 MiB.
+        stderr_bytes: captured standard error, cut at 1 MiB.
+        outputs: the output files by name.
+        dropped: bytes of output beyond the cut.
+    """
+
+    exit_code: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    outputs: dict[str, Path]
+    dropped: int = 0
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as text."""
+        return self.stdout_bytes.decode(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as text."""
+        return self.stderr_bytes.decode(errors="replace")
+
+
+class Program:
+    """An executable with templated arguments. Calling it runs it here and now."""
+
+    def __init__(
+        self,
+        command: str,
+        options: Options,
+        *,
+        outputs: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
+        self.command = command
+        self.words = shlex.split(command)
+        if not self.words:
+            raise PlanError("a program needs at least the name of an executable")
+        self.outputs = dict(outputs or {})
+        self.env = dict(env or {})
+        self.cwd = cwd
+        self.task_options = options
+
+    def options(self, **changes: Any) -> Program:
+        """The same program, asking for something else."""
+        options = make_options(self.task_options, changes)
+        return Program(self.command, options, outputs=self.outputs, env=self.env, cwd=self.cwd)
+
+    def spec(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The program's part of a task's document, with ``values`` put into its templates.
+
+        Raises:
+            TypeError: a template names a value that is not given, or the other way round.
+        """
+        used: set[str] = set()
+
+        def fill(template: str) -> str:
+            def replace(found: re.Match[str]) -> str:
+                name = found[1]
+                if name not in values:
+                    given = ", ".join(values) or "none"
+                    raise TypeError(f"{self.command!r} needs a value for {{{name}}}; given: {given}")
+                used.add(name)
+                return str(values[name])
+
+            return re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", replace, template)
+
+        spec: dict[str, Any] = {"argv": [fill(word) for word in self.words]}
+        if self.outputs:
+            spec["outputs"] = {name: fill(path) for name, path in self.outputs.items()}
+        if self.env:
+            spec["env"] = {name: fill(value) for name, value in self.env.items()}
+        if self.cwd is not None:
+            spec["cwd"] = str(Path(fill(self.cwd)).absolute())
+        unused = [name for name in values if name not in used]
+        if unused:
+            raise TypeError(f"{self.command!r} has no place for {', '.join(unused)}")
+        return spec
+
+    def __call__(self, **values: Any) -> ProgramResult:
+        return run_program(self.spec(values))
+
+    def __repr__(self) -> str:
+        return f"<bridgehead.Program {self.command!r}>"
+
+
+def run_program(spec: Mapping[str, Any]) -> ProgramResult:
+    """Runs a program here: for plain calls, and in a worker where its arguments are results of tasks.
+
+    Raises:
+        TaskError: it ended with another exit code than 0, or left an output out.
+    """
+    import os
+    import subprocess
+
+    from .errors import TaskError
+
+    cwd = Path(spec.get("cwd") or Path.cwd())
+    done = subprocess.run(  # noqa: S603 - running the user's program is the point
+        spec["argv"],
+        cwd=cwd,
+        env={**os.environ, **spec.get("env", {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    name = spec["argv"][0]
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").splitlines()[-5:]
+        text = f"{name} exited with {done.returncode}; its last words: {' | '.join(last) or 'none'}"
+        raise TaskError(text, kind="exit-code", exit_code=done.returncode)
+    outputs = {key: cwd / path for key, path in spec.get("outputs", {}).items()}
+    for key, path in outputs.items():
+        if not path.exists():
+            raise TaskError(f"{name} exited with 0 but left no {key} at {path}", kind="missing-output")
+    return ProgramResult(exit_code=0, stdout_bytes=done.stdout, stderr_bytes=done.stderr, outputs=outputs)
+
+
+def program(
+    command: str,
+    *,
+    outputs: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    **changes: Any,
+) -> Program:
+    """An executable as a task: ``bh.program("convert {source} {target}", outputs={"image": "{target}"})``.
+
+    The command is split into words as a shell would, and no shell is involved; ``{name}`` in a word is replaced by the value
+    given to the node. The task fails where the exit code is not 0 or an output file is missing. Further options: `Options`.
+    """
+    return Program(command, make_options(Options(), changes), outputs=outputs, env=env, cwd=cwd)
