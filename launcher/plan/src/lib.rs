@@ -1,1 +1,14 @@
-//! Plans a checked pipeline on a cluster profile, purely.
+//! Plans a checked pipeline on a cluster profile, purely: which gangs are launched, of which agents, and why. Owns the launch
+//! plan and its two forms, for programs and for people. No clock, no I/O: the same input gives the same bytes.
+
+mod document;
+mod facts;
+mod fit;
+mod human;
+mod planner;
+mod profile;
+
+pub use document::{AgentPlan, GangPlan, LaunchPlan, PLAN_VERSION, PlanReadError, Reason, Topic};
+pub use fit::PlanError;
+pub use planner::plan;
+pub use profile::{ClusterProfile, NodeProfile};

@@ -6,6 +6,7 @@ from ._bridgehead import __version__
 from ._context import Context, current
 from ._executor import Executor
 from ._futures import Future
+from ._pipeline import Node, Pipeline, Run, connect
 from ._task import Options, Program, ProgramResult, Retries, Task, program, task
 from .errors import (
     BridgeheadError,
@@ -29,12 +30,15 @@ __all__ = [
     "Executor",
     "Future",
     "HeadLost",
+    "Node",
     "Options",
+    "Pipeline",
     "PlanError",
     "Program",
     "ProgramResult",
     "ResultLost",
     "Retries",
+    "Run",
     "StoreFull",
     "Task",
     "TaskCancelled",
@@ -44,6 +48,7 @@ __all__ = [
     "UpstreamFailed",
     "WorkerDied",
     "__version__",
+    "connect",
     "current",
     "program",
     "task",

@@ -5,6 +5,7 @@ Hot path: `submit_call` and `_take`, once a task.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
@@ -192,7 +193,7 @@ class Session:
             if deadline is not None and left <= 0:
                 raise TimeoutError(f"task {future.token} has no outcome after {timeout} s")
             if self.gone:
-                raise errors.HeadLost(self._why_gone())
+                raise errors.HeadLost(self.why_gone())
             messages = pump(left)
             if messages:
                 self.take(messages)
@@ -201,7 +202,7 @@ class Session:
         """Reads until ``ready``; calls ``tick`` after each batch."""
         while not ready():
             if self.gone:
-                raise errors.HeadLost(self._why_gone())
+                raise errors.HeadLost(self.why_gone())
             messages = self.client.pump(-1.0)
             if messages:
                 self.take(messages)
@@ -247,11 +248,12 @@ class Session:
             return []
         lost = list(self.futures.values())
         self.futures.clear()
-        why = self._why_gone()
+        why = self.why_gone()
         payload = (1, "head-lost", why, "", b"", None, None, None)
         return [future for future in lost if complete(future, 4, payload)]
 
-    def _why_gone(self) -> str:
+    def why_gone(self) -> str:
+        """Why the head is gone, as far as its log tells."""
         log = self.run_dir / "logs" / "head.log"
         lines = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
         last = "; its last words: " + " | ".join(lines) if lines else ""
@@ -317,6 +319,7 @@ def start_session(
     attached: bool,
     pipeline: str | None = None,
     blobs: dict[str, bytes] | None = None,
+    plan: str | None = None,
     trace: str | None = None,
     connect: bool = True,
 ) -> tuple[str, Path, Session | None]:
@@ -338,6 +341,8 @@ def start_session(
     }
     if pipeline is not None:
         (run_dir / "spec.json").write_text(pipeline)
+    if plan is not None:
+        (run_dir / "plan.json").write_text(plan)
     for digest, data in (blobs or {}).items():
         (run_dir / "blobs" / digest).write_bytes(data)
     (run_dir / "run.json").write_text(json.dumps(config))
@@ -365,8 +370,6 @@ def close_all() -> None:
     for session in list(_sessions):
         session.close("cancel")
 
-
-import atexit  # noqa: E402 - registered where it is defined what it does
 
 atexit.register(close_all)
 

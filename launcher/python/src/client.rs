@@ -6,8 +6,8 @@ use crate::inbox::{Got, Inbox, wait_readable};
 use crate::outbox::Outbox;
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
-    CancelTasks, ClientToHead, Close, CloseMode, Fetch, HeadToClient, PutFunction, ReleaseObjects,
-    Subscribe, TaskSubmit, Welcome,
+    CancelTasks, ClientToHead, Close, CloseMode, Fetch, HeadToClient, PutFunction, ReleaseObjects, Subscribe,
+    TaskSubmit, Welcome,
 };
 use bytes::Bytes;
 use pyo3::IntoPyObjectExt;

@@ -3,7 +3,8 @@
 use bridgehead_backend::{Backend, LaunchRequest};
 use bridgehead_head::journal;
 use bridgehead_local::{Local, create_run, home, new_run_id, resolve_run};
-use bridgehead_spec::{CheckedPipeline, RunFolder};
+use bridgehead_plan::{ClusterProfile, NodeProfile};
+use bridgehead_spec::{AgentConfig, CheckedPipeline, RunFolder};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -62,6 +63,28 @@ pub(crate) fn check_pipeline(py: Python<'_>, text: &str) -> PyResult<String> {
     checked
         .map(|p| p.to_canonical_json())
         .map_err(|e| PyValueError::new_err(e.to_string()))
+}
+
+/// Plans a pipeline on local agents (JSON list of what each has): the plan as JSON or as text for people.
+#[pyfunction]
+pub(crate) fn plan_pipeline(text: &str, agents: &str, as_json: bool) -> PyResult<String> {
+    let wrong = |e: String| PyValueError::new_err(e);
+    let pipeline = CheckedPipeline::parse(text.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+    let agents: Vec<AgentConfig> = serde_json::from_str(agents).map_err(|e| wrong(e.to_string()))?;
+    let nodes = (0..).zip(agents).map(|(rank, agent): (u32, AgentConfig)| NodeProfile {
+        name: format!("local-{rank}"),
+        workers: u32::try_from(agent.resources.cpu_millis.div_ceil(1000)).unwrap_or(u32::MAX),
+        resources: agent.resources,
+    });
+    let cluster = ClusterProfile {
+        backend: "local".to_owned(),
+        nodes: nodes.collect(),
+    };
+    let plan = bridgehead_plan::plan(&pipeline, &cluster).map_err(|e| wrong(e.to_string()))?;
+    if as_json {
+        return Ok(plan.to_canonical_json());
+    }
+    Ok(plan.to_human())
 }
 
 /// The attempt that the next head of a run will be.

@@ -17,6 +17,7 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(launch::new_run, m)?)?;
     m.add_function(wrap_pyfunction!(launch::start, m)?)?;
     m.add_function(wrap_pyfunction!(launch::find_run, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::plan_pipeline, m)?)?;
     m.add_function(wrap_pyfunction!(launch::check_pipeline, m)?)?;
     m.add_function(wrap_pyfunction!(launch::read_journal, m)?)?;
     m.add_function(wrap_pyfunction!(launch::read_state, m)?)?;

@@ -1,141 +1,80 @@
 //! From text to a checked pipeline: after this nothing is validated again. Owns every rule that a document must keep.
+//! Hot path: one pass over the tasks; equal resource requests are checked once.
 
-use crate::pipeline::{CallSpec, FunctionSpec, PIPELINE_VERSION, PipelineSpec, TaskSpec};
-use crate::{Digest, TaskId};
-use std::collections::BTreeMap;
-use thiserror::Error;
+use crate::error::SpecError;
+use crate::graph::Graph;
+use crate::pipeline::{CallSpec, FunctionSpec, GroupSpec, PIPELINE_VERSION, PipelineSpec, ProgramSpec, TaskSpec};
+use crate::{Digest, Resources, TaskId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashSet};
 
-/// Longest name of a pipeline or task, in bytes.
-const MAX_NAME: usize = 256;
-
-/// Why a document is no pipeline.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum SpecError {
-    /// Not the JSON that it should be.
-    #[error("the pipeline is not valid: {0}")]
-    Json(String),
-    /// Written by a newer program.
-    #[error(
-        "the pipeline has version {found}, this bridgehead reads up to {PIPELINE_VERSION}: use the version that wrote it, or a newer one"
-    )]
-    Newer {
-        /// Its version.
-        found: u64,
-    },
-    /// A task's id is not its position.
-    #[error("task at position {position} has id {found}: ids count the tasks from 0, in order")]
-    Id {
-        /// Where it stands.
-        position: u64,
-        /// Its id.
-        found: TaskId,
-    },
-    /// A name is too long or empty.
-    #[error("{what} has a name of {len} bytes: names have 1 to {MAX_NAME}")]
-    Name {
-        /// Whose.
-        what: String,
-        /// Its length.
-        len: usize,
-    },
-    /// A task names another that does not exist.
-    #[error("{task} ({name}) needs {missing}, which is not in the pipeline of {tasks} tasks")]
-    UnknownTask {
-        /// The task.
-        task: TaskId,
-        /// Its name.
-        name: String,
-        /// What it names.
-        missing: TaskId,
-        /// How many there are.
-        tasks: usize,
-    },
-    /// Tasks wait for one another.
-    #[error("these tasks wait for one another and none can start: {}", path(.0))]
-    Cycle(Vec<(TaskId, String)>),
-    /// A function is not in the list.
-    #[error("{task} ({name}) calls function {digest}, which is not among the pipeline's functions")]
-    UnknownFunction {
-        /// The task.
-        task: TaskId,
-        /// Its name.
-        name: String,
-        /// The function.
-        digest: Digest,
-    },
-    /// A task is unusable in itself.
-    #[error("{task} ({name}): {reason}")]
-    Task {
-        /// The task.
-        task: TaskId,
-        /// Its name.
-        name: String,
-        /// Why, and what to do.
-        reason: String,
-    },
-}
-
-fn path(cycle: &[(TaskId, String)]) -> String {
-    let names: Vec<String> = cycle.iter().map(|(id, name)| format!("{name} ({id})")).collect();
-    format!("{} -> {}", names.join(" -> "), names.first().map_or("", String::as_str))
-}
+/// Longest name of a pipeline, task, function, group or named resource, in bytes.
+pub(crate) const MAX_NAME: usize = 256;
+/// Most different resource requests: the scheduler numbers them with 16 bits, and tasks added later need room too.
+const MAX_REQUESTS: usize = 32_768;
+/// More than any machine has; what lies above is a mistake in the unit.
+const MAX_CPU_MILLIS: u64 = 1_000_000_000;
+const MAX_MEMORY: u64 = 1 << 60;
+const MAX_GPUS: u32 = 65_536;
+const MAX_NAMED: u64 = 1 << 53;
+/// Ten years, which fits into 64 bits as nanoseconds too.
+const MAX_TIMEOUT_MS: u64 = 315_360_000_000;
 
 /// A pipeline that keeps all rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedPipeline {
     spec: PipelineSpec,
-    order: Vec<TaskId>,
+    graph: Graph,
 }
 
-impl CheckedPipeline {
+impl PipelineSpec {
     /// Reads and checks `spec.json`.
     ///
     /// # Errors
     /// What is wrong, by name.
+    pub fn parse(bytes: &[u8]) -> Result<CheckedPipeline, SpecError> {
+        CheckedPipeline::parse(bytes)
+    }
+}
+
+impl CheckedPipeline {
+    /// Reads and checks `spec.json`; the same as [`PipelineSpec::parse`].
+    ///
+    /// # Errors
+    /// What is wrong, by name.
     pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
-        #[derive(serde::Deserialize)]
-        struct Version {
-            version: u64,
+        match serde_json::from_slice(bytes) {
+            Ok(spec) => Self::check(spec),
+            Err(error) => Err(diagnose(bytes, &error)),
         }
-        let version: Version = serde_json::from_slice(bytes).map_err(|e| SpecError::Json(e.to_string()))?;
-        if version.version > u64::from(PIPELINE_VERSION) {
-            return Err(SpecError::Newer { found: version.version });
-        }
-        let spec = serde_json::from_slice(bytes).map_err(|e| SpecError::Json(e.to_string()))?;
-        Self::check(spec)
     }
 
     /// Checks a document.
     ///
     /// # Errors
     /// What is wrong, by name.
-    pub fn check(spec: PipelineSpec) -> Result<Self, SpecError> {
-        check_name("the pipeline", &spec.name)?;
+    pub fn check(mut spec: PipelineSpec) -> Result<Self, SpecError> {
+        check_version(spec.version.into())?;
+        check_head(&spec)?;
+        let mut requests = HashSet::new();
         for (position, task) in (0..).zip(&spec.tasks) {
             if task.id.0 != position {
-                return Err(SpecError::Id {
-                    position,
-                    found: task.id,
-                });
+                let (found, name) = (task.id, task.name.clone());
+                return Err(SpecError::Id { position, found, name });
             }
-            check_task(&spec, task)?;
+            check_task(&spec, task, &mut requests)?;
         }
-        for &id in &spec.keep {
-            if id.0 >= spec.tasks.len() as u64 {
-                let tasks = spec.tasks.len();
-                return Err(SpecError::UnknownTask {
-                    task: id,
-                    name: "keep".to_owned(),
-                    missing: id,
-                    tasks,
-                });
-            }
+        let tasks = spec.tasks.len();
+        if let Some(&missing) = spec.keep.iter().find(|id| id.0 >= tasks as u64) {
+            return Err(SpecError::UnknownKept { missing, tasks });
         }
-        let order = topological_order(&spec)?;
-        Ok(Self { spec, order })
+        let graph = Graph::build(&spec)?;
+        spec.tasks.shrink_to_fit();
+        Ok(Self { spec, graph })
     }
 
-    /// The canonical text: one line, keys in a fixed order, defaults left out.
+    /// The canonical text: one line, keys in a fixed order, maps sorted, defaults left out. Reading it gives an equal pipeline.
     #[must_use]
     pub fn to_canonical_json(&self) -> String {
         serde_json::to_string(&self.spec).expect("plain data can be written")
@@ -147,16 +86,34 @@ impl CheckedPipeline {
         &self.spec
     }
 
-    /// Its tasks, by id.
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its tasks; a task's id is its position.
     #[must_use]
     pub fn tasks(&self) -> &[TaskSpec] {
         &self.spec.tasks
+    }
+
+    /// The task with this id, if there is one.
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<&TaskSpec> {
+        self.spec.tasks.get(usize::try_from(id.0).ok()?)
     }
 
     /// Its functions.
     #[must_use]
     pub fn functions(&self) -> &BTreeMap<Digest, FunctionSpec> {
         &self.spec.functions
+    }
+
+    /// Its groups.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<String, GroupSpec> {
+        &self.spec.groups
     }
 
     /// The tasks whose results the user holds.
@@ -168,123 +125,233 @@ impl CheckedPipeline {
     /// All tasks, each after those that it needs.
     #[must_use]
     pub fn topological_order(&self) -> &[TaskId] {
-        &self.order
+        &self.graph.order
+    }
+
+    /// The tasks that need `task`'s result or end, each once, by id. None for an id that is not in the pipeline.
+    pub fn consumers(&self, task: TaskId) -> impl ExactSizeIterator<Item = TaskId> + '_ {
+        let known = usize::try_from(task.0).ok().filter(|&at| at < self.spec.tasks.len());
+        let consumers = known.map_or(&[][..], |at| self.graph.consumers(at));
+        consumers.iter().map(|&id| TaskId(id.into()))
     }
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), SpecError> {
-    if name.is_empty() || name.len() > MAX_NAME {
-        return Err(SpecError::Name {
-            what: what.to_owned(),
-            len: name.len(),
+/// Says why `bytes` could not be read: a newer version before all else, then the first task that is wrong by itself.
+fn diagnose(bytes: &[u8], error: &serde_json::Error) -> SpecError {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u64,
+    }
+    #[derive(Deserialize)]
+    struct Tasks<'a> {
+        #[serde(borrow)]
+        tasks: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Name {
+        name: String,
+    }
+    if let Ok(Version { version }) = serde_json::from_slice(bytes)
+        && let Err(version) = check_version(version)
+    {
+        return version;
+    }
+    let tasks = serde_json::from_slice(bytes).map_or(Vec::new(), |t: Tasks<'_>| t.tasks);
+    let wrong = tasks.iter().enumerate().find_map(|(position, raw)| {
+        let reason = serde_json::from_str::<TaskSpec>(raw.get()).err()?.to_string();
+        let name = serde_json::from_str(raw.get()).map_or(String::new(), |n: Name| format!(" ({})", n.name));
+        // The position within the task's own text would only mislead.
+        let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
+        Some((format!("task at position {position}{name}: "), reason))
+    });
+    let (place, reason) = wrong.unwrap_or_else(|| (String::new(), error.to_string()));
+    SpecError::Json { place, reason }
+}
+
+fn check_version(found: u64) -> Result<(), SpecError> {
+    if found > u64::from(PIPELINE_VERSION) {
+        return Err(SpecError::Newer { found });
+    }
+    if found == 0 {
+        return Err(SpecError::NoVersion { found });
+    }
+    Ok(())
+}
+
+fn check_name(what: impl Fn() -> String, name: &str) -> Result<(), SpecError> {
+    if !name.is_empty() && name.len() <= MAX_NAME && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    Err(SpecError::Name {
+        what: what(),
+        len: name.len(),
+        start: name.chars().take(32).collect(),
+    })
+}
+
+/// Everything but the tasks.
+fn check_head(spec: &PipelineSpec) -> Result<(), SpecError> {
+    check_name(|| "the pipeline".to_owned(), &spec.name)?;
+    for (digest, function) in &spec.functions {
+        check_name(|| format!("function {digest}"), &function.name)?;
+    }
+    for (name, group) in &spec.groups {
+        check_name(|| "a group".to_owned(), name)?;
+        if group.nodes == Some(0) {
+            return Err(SpecError::Pipeline {
+                name: spec.name.clone(),
+                reason: format!("group {name:?} asks for 0 nodes; give it at least 1, or leave nodes out"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_task<'a>(
+    spec: &PipelineSpec,
+    task: &'a TaskSpec,
+    requests: &mut HashSet<&'a Resources>,
+) -> Result<(), SpecError> {
+    let id = task.id;
+    check_name(|| format!("task {id}"), &task.name)?;
+    for missing in task.needs() {
+        let (name, tasks) = (|| task.name.clone(), spec.tasks.len());
+        if missing == id {
+            return Err(SpecError::SelfDependency { task: id, name: name() });
+        }
+        if missing.0 >= tasks as u64 {
+            return Err(SpecError::UnknownTask {
+                task: id,
+                name: name(),
+                missing,
+                tasks,
+            });
+        }
+    }
+    if let CallSpec::Function { digest, .. } = &task.call
+        && !spec.functions.contains_key(digest)
+    {
+        let name = task.name.clone();
+        return Err(SpecError::UnknownFunction {
+            task: id,
+            name,
+            digest: *digest,
+        });
+    }
+    let fault = call_fault(task).or_else(|| limit_fault(spec, task)).or_else(|| {
+        requests
+            .insert(&task.resources)
+            .then(|| resource_fault(&task.resources))
+            .flatten()
+    });
+    if let Some(reason) = fault {
+        return Err(SpecError::Task {
+            task: id,
+            name: task.name.clone(),
+            reason,
+        });
+    }
+    if requests.len() > MAX_REQUESTS {
+        return Err(SpecError::Pipeline {
+            name: spec.name.clone(),
+            reason: format!("its tasks ask for more than {MAX_REQUESTS} different resources; round the amounts"),
         });
     }
     Ok(())
 }
 
-fn check_task(spec: &PipelineSpec, task: &TaskSpec) -> Result<(), SpecError> {
-    let (id, name) = (task.id, task.name.clone());
-    check_name(&format!("task {id}"), &task.name)?;
-    for &needed in task.inputs.iter().chain(&task.after) {
-        if needed.0 >= spec.tasks.len() as u64 {
-            return Err(SpecError::UnknownTask {
-                task: id,
-                name,
-                missing: needed,
-                tasks: spec.tasks.len(),
-            });
-        }
-    }
-    let refuse = |reason: &str| {
-        Err(SpecError::Task {
-            task: id,
-            name: task.name.clone(),
-            reason: reason.to_owned(),
-        })
-    };
-    match &task.call {
-        CallSpec::Function { digest, .. } if !spec.functions.contains_key(digest) => {
-            return Err(SpecError::UnknownFunction {
-                task: id,
-                name,
-                digest: *digest,
-            });
-        }
+fn call_fault(task: &TaskSpec) -> Option<String> {
+    let fault = match &task.call {
         CallSpec::Function { args, args_blob, .. } if args.is_empty() == args_blob.is_none() => {
-            return refuse("give its arguments either as args or as args_blob");
-        }
-        CallSpec::Program(program) if program.argv.first().is_none_or(String::is_empty) => {
-            return refuse("a program needs an argv whose first word is the executable");
+            "give its arguments either as args or as args_blob"
         }
         CallSpec::Program(_) if !task.inputs.is_empty() => {
-            return refuse(
-                "a program cannot take results of tasks; format them in a function, or let it run `after` them",
-            );
+            "a program cannot take results of tasks; format them in a function, or let it run `after` them"
         }
-        _ => {}
-    }
-    if task.timeout_ms == Some(0) {
-        return refuse("a time limit of 0 would never let it run; leave it out for none");
-    }
-    match &task.group {
-        Some(group) if !spec.groups.contains_key(group) => refuse(&format!("its group {group:?} is not in groups")),
-        _ => Ok(()),
-    }
-}
-
-/// Kahn's algorithm over positions; iterative, because a pipeline may be a million tasks deep.
-fn topological_order(spec: &PipelineSpec) -> Result<Vec<TaskId>, SpecError> {
-    let n = spec.tasks.len();
-    let needs = |task: &TaskSpec| -> Vec<usize> {
-        // Positions fit: they were compared with the number of tasks.
-        task.inputs
-            .iter()
-            .chain(&task.after)
-            .filter_map(|id| usize::try_from(id.0).ok())
-            .collect()
+        CallSpec::Function { .. } => return None,
+        CallSpec::Program(program) => return program_fault(program),
     };
-    let mut open = vec![0u32; n];
-    let mut dependents = vec![Vec::new(); n];
-    for (i, task) in spec.tasks.iter().enumerate() {
-        for need in needs(task) {
-            open[i] += 1;
-            dependents[need].push(i);
-        }
-    }
-    let mut order: Vec<usize> = (0..n).filter(|&i| open[i] == 0).collect();
-    let mut at = 0;
-    while at < order.len() {
-        for &dependent in &dependents[order[at]] {
-            open[dependent] -= 1;
-            if open[dependent] == 0 {
-                order.push(dependent);
-            }
-        }
-        at += 1;
-    }
-    if order.len() < n {
-        return Err(SpecError::Cycle(find_cycle(spec, &open, needs)));
-    }
-    Ok(order.into_iter().map(|i| TaskId(i as u64)).collect())
+    Some(fault.to_owned())
 }
 
-/// Walks from a task that cannot start to one that it waits for, until a task comes again.
-fn find_cycle(spec: &PipelineSpec, open: &[u32], needs: impl Fn(&TaskSpec) -> Vec<usize>) -> Vec<(TaskId, String)> {
-    let mut seen = vec![usize::MAX; spec.tasks.len()];
-    let mut walk = Vec::new();
-    let mut at = open.iter().position(|&n| n > 0).unwrap_or(0);
-    while seen[at] == usize::MAX {
-        seen[at] = walk.len();
-        walk.push(at);
-        at = needs(&spec.tasks[at])
-            .into_iter()
-            .find(|&need| open[need] > 0)
-            .unwrap_or(at);
+fn program_fault(program: &ProgramSpec) -> Option<String> {
+    if program.argv.first().is_none_or(String::is_empty) {
+        return Some("a program needs an argv whose first word is the executable".to_owned());
     }
-    let mut cycle: Vec<_> = walk[seen[at]..]
+    if program.ranks == 0 {
+        return Some("a program of 0 ranks would do nothing; give it 1 or more".to_owned());
+    }
+    if program.cwd.as_deref() == Some("") {
+        return Some("its cwd is empty; leave it out for the run's working folder".to_owned());
+    }
+    if let Some((name, _)) = program
+        .outputs
         .iter()
-        .map(|&i| (spec.tasks[i].id, spec.tasks[i].name.clone()))
-        .collect();
-    cycle.reverse(); // In the order in which results would flow.
-    cycle
+        .find(|(name, path)| name.is_empty() || path.is_empty())
+    {
+        return Some(format!("output {name:?} needs a name and a path"));
+    }
+    if let Some(name) = program.env.keys().find(|name| name.is_empty() || name.contains('=')) {
+        return Some(format!(
+            "{name:?} is no name of a variable; it must not be empty or hold a `=`"
+        ));
+    }
+    let texts = program.argv.iter().chain(program.env.iter().flat_map(|(k, v)| [k, v]));
+    let mut texts = texts.chain(program.outputs.values()).chain(&program.cwd);
+    let bad = texts.find(|text| text.contains('\0'))?;
+    Some(format!(
+        "{bad:?} holds a zero byte, which no program can be given; remove it"
+    ))
+}
+
+fn limit_fault(spec: &PipelineSpec, task: &TaskSpec) -> Option<String> {
+    if task.timeout_ms == Some(0) {
+        return Some("a time limit of 0 would never let it run; leave timeout_ms out for none".to_owned());
+    }
+    if task.timeout_ms.is_some_and(|ms| ms > MAX_TIMEOUT_MS) {
+        return Some("its time limit is over ten years; leave timeout_ms out for none".to_owned());
+    }
+    let group = task.group.as_ref()?;
+    (!spec.groups.contains_key(group)).then(|| {
+        let valid: Vec<&str> = spec.groups.keys().map(String::as_str).collect();
+        let valid = if valid.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has {}", valid.join(", "))
+        };
+        format!("group {group:?} is not among the pipeline's groups ({valid}); add it there")
+    })
+}
+
+fn resource_fault(r: &Resources) -> Option<String> {
+    if *r == Resources::zero() {
+        return Some("it asks for nothing at all; give a task that mostly waits a cpu_millis of 1".to_owned());
+    }
+    let amounts = [
+        ("cpu_millis", r.cpu_millis, MAX_CPU_MILLIS),
+        ("memory", r.memory, MAX_MEMORY),
+        ("gpus", r.gpus.into(), MAX_GPUS.into()),
+    ];
+    let named = r.named.iter().map(|(name, &amount)| (name.as_str(), amount, MAX_NAMED));
+    if let Some((name, asked, most)) = amounts.into_iter().chain(named).find(|&(_, asked, most)| asked > most) {
+        return Some(format!(
+            "it asks for {asked} of {name}, more than any machine has ({most}); check the unit"
+        ));
+    }
+    for (name, &amount) in &r.named {
+        if name.is_empty() || name.len() > MAX_NAME || name.contains(char::is_control) {
+            return Some(format!(
+                "{name:?} is no name of a resource; names have 1 to {MAX_NAME} printable bytes"
+            ));
+        }
+        if amounts.iter().any(|(known, ..)| known == name) {
+            return Some(format!(
+                "named resource {name:?} is a resource of its own; write it outside of named"
+            ));
+        }
+        if amount == 0 {
+            return Some(format!("it asks for 0 of {name}; leave it out"));
+        }
+    }
+    None
 }

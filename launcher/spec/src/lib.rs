@@ -2,16 +2,23 @@
 //! Owns no policy, no I/O and no clock.
 
 mod check;
+mod error;
+mod graph;
 mod ids;
 mod pipeline;
 mod resources;
+mod retry;
 mod run;
+mod units;
 
-pub use check::{CheckedPipeline, SpecError};
+pub use check::CheckedPipeline;
+pub use error::SpecError;
 pub use ids::{AgentId, Attempt, Digest, ObjectId, RunId, TaskId, WorkerId};
 pub use pipeline::{
     CallSpec, EnvironmentSpec, FunctionSpec, GroupSpec, PIPELINE_VERSION, PersistSpec, PipelineSpec, ProgramSpec,
-    Retries, TaskSpec,
+    TaskSpec,
 };
 pub use resources::Resources;
+pub use retry::{Cause, Retries};
 pub use run::{AgentConfig, HeadInfo, RunConfig, RunFolder};
+pub use units::{UnitError, format_memory, parse_duration, parse_memory};

@@ -1,9 +1,11 @@
 //! The pipeline as it is written down: `spec.json`, version 1 (`docs/formats/pipeline-spec.md`). Owns the document's types and
 //! its canonical text; what makes a document a pipeline is `check.rs`.
 
-use crate::{Digest, Resources, TaskId};
-use serde::{Deserialize, Serialize};
+use crate::{Digest, Resources, Retries, TaskId};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 /// The version that this program writes, and the newest that it reads.
 pub const PIPELINE_VERSION: u32 = 1;
@@ -19,11 +21,16 @@ pub struct PipelineSpec {
     /// Where the tasks' code comes from.
     pub environment: EnvironmentSpec,
     /// Functions by the digest of their pickled code, which lies in `blobs/`.
+    #[serde(deserialize_with = "unique_keys")]
     pub functions: BTreeMap<Digest, FunctionSpec>,
     /// Tasks; ids are their positions.
     pub tasks: Vec<TaskSpec>,
     /// Parts that ask for an allocation of their own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "unique_keys"
+    )]
     pub groups: BTreeMap<String, GroupSpec>,
     /// Tasks whose results the user holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -34,11 +41,24 @@ pub struct PipelineSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvironmentSpec {
-    /// Version, `3.11.7`.
+    /// Version, `3.11` or `3.11.7`.
     pub python: String,
+    /// The interpreter, as a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// The folder that the pipeline was made in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
     /// Versions of packages that the functions may meet, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "unique_keys"
+    )]
     pub packages: BTreeMap<String, String>,
+    /// Entries that workers add to `sys.path`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sys_path: Vec<String>,
 }
 
 /// A function, for people.
@@ -67,29 +87,35 @@ pub struct TaskSpec {
     /// Tasks that must have finished first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<TaskId>,
-    /// What it asks for.
-    #[serde(default)]
+    /// What it asks for; one core if left out.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
     /// Retries by cause.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub retries: Retries,
     /// Time limit in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Higher goes first.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
     /// When its result is written to the run folder.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub persist: PersistSpec,
     /// The group that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands a reference.
-fn is_zero(n: &i32) -> bool {
-    *n == 0
+impl TaskSpec {
+    /// The tasks that this one waits for: inputs, then after. One may come several times.
+    pub fn needs(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.inputs.iter().chain(&self.after).copied()
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What a task does.
@@ -118,42 +144,34 @@ pub struct ProgramSpec {
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// Variables on top of the agent's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "unique_keys"
+    )]
     pub env: BTreeMap<String, String>,
     /// Working folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// Output files by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "unique_keys"
+    )]
     pub outputs: BTreeMap<String, String>,
+    /// Processes that run it together (MPI); 1 if left out.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: u32,
 }
 
-/// How often a task may be tried again, by cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retries {
-    /// After its node, agent or worker was lost.
-    pub lost_node: u32,
-    /// After a preemption.
-    pub preempted: u32,
-    /// After a time limit.
-    pub walltime: u32,
-    /// After running out of memory.
-    pub oom: u32,
-    /// After an error of its own.
-    pub user: u32,
+fn one() -> u32 {
+    1
 }
 
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            lost_node: 3,
-            preempted: 3,
-            walltime: 0,
-            oom: 0,
-            user: 0,
-        }
-    }
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands a reference.
+fn is_one(n: &u32) -> bool {
+    *n == 1
 }
 
 /// When a result is written to the run folder.
@@ -174,11 +192,46 @@ pub enum PersistSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct GroupSpec {
     /// Nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u32>,
     /// GPUs a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
     /// Partition or queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
+}
+
+/// A map whose text names no key twice: which of the two was meant, nobody knows.
+fn unique_keys<'de, D, K, V>(d: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord + Clone + std::fmt::Debug,
+    V: Deserialize<'de>,
+{
+    struct Unique<K, V>(PhantomData<(K, V)>);
+    impl<'de, K, V> Visitor<'de> for Unique<K, V>
+    where
+        K: Deserialize<'de> + Ord + Clone + std::fmt::Debug,
+        V: Deserialize<'de>,
+    {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = access.next_entry::<K, V>()? {
+                if map.insert(key.clone(), value).is_some() {
+                    return Err(serde::de::Error::custom(format!("{key:?} is there twice; keep one")));
+                }
+            }
+            Ok(map)
+        }
+    }
+    d.deserialize_map(Unique(PhantomData))
 }
 
 mod base64_bytes {
