@@ -16,6 +16,9 @@ pub(crate) enum Command {
     /// Runs the head of a run and the agent of its node (started by a backend, not by hand).
     #[command(hide = true)]
     Head(Head),
+    /// Runs an agent of a further node (started by a backend, not by hand).
+    #[command(hide = true)]
+    Agent(Agent),
     /// Ends what an agent leaves running when it dies (started by an agent, not by hand).
     #[command(hide = true)]
     Reaper(Reaper),
@@ -26,6 +29,16 @@ pub(crate) struct Head {
     /// The run folder.
     #[arg(long)]
     pub run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// The run folder.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// The agent's rank in the gang; 0 is the head's.
+    #[arg(long)]
+    pub rank: u32,
 }
 
 #[derive(Debug, Args)]

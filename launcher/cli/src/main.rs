@@ -1,6 +1,7 @@
 //! `bridgehead`: the one binary. Owns the command line and the composition of head, agents and reaper; decides nothing.
 
 mod args;
+mod join;
 mod processes;
 
 use args::{Cli, Command};
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Head(head) => processes::head(&head),
+        Command::Agent(agent) => processes::agent(&agent),
         Command::Reaper(reaper) => processes::reaper(&reaper),
     }
 }

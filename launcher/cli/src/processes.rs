@@ -122,6 +122,35 @@ fn agent_options(
     })
 }
 
+/// `bridgehead agent`.
+pub(crate) fn agent(args: &args::Agent) -> ExitCode {
+    log();
+    match run_agent(&args.run_dir, args.rank) {
+        Ok(()) => ExitCode::from(OK),
+        Err(error) => {
+            tracing::error!(%error, "cannot go on");
+            ExitCode::from(BROKEN)
+        }
+    }
+}
+
+fn run_agent(run_dir: &Path, rank: u32) -> Result<()> {
+    let started = std::time::SystemTime::now() - std::time::Duration::from_secs(1);
+    let folder = RunFolder::new(std::fs::canonicalize(run_dir)?);
+    let config = read_config(&folder)?;
+    let incarnation = random_name()?;
+    let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
+    let mut options = agent_options(&folder, &config, rank, incarnation, socket_dir.clone())?;
+    let result = block_on(async move {
+        let ticket = crate::join::wait_ticket(&folder.ticket(rank), started).await?;
+        options.ticket.clone_from(&ticket.secret);
+        let link = crate::join::join(&ticket).await?;
+        Ok(bridgehead_agent::run(options, link).await?)
+    });
+    let _ = std::fs::remove_dir_all(&socket_dir); // The reaper would do it, a moment later.
+    result
+}
+
 /// `bridgehead reaper`.
 pub(crate) fn reaper(args: &args::Reaper) -> ExitCode {
     bridgehead_agent::reaper_main(&args.incarnation, &args.socket_dir);

@@ -129,6 +129,8 @@ pub struct Core {
     blobs: HashMap<Digest, bytes::Bytes>,
     fetches: HashMap<u64, (ConnId, u64)>,
     next_fetch: u64,
+    /// All agents of the gang were there at some time.
+    gang_whole: bool,
 }
 
 impl Core {
@@ -167,6 +169,7 @@ impl Core {
             blobs: HashMap::new(),
             fetches: HashMap::new(),
             next_fetch: 0,
+            gang_whole: false,
         }
     }
 

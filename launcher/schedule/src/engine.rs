@@ -13,6 +13,17 @@ use std::collections::BTreeMap;
 /// A class whose head could not be placed while this many others were gets an agent kept free for it.
 const PATIENCE: u32 = 256;
 
+/// Whether an agent can take a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// It has what the task asks for.
+    Now,
+    /// It may be given it ahead of time.
+    Ahead,
+    /// Neither.
+    None,
+}
+
 /// The scheduler of one allocation.
 #[derive(Debug)]
 pub struct Engine {
@@ -238,22 +249,46 @@ impl Engine {
         if prefers != NONE && self.has_room(prefers, class) {
             return Some(prefers);
         }
-        loop {
+        let mut ahead = None;
+        // Those that could only take it ahead of time are turned over once: another may have room now.
+        for _ in 0..self.classes.list[class as usize].candidates.len() {
             let candidate = *self.classes.list[class as usize].candidates.front()?;
-            if self.has_room(candidate, class) {
-                self.classes.list[class as usize].candidates.rotate_left(1);
-                return Some(candidate);
-            }
-            self.classes.list[class as usize].candidates.pop_front();
-            if let Some(agent) = self.agents.get_mut(&candidate) {
-                agent.listed[class as usize] = false;
+            match self.room(candidate, class) {
+                Room::Now => {
+                    self.classes.list[class as usize].candidates.rotate_left(1);
+                    return Some(candidate);
+                }
+                Room::Ahead => {
+                    self.classes.list[class as usize].candidates.rotate_left(1);
+                    let fewer = |best: u32| self.queued(candidate) < self.queued(best);
+                    if ahead.is_none_or(fewer) {
+                        ahead = Some(candidate);
+                    }
+                }
+                Room::None => {
+                    self.classes.list[class as usize].candidates.pop_front();
+                    if let Some(agent) = self.agents.get_mut(&candidate) {
+                        agent.listed[class as usize] = false;
+                    }
+                }
             }
         }
+        ahead
+    }
+
+    fn queued(&self, agent: u32) -> usize {
+        self.agents
+            .get(&agent)
+            .map_or(usize::MAX, |agent| agent.prefetched.len())
     }
 
     fn has_room(&self, agent: u32, class: u16) -> bool {
+        self.room(agent, class) == Room::Now
+    }
+
+    fn room(&self, agent: u32, class: u16) -> Room {
         let Some(agent) = self.agents.get(&agent) else {
-            return false;
+            return Room::None;
         };
         let Class {
             resources,
@@ -261,10 +296,13 @@ impl Engine {
             ..
         } = &self.classes.list[class as usize];
         if agent.reserved.is_some_and(|reserved| reserved != class) {
-            return false;
+            return Room::None;
         }
-        let prefetch = *prefetchable && agent.prefetched.len() < self.prefetch && resources.fits(&agent.total);
-        (agent.prefetched.is_empty() && resources.fits(&agent.free)) || prefetch
+        if agent.prefetched.is_empty() && resources.fits(&agent.free) {
+            return Room::Now;
+        }
+        let ahead = *prefetchable && agent.prefetched.len() < self.prefetch && resources.fits(&agent.total);
+        if ahead { Room::Ahead } else { Room::None }
     }
 
     fn place(&mut self, task: u32, class: u16, agent_id: u32) {

@@ -34,6 +34,7 @@ impl Core {
         let welcome = self.agent_welcome(run_dir);
         self.tell_agent(agent, welcome);
         self.send_peers();
+        self.gang_whole |= self.agents.len() >= self.config.agents.len();
         self.engine.agent_joined(AgentId(agent), Resources::from(&resources));
     }
 

@@ -188,6 +188,9 @@ impl Core {
 
     /// Lets the scheduler give out what can run, and sends it.
     pub fn assign(&mut self) {
+        if !self.gang_whole {
+            return; // The gang arrives whole or the run does not start.
+        }
         let mut actions = std::mem::take(&mut self.actions);
         self.engine.schedule(&mut actions);
         for (task, agent) in actions.drain(..) {
