@@ -432,7 +432,7 @@ impl Worker {
 
 impl Worker {
     fn finish(&self, outcome: Outcome) {
-        let (task, attempt, started) = std::mem::replace(&mut *lock(&self.running), (0, 0, None));
+        let (task, attempt, started) = std::mem::take(&mut *lock(&self.running));
         let elapsed = started.map_or(Duration::ZERO, |started| started.elapsed());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
