@@ -2,15 +2,40 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export CARGO_TERM_COLOR ?= never
 
-.PHONY: setup dev
+.PHONY: demo test check bench setup examples clean
+
+demo: examples
+	$(BIN)/bridgehead run examples/surrogate.py
+
+test: setup
+	cargo test --workspace --locked --quiet
+	$(BIN)/python -m pytest
+
+check: setup
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff check launcher/python examples benchmarks
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: setup
+	$(BIN)/python benchmarks/versus/run.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# The wheel carries the extension and the program; it is built and installed as a user would get it.
 setup: $(BIN)/python
-	$(BIN)/pip install -q -r requirements/dev.txt
-	cargo build --release --locked -p bridgehead
-	mkdir -p bridgehead.data/scripts && install -m 755 target/release/bridgehead bridgehead.data/scripts/
-	$(BIN)/maturin build --release --locked --quiet --out target/wheels --interpreter $(BIN)/python
-	$(BIN)/pip install -q --force-reinstall --no-deps target/wheels/bridgehead-*.whl
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	cargo build --release --locked --quiet -p bridgehead
+	install -D -m 755 target/release/bridgehead bridgehead.data/scripts/bridgehead
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --quiet --out target/wheels --interpreter $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/bridgehead-*.whl
+
+examples: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/examples.txt
+
+clean:
+	rm -rf $(VENV) target bridgehead.data

@@ -1,20 +1,13 @@
 //! The processes of a run, put together: the head with the agent of its node, further agents, reapers.
 
 use crate::args;
+use crate::error::{BROKEN, OK, RUN_FAILED};
 use bridgehead_agent::{AgentOptions, Link};
 use bridgehead_head::{AgentLink, HeadOptions, RunOutcome};
 use bridgehead_spec::{AgentId, RunConfig, RunFolder};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
-
-/// The run ended without failures.
-pub(crate) const OK: u8 = 0;
-/// The run failed or was cancelled.
-pub(crate) const RUN_FAILED: u8 = 1;
-/// The head or agent could not begin or go on.
-pub(crate) const BROKEN: u8 = 70;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -50,22 +43,22 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     LocalSet::new().block_on(&runtime, future)
 }
 
-fn report(result: Result<RunOutcome>) -> ExitCode {
+fn report(result: Result<RunOutcome>) -> u8 {
     match result {
-        Ok(outcome) if outcome.phase == "finished" => ExitCode::from(OK),
+        Ok(outcome) if outcome.phase == "finished" => OK,
         Ok(outcome) => {
             tracing::info!(phase = outcome.phase, message = outcome.message, "the run has ended");
-            ExitCode::from(RUN_FAILED)
+            RUN_FAILED
         }
         Err(error) => {
             tracing::error!(%error, "cannot go on");
-            ExitCode::from(BROKEN)
+            BROKEN
         }
     }
 }
 
 /// `bridgehead head`.
-pub(crate) fn head(args: &args::Head) -> ExitCode {
+pub(crate) fn head(args: &args::Head) -> u8 {
     log();
     report(run_head(&args.run_dir))
 }
@@ -123,13 +116,13 @@ fn agent_options(
 }
 
 /// `bridgehead agent`.
-pub(crate) fn agent(args: &args::Agent) -> ExitCode {
+pub(crate) fn agent(args: &args::Agent) -> u8 {
     log();
     match run_agent(&args.run_dir, args.rank) {
-        Ok(()) => ExitCode::from(OK),
+        Ok(()) => OK,
         Err(error) => {
             tracing::error!(%error, "cannot go on");
-            ExitCode::from(BROKEN)
+            BROKEN
         }
     }
 }
@@ -152,7 +145,7 @@ fn run_agent(run_dir: &Path, rank: u32) -> Result<()> {
 }
 
 /// `bridgehead reaper`.
-pub(crate) fn reaper(args: &args::Reaper) -> ExitCode {
+pub(crate) fn reaper(args: &args::Reaper) -> u8 {
     bridgehead_agent::reaper_main(&args.incarnation, &args.socket_dir);
-    ExitCode::from(OK)
+    OK
 }

@@ -176,6 +176,8 @@ impl Head {
         let mut local = Vec::with_capacity(1024);
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(io_error("listen for", "SIGTERM".into()))?;
         let mut wait = JoinWait::new(self.core.config());
         self.flush()?;
         loop {
@@ -198,6 +200,7 @@ impl Head {
                         self.on_event(event);
                     }
                 }
+                _ = term.recv() => self.core.cancel_all("the head was told to end (SIGTERM)"),
                 _ = tick.tick() => {
                     self.core.set_now(now_ns());
                     self.on_tick(folder, &mut wait)?;
