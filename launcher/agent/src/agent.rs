@@ -4,18 +4,21 @@
 mod dispatch;
 mod ends;
 mod messages;
+mod objects;
 
-use crate::calls::{Room, oom_kills};
+use crate::calls::{Given, Room, Waiting, oom_kills};
+use crate::data::{Arrival, NoStore, Store, Transfers};
+use crate::environment::Environment;
 use crate::io::FromWorker;
 use crate::logs::TaskLog;
-use crate::program::{Ended, Handle, Programs, Surroundings};
+use crate::program::{Handle, Programs, Report, Surroundings};
+use crate::reaper::Reaper;
 use crate::spin::Spin;
-use crate::worker::{Given, Worker};
-use bridgehead_spec::{AgentId, Resources, RunFolder};
-use bridgehead_wire::{AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, PutFunction, TaskCall};
+use crate::worker::{Nursery, Worker};
+use bridgehead_spec::{AgentId, ObjectId, Resources, RunConfig, RunFolder};
+use bridgehead_wire::{AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, Outcome, Pair, Persisted, PutFunction};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -51,6 +54,42 @@ pub struct AgentOptions {
     pub run: String,
     /// This host's name.
     pub host: String,
+    /// What the head's welcome will say, where the agent can know it (the one in the head's process reads the same
+    /// `run.json`): its first worker then starts before the head is up.
+    pub known: Option<AgentWelcome>,
+}
+
+impl AgentOptions {
+    /// Where the node's store listens.
+    #[must_use]
+    pub fn store_socket(&self) -> PathBuf {
+        self.socket_dir.join(format!("store-{}.sock", self.agent.0))
+    }
+}
+
+/// What the head's welcome will say, as far as a worker needs it: for [`AgentOptions::known`].
+#[must_use]
+pub fn foreseen(config: &RunConfig) -> AgentWelcome {
+    let pair = |(key, value): (&String, &String)| Pair {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    AgentWelcome {
+        run: config.run.to_string(),
+        python: config.python.display().to_string(),
+        sys_path: config.sys_path.clone(),
+        cwd: config.cwd.display().to_string(),
+        inline_limit: config.inline_limit,
+        env: config.env.iter().map(pair).collect(),
+        ..AgentWelcome::default()
+    }
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentEnd {
+    /// What the head said, or that it is gone.
+    pub reason: String,
 }
 
 /// Why an agent could not go on.
@@ -64,6 +103,9 @@ pub enum AgentError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The thread that starts workers cannot be started.
+    #[error("cannot start the thread that starts workers: {0}")]
+    Thread(std::io::Error),
     /// The head will not have it.
     #[error("the head refused this agent: {0}")]
     Refused(String),
@@ -71,8 +113,9 @@ pub enum AgentError {
 
 enum Event {
     Worker(u32, FromWorker),
-    Exited(u32, Option<ExitStatus>),
-    Program(Box<Ended>),
+    Program(Report),
+    Arrived(ObjectId, Arrival),
+    Persisted(Persisted),
 }
 
 struct RunningProgram {
@@ -80,8 +123,10 @@ struct RunningProgram {
     handle: Handle,
     since: Instant,
     deadline: Option<Instant>,
+    /// It lies ready for a thread and holds nothing yet.
+    ahead: bool,
     told: bool,
-    killed: Option<bridgehead_wire::Outcome>,
+    killed: Option<Outcome>,
 }
 
 struct Agent {
@@ -89,16 +134,23 @@ struct Agent {
     to_head: UnboundedSender<AgentToHead>,
     events: UnboundedSender<Event>,
     welcome: Option<AgentWelcome>,
+    surroundings: Arc<Surroundings>,
     room: Room,
-    queue: VecDeque<TaskCall>,
+    queue: VecDeque<Waiting>,
+    store: Box<dyn Store>,
+    transfers: Transfers,
+    nursery: Nursery,
     workers: BTreeMap<u32, Worker>,
-    children: HashMap<u32, std::process::Child>,
     next_worker: u32,
     failed_starts: u32,
     programs: Programs,
+    /// By task: programs that run, and those that lie ready behind them.
     running: HashMap<u64, RunningProgram>,
-    surroundings: Arc<Surroundings>,
+    /// How many of them lie ready.
+    ahead: usize,
     functions: HashMap<u32, PutFunction>,
+    /// Functions whose code cannot be had, with the reason.
+    broken_functions: HashMap<u32, String>,
     /// Functions of workers: (worker, its number) to the number on the link to the head.
     worker_functions: HashMap<(u32, u32), u32>,
     next_function: u32,
@@ -106,78 +158,83 @@ struct Agent {
     log: TaskLog,
     oom_kills: u64,
     spin: Spin,
+    reaper: Reaper,
+    beat: Instant,
     stop: Option<String>,
 }
 
+/// How often limits are looked at and the log is handed to the kernel.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often the head hears that this agent lives.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Runs an agent until the head ends it or is gone. Must be called inside a `LocalSet`.
 ///
 /// # Errors
-/// The reaper cannot be started, or the head refuses this agent.
-pub async fn run(options: AgentOptions, link: Link) -> Result<(), AgentError> {
-    let _reaper = start_reaper(&options)?;
+/// The reaper or a thread cannot be started, or the head refuses this agent.
+pub async fn run(options: AgentOptions, link: Link) -> Result<AgentEnd, AgentError> {
     let (events, queue) = unbounded_channel();
-    let mut agent = Agent::new(options, link.to_head, events);
+    let mut agent = Agent::new(options, link.to_head, events)?;
     agent.join();
-    let result = agent.drive(link.from_head, queue).await;
-    agent.stop_workers().await;
-    result
-}
-
-/// The reaper's standard input: it acts when this is closed, however this process ends.
-fn start_reaper(o: &AgentOptions) -> Result<std::process::Child, AgentError> {
-    use std::os::unix::process::CommandExt;
-    let mut command = std::process::Command::new(&o.reaper);
-    command
-        .arg("reaper")
-        .arg("--incarnation")
-        .arg(&o.incarnation)
-        .arg("--socket-dir")
-        .arg(&o.socket_dir);
-    command
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .process_group(0);
-    command.spawn().map_err(|source| AgentError::Reaper {
-        program: o.reaper.clone(),
-        source,
+    if let Some(known) = agent.options.known.take() {
+        agent.on_welcome(known);
+    }
+    let mut queue = queue;
+    let result = agent.drive(link.from_head, &mut queue).await;
+    agent.leave(&mut queue).await;
+    result.map(|()| AgentEnd {
+        reason: agent.stop.take().unwrap_or_default(),
     })
 }
 
 impl Agent {
-    fn new(options: AgentOptions, to_head: UnboundedSender<AgentToHead>, events: UnboundedSender<Event>) -> Self {
-        let room = Room::new(&options.resources);
-        let log = TaskLog::open(&options.folder, options.agent.0);
+    fn new(
+        options: AgentOptions,
+        to_head: UnboundedSender<AgentToHead>,
+        events: UnboundedSender<Event>,
+    ) -> Result<Self, AgentError> {
+        let reaper = Reaper::start(&options.reaper, &options.incarnation, &options.socket_dir);
+        let reaper = reaper.map_err(|source| AgentError::Reaper {
+            program: options.reaper.clone(),
+            source,
+        })?;
         let report = events.clone();
-        Self {
-            room,
-            log,
+        Ok(Self {
+            reaper,
+            room: Room::new(&options.resources),
+            log: TaskLog::open(&options.folder, options.agent.0),
+            nursery: Nursery::open().map_err(AgentError::Thread)?,
+            programs: Programs::new(move |told| {
+                let _ = report.send(Event::Program(told)); // The loop is gone only at the end.
+            }),
+            store: Box::new(NoStore { agent: options.agent.0 }),
+            transfers: Transfers::default(),
             options,
             to_head,
             events,
             welcome: None,
-            queue: VecDeque::new(),
-            workers: BTreeMap::new(),
-            children: HashMap::new(),
-            next_worker: 1,
-            failed_starts: 0,
-            programs: Programs::new(move |ended| {
-                let _ = report.send(Event::Program(Box::new(ended))); // The loop is gone only at the end.
-            }),
-            running: HashMap::new(),
             surroundings: Arc::new(Surroundings {
                 cwd: PathBuf::from("/"),
-                env: Vec::new(),
+                env: Environment::default(),
+                devices: Vec::new(),
             }),
+            queue: VecDeque::new(),
+            workers: BTreeMap::new(),
+            next_worker: 1,
+            failed_starts: 0,
+            running: HashMap::new(),
+            ahead: 0,
             functions: HashMap::new(),
+            broken_functions: HashMap::new(),
             worker_functions: HashMap::new(),
             next_function: 0,
             cancelled: HashSet::new(),
             oom_kills: oom_kills(),
             spin: Spin::start(),
+            beat: Instant::now(),
             stop: None,
-        }
+        })
     }
 
     fn tell(&self, message: impl Into<AgentToHead>) {
@@ -200,7 +257,7 @@ impl Agent {
     async fn drive(
         &mut self,
         mut from_head: UnboundedReceiver<HeadToAgent>,
-        mut events: UnboundedReceiver<Event>,
+        events: &mut UnboundedReceiver<Event>,
     ) -> Result<(), AgentError> {
         let (mut messages, mut batch) = (Vec::with_capacity(256), Vec::with_capacity(256));
         let mut tick = tokio::time::interval(TICK);
@@ -231,7 +288,7 @@ impl Agent {
 
     fn turn(&mut self) {
         self.dispatch();
-        let mut busy = !self.running.is_empty();
+        let mut busy = false; // A program takes far longer than any spin.
         for worker in self.workers.values_mut() {
             worker.outbox.flush();
             busy |= !worker.calls.is_empty();
@@ -244,9 +301,11 @@ impl Agent {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Worker(id, FromWorker::Message(message)) => self.on_worker(id, message),
-            Event::Worker(id, FromWorker::Gone(reason)) => self.on_worker_gone(id, &reason),
-            Event::Exited(id, status) => self.on_worker_exited(id, status),
-            Event::Program(ended) => self.on_program_ended(*ended),
+            Event::Worker(id, FromWorker::Ended(end, reason)) => self.on_worker_ended(id, end, &reason),
+            Event::Program(Report::Printed(text)) => self.log.add(&text),
+            Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
+            Event::Arrived(id, arrival) => self.on_arrived(id, arrival),
+            Event::Persisted(persisted) => self.tell(persisted),
         }
     }
 }

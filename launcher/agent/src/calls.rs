@@ -1,27 +1,58 @@
-//! What an agent has to give and who holds it: resources, GPU devices, and the failures that it words itself.
+//! Calls that wait for a place, and what an agent has to give: resources and GPU devices.
 
 use bridgehead_spec::Resources;
-use bridgehead_wire::{Failure, FailureCause, Outcome, TaskCall};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use bridgehead_wire::TaskCall;
 
-/// What a call asks for; one core where it says nothing.
-pub(crate) fn asks(call: &TaskCall) -> Resources {
-    call.resources.as_ref().map_or_else(Resources::default, Resources::from)
+/// A call and what it asks for.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub call: TaskCall,
+    pub asks: Resources,
+    /// One core, no limit in time and nothing else: such a call may wait behind another one and take its place over.
+    pub small: bool,
 }
 
-/// Whether a call may wait inside a busy worker: small, unlimited in time, without devices.
-pub(crate) fn may_queue(call: &TaskCall) -> bool {
-    let small = call
-        .resources
-        .as_ref()
-        .is_none_or(|r| r.cpu_millis == 1000 && r.memory == 0 && r.gpus == 0 && r.named.is_empty());
-    small && call.timeout_ms == 0 && call.program.is_none()
+impl Waiting {
+    pub(crate) fn new(call: TaskCall) -> Self {
+        let asks = call.resources.as_ref().map_or_else(Resources::default, Resources::from);
+        let small = asks.cpu_millis == 1000
+            && asks.memory == 0
+            && asks.gpus == 0
+            && asks.named.is_empty()
+            && call.timeout_ms == 0;
+        Self { call, asks, small }
+    }
+
+    pub(crate) fn is_program(&self) -> bool {
+        self.call.program.is_some()
+    }
+
+    /// Threads that its libraries should use.
+    pub(crate) fn threads(&self) -> u64 {
+        (self.asks.cpu_millis / 1000).max(1)
+    }
 }
 
-/// Threads that a call's libraries should use.
-pub(crate) fn threads(call: &TaskCall) -> u64 {
-    call.resources.as_ref().map_or(1, |r| (r.cpu_millis / 1000).max(1))
+/// A call that runs, or that waits inside a worker or behind a program.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub call: TaskCall,
+    /// What the call holds, or will take over from the one before it.
+    pub holds: Resources,
+    pub devices: Vec<u32>,
+    pub small: bool,
+}
+
+impl Given {
+    /// The call as one that waits again.
+    pub(crate) fn take_back(mut self) -> Waiting {
+        self.call.devices.clear();
+        Waiting {
+            call: self.call,
+            asks: self.holds,
+            small: self.small,
+        }
+    }
 }
 
 /// What is free on this node.
@@ -40,19 +71,17 @@ impl Room {
         }
     }
 
+    /// What is free, to try things out on.
+    pub(crate) fn free(&self) -> &Resources {
+        &self.free
+    }
+
     /// Takes what a call asks for, devices by number; `None` when it does not fit.
     pub(crate) fn take(&mut self, asked: &Resources) -> Option<Vec<u32>> {
         if !asked.fits(&self.free) {
             return None;
         }
-        self.free.cpu_millis -= asked.cpu_millis;
-        self.free.memory -= asked.memory;
-        self.free.gpus -= asked.gpus;
-        for (name, amount) in &asked.named {
-            if let Some(free) = self.free.named.get_mut(name) {
-                *free -= amount;
-            }
-        }
+        subtract(&mut self.free, asked);
         let left = self.devices.len() - asked.gpus as usize;
         let mut devices = self.devices.split_off(left);
         devices.sort_unstable();
@@ -78,58 +107,50 @@ impl Room {
     }
 }
 
-/// Words the death of a worker for the task that it ran.
-pub(crate) fn death(status: Option<ExitStatus>, out_of_memory: bool, log: &str) -> Outcome {
-    let last = if log.is_empty() {
-        String::new()
-    } else {
-        format!("; its last words: {log}")
-    };
-    let signal = status.and_then(|s| s.signal());
-    let (cause, kind, what) = match (signal, status.and_then(|s| s.code())) {
-        (Some(9), _) if out_of_memory => (
-            FailureCause::OutOfMemory,
-            "out-of-memory",
-            "was killed for want of memory (signal 9, SIGKILL): ask for more memory".to_owned(),
-        ),
-        (Some(9), _) => (
-            FailureCause::LostNode,
-            "worker-killed",
-            "was killed from outside (signal 9, SIGKILL)".to_owned(),
-        ),
-        (Some(n), _) => (
-            FailureCause::User,
-            "worker-died",
-            format!("died of signal {n} ({})", signal_name(n)),
-        ),
-        (None, Some(code)) => (
-            FailureCause::User,
-            "worker-died",
-            format!("ended its process with exit code {code}"),
-        ),
-        (None, None) => (FailureCause::LostNode, "worker-died", "went away".to_owned()),
-    };
-    let mut failure = Failure::new(cause, kind, format!("the worker process that ran it {what}{last}"));
-    failure.signal = signal;
-    failure.exit_code = status.and_then(|s| s.code());
-    Outcome::failure(failure)
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        11 => "SIGSEGV",
-        15 => "SIGTERM",
-        _ => "see `man 7 signal`",
+/// Takes `asked`, which fits, from `free`.
+pub(crate) fn subtract(free: &mut Resources, asked: &Resources) {
+    free.cpu_millis -= asked.cpu_millis;
+    free.memory -= asked.memory;
+    free.gpus -= asked.gpus;
+    for (name, amount) in &asked.named {
+        if let Some(free) = free.named.get_mut(name) {
+            *free -= amount;
+        }
     }
 }
 
-/// How often the kernel killed for want of memory in this cgroup; 0 where it does not tell.
+/// How often the kernel killed for want of memory: in this process's control group where it tells, else on this machine.
 pub(crate) fn oom_kills() -> u64 {
-    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.events").unwrap_or_default();
+    let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let events = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.events"));
+    let text = events
+        .or_else(|_| std::fs::read_to_string("/proc/vmstat"))
+        .unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_exclusive_and_come_back() {
+        let total = Resources {
+            gpus: 2,
+            ..Resources::default()
+        };
+        let one = Resources {
+            gpus: 1,
+            cpu_millis: 0,
+            ..Resources::default()
+        };
+        let mut room = Room::new(&total);
+        assert_eq!(room.take(&one), Some(vec![0]));
+        assert_eq!(room.take(&one), Some(vec![1]));
+        assert_eq!(room.take(&one), None);
+        room.give(&one, &[0]);
+        assert_eq!(room.take(&one), Some(vec![0]));
+    }
 }

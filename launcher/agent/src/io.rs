@@ -1,27 +1,42 @@
-//! Frames to and from a worker. Owns the socket's two ends; knows no meaning. Hot path: once a batch.
+//! The two ends of a worker: its socket and its process. Owns reading, writing and waiting; knows no meaning.
+//! Hot path: `Outbox::flush` and `read_all`, once a batch.
 
-use bridgehead_wire::{AgentToWorker, Frames, WorkerToAgent};
-use tokio::io::AsyncWriteExt;
+use crate::spawn::{End, Process};
+use bridgehead_wire::{AgentToWorker, FrameError, Frames, WorkerToAgent};
+use rustix::process::{Signal, kill_process_group};
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::Notify;
 
-/// What a worker's socket tells the agent.
+/// A worker that closed its socket has this long to end.
+const GRACE: Duration = Duration::from_millis(500);
+const READ: usize = 64 << 10;
+
+/// What a worker tells the agent.
 #[derive(Debug)]
 pub(crate) enum FromWorker {
     /// A message.
     Message(WorkerToAgent),
-    /// The socket ended, with the reason where it is not a plain close.
-    Gone(String),
+    /// The process has ended and everything that it said was read. The text says what was wrong with its last words.
+    Ended(Option<End>, String),
 }
 
-const READ: usize = 64 << 10;
+#[derive(Debug)]
+struct Shared {
+    stream: UnixStream,
+    /// Bytes that the socket had no room for.
+    rest: RefCell<Vec<u8>>,
+    more: Notify,
+}
 
 /// Frames that wait to be written to a worker; one write takes all.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     buffer: Vec<u8>,
-    writer: UnboundedSender<Vec<u8>>,
+    shared: Rc<Shared>,
 }
 
 impl Outbox {
@@ -30,53 +45,120 @@ impl Outbox {
         message.into().encode(&mut self.buffer);
     }
 
-    /// Sends what was added.
+    /// Sends what was added; what the socket has no room for is sent later. A dead worker is noticed by its reader.
     pub(crate) fn flush(&mut self) {
-        if !self.buffer.is_empty() {
-            let _ = self.writer.send(std::mem::take(&mut self.buffer)); // A dead worker is noticed by its reader.
-        }
-    }
-}
-
-/// Serves a worker's socket: what arrives goes to `take`, what is pushed into the outbox is written.
-pub(crate) fn attach(stream: UnixStream, take: impl Fn(FromWorker) + 'static) -> Outbox {
-    let (read, write) = stream.into_split();
-    let (writer, queue) = unbounded_channel();
-    tokio::task::spawn_local(write_all(write, queue));
-    tokio::task::spawn_local(read_all(read, take));
-    Outbox {
-        buffer: Vec::new(),
-        writer,
-    }
-}
-
-async fn write_all(mut half: OwnedWriteHalf, mut queue: tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
-    while let Some(bytes) = queue.recv().await {
-        if half.write_all(&bytes).await.is_err() {
+        if self.buffer.is_empty() {
             return;
         }
+        let mut rest = self.shared.rest.borrow_mut();
+        if rest.is_empty() {
+            let written = self.shared.stream.try_write(&self.buffer).unwrap_or(0);
+            self.buffer.drain(..written);
+        }
+        if !self.buffer.is_empty() {
+            rest.append(&mut self.buffer);
+            self.shared.more.notify_one();
+        }
     }
 }
 
-async fn read_all(mut half: OwnedReadHalf, take: impl Fn(FromWorker)) {
-    use tokio::io::AsyncReadExt;
+/// Serves a worker: what it says goes to `take`, what is pushed into the outbox is written, its end is waited for.
+pub(crate) fn attach(stream: UnixStream, process: Process, take: impl Fn(FromWorker) + 'static) -> Outbox {
+    let shared = Rc::new(Shared {
+        stream,
+        rest: RefCell::default(),
+        more: Notify::new(),
+    });
+    let writer = tokio::task::spawn_local(write_rest(shared.clone()));
+    let reader = shared.clone();
+    tokio::task::spawn_local(async move {
+        let ended = serve(&reader.stream, &process, &take).await;
+        writer.abort();
+        take(ended);
+    });
+    Outbox {
+        buffer: Vec::new(),
+        shared,
+    }
+}
+
+async fn write_rest(shared: Rc<Shared>) {
+    loop {
+        shared.more.notified().await;
+        while !shared.rest.borrow().is_empty() {
+            if shared.stream.writable().await.is_err() {
+                return;
+            }
+            let mut rest = shared.rest.borrow_mut();
+            match shared.stream.try_write(&rest) {
+                Ok(written) => drop(rest.drain(..written)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return, // The reader learns why.
+            }
+        }
+    }
+}
+
+async fn serve(stream: &UnixStream, process: &Process, take: &impl Fn(FromWorker)) -> FromWorker {
     let mut frames = Frames::new();
-    let reason = loop {
-        match half.read(frames.space(READ)).await {
-            Ok(0) => break String::new(),
-            Ok(n) => frames.filled(n),
-            Err(e) => break e.to_string(),
+    let mut reason = String::new();
+    let exited = exited(process);
+    tokio::pin!(exited);
+    tokio::select! {
+        biased;
+        result = read_all(stream, &mut frames, take) => {
+            reason = result.err().map(|e| e.to_string()).unwrap_or_default();
+            // It closed its socket or said nonsense: nobody can reach it any more.
+            if !reason.is_empty() || tokio::time::timeout(GRACE, &mut exited).await.is_err() {
+                kill(process);
+                exited.await;
+            }
         }
-        if let Err(e) = cut(&mut frames, &take) {
-            break e.to_string();
+        () = &mut exited => {
+            // What it said last may still be on its way; its children, which may hold the socket open, go with it.
+            kill(process);
+            let rest = tokio::time::timeout(GRACE, read_all(stream, &mut frames, take)).await;
+            if let Ok(Err(error)) = rest {
+                reason = error.to_string();
+            }
         }
-    };
-    take(FromWorker::Gone(reason));
+    }
+    kill(process);
+    FromWorker::Ended(process.wait().ok(), reason)
 }
 
-fn cut(frames: &mut Frames, take: &impl Fn(FromWorker)) -> Result<(), bridgehead_wire::FrameError> {
-    while let Some((kind, body)) = frames.next_frame()? {
-        take(FromWorker::Message(WorkerToAgent::decode(kind, body)?));
+/// Its number is ours until `wait`; that the group is empty already is no error.
+fn kill(process: &Process) {
+    let _ = kill_process_group(process.pid, Signal::KILL);
+}
+
+async fn exited(process: &Process) {
+    let Ok(fd) = process.watch() else {
+        return; // Out of descriptors: `wait` blocks until the group, which is then killed, has ended.
+    };
+    let _ = fd.readable().await; // Only fails when the runtime ends.
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+async fn read_all(stream: &UnixStream, frames: &mut Frames, take: &impl Fn(FromWorker)) -> Result<(), ReadError> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(frames.space(READ)) {
+            Ok(0) => return Ok(()),
+            Ok(n) => frames.filled(n),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()), // It died with bytes unread.
+            Err(e) => return Err(e.into()),
+        }
+        while let Some((kind, body)) = frames.next_frame()? {
+            take(FromWorker::Message(WorkerToAgent::decode(kind, body)?));
+        }
     }
-    Ok(())
 }

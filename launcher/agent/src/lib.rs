@@ -3,12 +3,17 @@
 
 mod agent;
 mod calls;
+mod capture;
+mod data;
+mod environment;
 mod io;
 mod logs;
 mod program;
 mod reaper;
+mod spawn;
 mod spin;
+mod verdict;
 mod worker;
 
-pub use agent::{AgentError, AgentOptions, Link, run};
+pub use agent::{AgentEnd, AgentError, AgentOptions, Link, foreseen, run};
 pub use reaper::{MARK, reaper_main, sweep};

@@ -4,7 +4,8 @@ use bridgehead_spec::RunFolder;
 use bridgehead_wire::LogText;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log of one agent's tasks.
@@ -47,10 +48,18 @@ impl TaskLog {
 }
 
 /// The last lines of a file, for error messages.
-pub(crate) fn tail(path: &std::path::Path, lines: usize) -> String {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    let start = bytes.len().saturating_sub(8 << 10);
-    let text = String::from_utf8_lossy(&bytes[start..]).into_owned();
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
+    let bytes = last_bytes(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn last_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(8 << 10)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -1,20 +1,24 @@
-//! Programs: executables started without a shell and without Python. Owns threads that start one, read what it prints
-//! and wait for it. Hot path: `run_one`, once a program: one `posix_spawn`, no allocation worth naming.
+//! Programs: executables started without a shell and without Python. Owns the threads that start one, read what it
+//! prints and wait for it. Hot path: `run_one`, once a program.
+//!
+//! A thread whose program has ended goes on with one of those that wait `ahead`, without asking the agent first: the
+//! agent's loop then need not wake up in between, and the core stays busy.
 
-use bridgehead_wire::{
-    Failure, FailureCause, LogText, Outcome, Pair, ProgramCall, ProgramResult, TaskCall, Value, value,
-};
-use bytes::Bytes;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use crate::capture::follow;
+use crate::environment::{Environment, find_executable};
+use crate::spawn::{Plan, Process, SpawnError, Spawner};
+use crate::verdict;
+use bridgehead_wire::{Failure, FailureCause, LogText, Outcome, TaskCall};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
-/// Captured output beyond this many bytes a stream is counted, not kept.
-const CAPTURE: usize = 1 << 20;
 
 /// What every program of a run shares.
 #[derive(Debug, Clone)]
@@ -22,7 +26,9 @@ pub(crate) struct Surroundings {
     /// Working folder where a program names none.
     pub cwd: PathBuf,
     /// Variables of the run, with the agent's mark.
-    pub env: Vec<(String, String)>,
+    pub env: Environment,
+    /// Names of the node's GPUs, by the number in a call's `devices`.
+    pub devices: Vec<String>,
 }
 
 /// A program that was handed over; `kill` ends it whenever it runs.
@@ -35,32 +41,41 @@ struct State {
     killed: bool,
 }
 
-impl Handle {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl Handle {
     /// Ends the program's process group, now or as soon as it has been started.
     pub(crate) fn kill(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.killed = true;
         if let Some(pid) = state.pid {
             let _ = kill_process_group(pid, Signal::KILL); // Its end may be on its way already.
         }
     }
 
+    /// The process, while it runs.
+    pub(crate) fn pid(&self) -> u32 {
+        let pid = lock(&self.0).pid.map_or(0, |pid| pid.as_raw_nonzero().get());
+        u32::try_from(pid).unwrap_or(0)
+    }
+
     /// From now on the group may be killed.
     fn started(&self, pid: Pid) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.pid = Some(pid);
         if state.killed {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 
-    /// The process is about to be reaped: its number may belong to another from now on.
+    /// The process is about to be taken note of: its number may belong to another one from now on. What it left in its
+    /// group goes with it.
     fn ended(&self) {
-        self.lock().pid = None;
+        if let Some(pid) = lock(&self.0).pid.take() {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
     }
 }
 
@@ -70,247 +85,257 @@ pub(crate) struct Ended {
     pub task: u64,
     pub attempt: u32,
     pub outcome: Outcome,
-    pub logs: Vec<LogText>,
     pub started_ns: u64,
     pub elapsed_ns: u64,
+    /// The task that its thread went on with, in its place.
+    pub next: Option<u64>,
+}
+
+/// What the threads tell.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Printed(LogText),
+    Ended(Box<Ended>),
 }
 
 struct Job {
     call: TaskCall,
     handle: Handle,
     surroundings: Arc<Surroundings>,
+    /// Whether another one may take its place without a question.
+    small: bool,
 }
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Job>,
+    ahead: VecDeque<Job>,
+    idle: usize,
+    closed: bool,
+}
+
+type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
 
 /// Threads that run programs, as many as ever ran at a time.
 pub(crate) struct Programs {
-    queue: mpsc::Sender<Job>,
-    shared: Arc<Mutex<mpsc::Receiver<Job>>>,
-    threads: usize,
-    report: Arc<dyn Fn(Ended) + Send + Sync>,
+    shared: Arc<(Mutex<Queue>, Condvar)>,
+    report: Reporter,
 }
 
 impl Programs {
     /// No thread yet; `report` is called from them.
-    pub(crate) fn new(report: impl Fn(Ended) + Send + Sync + 'static) -> Self {
-        let (queue, receiver) = mpsc::channel();
+    pub(crate) fn new(report: impl Fn(Report) + Send + Sync + 'static) -> Self {
         Self {
-            queue,
-            shared: Arc::new(Mutex::new(receiver)),
-            threads: 0,
+            shared: Arc::default(),
             report: Arc::new(report),
         }
     }
 
-    /// Starts a program; `running` are at work already.
-    pub(crate) fn start(&mut self, call: TaskCall, surroundings: Arc<Surroundings>, running: usize) -> Handle {
-        if running >= self.threads {
-            self.add_thread();
-        }
+    /// Starts a program.
+    pub(crate) fn start(&self, call: TaskCall, small: bool, surroundings: Arc<Surroundings>) -> Handle {
         let handle = Handle::default();
-        let _ = self.queue.send(Job {
+        let job = Job {
             call,
             handle: handle.clone(),
             surroundings,
-        }); // The receiver lives here.
+            small,
+        };
+        let mut queue = lock(&self.shared.0);
+        queue.ready.push_back(job);
+        if queue.ready.len() > queue.idle {
+            self.add_thread();
+        } else {
+            self.shared.1.notify_one();
+        }
         handle
     }
 
-    fn add_thread(&mut self) {
+    /// Lays a small program ready for a thread whose own has ended.
+    pub(crate) fn ahead(&self, call: TaskCall, surroundings: Arc<Surroundings>) -> Handle {
+        let handle = Handle::default();
+        let job = Job {
+            call,
+            handle: handle.clone(),
+            surroundings,
+            small: true,
+        };
+        lock(&self.shared.0).ahead.push_back(job);
+        handle
+    }
+
+    /// Takes a program back that lies ready, if no thread has taken it yet.
+    pub(crate) fn withdraw(&self, task: u64) -> bool {
+        let ahead = &mut lock(&self.shared.0).ahead;
+        let at = ahead.iter().position(|job| job.call.task == task);
+        at.and_then(|at| ahead.remove(at)).is_some()
+    }
+
+    /// Takes back all programs that lie ready, in order.
+    pub(crate) fn withdraw_all(&self) -> Vec<TaskCall> {
+        lock(&self.shared.0).ahead.drain(..).map(|job| job.call).collect()
+    }
+
+    fn add_thread(&self) {
         let (shared, report) = (self.shared.clone(), self.report.clone());
-        self.threads += 1;
-        std::thread::spawn(move || {
-            loop {
-                let job = shared.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(job) = job else { return };
-                report(run_one(&job));
-            }
-        });
+        let thread = std::thread::Builder::new().name("programs".to_owned());
+        let started = thread.spawn(move || work(&shared, &report));
+        if let Err(error) = started {
+            tracing::error!(%error, "cannot start a thread for programs");
+        }
     }
 }
 
-fn run_one(job: &Job) -> Ended {
+impl Drop for Programs {
+    fn drop(&mut self) {
+        lock(&self.shared.0).closed = true;
+        self.shared.1.notify_all();
+    }
+}
+
+fn work(shared: &(Mutex<Queue>, Condvar), report: &Reporter) {
+    let mut spawner = Spawner::new();
+    while let Some(mut job) = next_ready(shared) {
+        loop {
+            let mut ended = run_one(&job, &mut spawner, report);
+            let next = if job.small {
+                lock(&shared.0).ahead.pop_front()
+            } else {
+                None
+            };
+            ended.next = next.as_ref().map(|job| job.call.task);
+            report(Report::Ended(Box::new(ended)));
+            match next {
+                Some(next) => job = next,
+                None => break,
+            }
+        }
+    }
+}
+
+fn next_ready(shared: &(Mutex<Queue>, Condvar)) -> Option<Job> {
+    let mut queue = lock(&shared.0);
+    loop {
+        if let Some(job) = queue.ready.pop_front() {
+            return Some(job);
+        }
+        if queue.closed {
+            return None;
+        }
+        queue.idle += 1;
+        queue = shared.1.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        queue.idle -= 1;
+    }
+}
+
+fn run_one(job: &Job, spawner: &mut Spawner, report: &Reporter) -> Ended {
     let call = &job.call;
     let started = Instant::now();
     let started_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    let program = call.program.clone().unwrap_or_default();
-    let mut logs = Vec::new();
-    let outcome = match spawn(&program, call, &job.surroundings) {
-        Ok(child) => wait(child, job, &program, &mut logs),
+    let outcome = match start(job, spawner) {
+        Ok(running) => see_through(job, running, report),
         Err(failure) => Outcome::failure(failure),
     };
     Ended {
         task: call.task,
         attempt: call.attempt,
         outcome,
-        logs,
         started_ns: u64::try_from(started_ns).unwrap_or(0),
         elapsed_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        next: None,
     }
 }
 
-fn working_folder<'a>(program: &'a ProgramCall, surroundings: &'a Surroundings) -> &'a Path {
-    if program.cwd.is_empty() {
-        &surroundings.cwd
-    } else {
-        Path::new(&program.cwd)
-    }
+struct Running {
+    process: Process,
+    out: OwnedFd,
+    err: OwnedFd,
+    cwd: PathBuf,
 }
 
-fn spawn(program: &ProgramCall, call: &TaskCall, surroundings: &Surroundings) -> Result<Child, Failure> {
-    let Some((executable, arguments)) = program.argv.split_first() else {
-        return Err(Failure::new(
-            FailureCause::System,
-            "not-found",
-            "the program's argv is empty",
-        ));
+fn system(doing: &str, error: &std::io::Error) -> Failure {
+    Failure::new(FailureCause::System, "spawn", format!("cannot {doing}: {error}"))
+}
+
+/// Variables of one call, on top of the run's.
+fn call_environment(job: &Job) -> Environment {
+    let mut env = Environment::default();
+    env.set("BRIDGEHEAD_TASK", job.call.task.to_string());
+    env.set("BRIDGEHEAD_ATTEMPT", job.call.attempt.to_string());
+    if !job.surroundings.devices.is_empty() {
+        let names = job.call.devices.iter();
+        let names: Vec<&str> = names
+            .filter_map(|&device| job.surroundings.devices.get(device as usize).map(String::as_str))
+            .collect();
+        // A call without GPUs sees none, or it would take memory on those of others.
+        for variable in verdict::DEVICE_VARIABLES {
+            env.set(variable, names.join(","));
+        }
+    }
+    for pair in job.call.program.iter().flat_map(|program| &program.env) {
+        env.set(&pair.key, &pair.value);
+    }
+    env
+}
+
+fn start(job: &Job, spawner: &mut Spawner) -> Result<Running, Failure> {
+    let no_program = || Failure::new(FailureCause::System, "not-found", "the program's argv is empty");
+    let program = job.call.program.as_ref().ok_or_else(no_program)?;
+    let name = program.argv.first().ok_or_else(no_program)?;
+    let around = &job.surroundings;
+    let cwd = around.cwd.join(&program.cwd); // An absolute one replaces the run's, an empty one leaves it.
+    let env = call_environment(job);
+    let path = env.get("PATH").or_else(|| around.env.get("PATH"));
+    let executable = find_executable(name, path, &cwd);
+    let executable = executable.ok_or_else(|| verdict::not_found(name, path, &cwd))?;
+    let argv: Result<Vec<CString>, _> = program.argv.iter().map(|a| CString::new(a.as_bytes())).collect();
+    let argv = argv.map_err(|_| verdict::bad_argument(name))?;
+    let file = CString::new(executable.as_os_str().as_bytes()).map_err(|_| verdict::bad_argument(name))?;
+    let folder = CString::new(cwd.as_os_str().as_bytes()).map_err(|_| verdict::bad_argument(name))?;
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| system("make a pipe", &e.into()));
+    let ((out, child_out), (err, child_err)) = (pipe()?, pipe()?);
+    for end in [&out, &err] {
+        rustix::io::ioctl_fionbio(end, true).map_err(|e| system("use a pipe", &e.into()))?;
+    }
+    let null = File::open("/dev/null").map_err(|e| system("open /dev/null", &e))?;
+    let plan = Plan {
+        path: &file,
+        argv: &argv,
+        envp: &around.env.block(&env),
+        cwd: Some(&folder),
+        stdin: null.as_fd(),
+        stdout: child_out.as_fd(),
+        stderr: child_err.as_fd(),
+        extra: None,
     };
-    let cwd = working_folder(program, surroundings);
-    let mut command = Command::new(executable);
-    command
-        .args(arguments)
-        .current_dir(cwd)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command.process_group(0);
-    command.envs(surroundings.env.iter().map(|(k, v)| (k, v)));
-    command.envs(program.env.iter().map(|pair| (&pair.key, &pair.value)));
-    command.env("BRIDGEHEAD_TASK", call.task.to_string());
-    if !call.devices.is_empty() {
-        let devices: Vec<String> = call.devices.iter().map(u32::to_string).collect();
-        command.env("CUDA_VISIBLE_DEVICES", devices.join(","));
-    }
-    command.spawn().map_err(|error| not_started(executable, cwd, &error))
+    let process = spawner.spawn(&plan).map_err(|error| match error {
+        SpawnError::System(e) => system("start a process", &e),
+        SpawnError::Folder(e) => verdict::no_folder(name, &cwd, &e),
+        SpawnError::Executable(e) => verdict::not_loaded(name, &executable, path, &e),
+    })?;
+    job.handle.started(process.pid);
+    Ok(Running { process, out, err, cwd })
 }
 
-fn not_started(executable: &str, cwd: &Path, error: &std::io::Error) -> Failure {
-    let place = if cwd.is_dir() {
-        let path = std::env::var("PATH").unwrap_or_default();
-        format!("PATH is {path}; give the program's full path, or load its module before the run")
-    } else {
-        format!("its working folder {} does not exist", cwd.display())
+fn see_through(job: &Job, running: Running, report: &Reporter) -> Outcome {
+    let Running { process, out, err, cwd } = running;
+    let log = |stream: &'static str, text: String| {
+        report(Report::Printed(LogText {
+            task: job.call.task,
+            attempt: job.call.attempt,
+            stream: stream.to_owned(),
+            text,
+        }));
     };
-    let message = format!("cannot start {executable}: {error}; {place}");
-    Failure::new(FailureCause::User, "not-found", message)
-}
-
-fn wait(mut child: Child, job: &Job, program: &ProgramCall, logs: &mut Vec<LogText>) -> Outcome {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .expect("a child has a process id");
-    job.handle.started(pid);
-    let stderr = child.stderr.take();
-    let (out, err) = std::thread::scope(|scope| {
-        // A second thread only where the program has both streams to fill, which one reader could block on.
-        let err = scope.spawn(|| stderr.map(capture).unwrap_or_default());
-        let out = child.stdout.take().map(capture).unwrap_or_default();
-        (out, err.join().unwrap_or_default())
-    });
-    let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT); // Ended, but still ours.
+    let printed = follow(&process, out, err, log);
+    let ended = process.wait_unreaped();
     job.handle.ended();
-    let status = child.wait();
-    add_logs(&job.call, &out, &err, logs);
-    match status {
-        Ok(status) => judge(status, program, &job.surroundings, out, err),
-        Err(e) => Outcome::failure(Failure::new(
-            FailureCause::System,
-            "wait",
-            format!("cannot wait for it: {e}"),
-        )),
-    }
-}
-
-#[derive(Debug, Default)]
-struct Captured {
-    kept: Vec<u8>,
-    dropped: u64,
-}
-
-fn capture(mut stream: impl Read) -> Captured {
-    let mut captured = Captured::default();
-    let mut buffer = [0u8; 16 << 10];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return captured,
-            Ok(n) => {
-                let keep = n.min(CAPTURE - captured.kept.len());
-                captured.kept.extend_from_slice(&buffer[..keep]);
-                captured.dropped += (n - keep) as u64;
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return captured,
+    let end = ended.and_then(|()| process.wait());
+    let program = job.call.program.clone().unwrap_or_default();
+    match (printed, end) {
+        (Ok([out, err]), Ok(end)) => verdict::judge(end, &program, &cwd, out, err),
+        (Err(e), _) | (_, Err(e)) => {
+            let message = format!("cannot follow the program: {e}");
+            Outcome::failure(Failure::new(FailureCause::System, "spawn", message))
         }
-    }
-}
-
-fn add_logs(call: &TaskCall, out: &Captured, err: &Captured, logs: &mut Vec<LogText>) {
-    for (stream, captured) in [("stdout", out), ("stderr", err)] {
-        if !captured.kept.is_empty() {
-            logs.push(LogText {
-                task: call.task,
-                attempt: call.attempt,
-                stream: stream.to_owned(),
-                text: String::from_utf8_lossy(&captured.kept).into_owned(),
-            });
-        }
-    }
-}
-
-fn judge(status: ExitStatus, program: &ProgramCall, around: &Surroundings, out: Captured, err: Captured) -> Outcome {
-    let last = last_lines(&err.kept);
-    let name = program.argv.first().map_or("the program", String::as_str);
-    if let Some(signal) = status.signal() {
-        let mut failure = Failure::new(
-            FailureCause::User,
-            "signal",
-            format!("{name} was ended by signal {signal}{last}"),
-        );
-        failure.signal = Some(signal);
-        return Outcome::failure(failure);
-    }
-    let code = status.code().unwrap_or(-1);
-    if code != 0 {
-        let mut failure = Failure::new(
-            FailureCause::User,
-            "exit-code",
-            format!("{name} exited with {code}{last}"),
-        );
-        failure.exit_code = Some(code);
-        return Outcome::failure(failure);
-    }
-    let cwd = working_folder(program, around);
-    let mut outputs = Vec::with_capacity(program.outputs.len());
-    for pair in &program.outputs {
-        let path = cwd.join(&pair.value);
-        if !path.exists() {
-            let message = format!("{name} exited with 0 but left no {} at {}", pair.key, path.display());
-            return Outcome::failure(Failure::new(FailureCause::User, "missing-output", message));
-        }
-        outputs.push(Pair {
-            key: pair.key.clone(),
-            value: path.display().to_string(),
-        });
-    }
-    let result = ProgramResult {
-        exit_code: code,
-        stdout: Bytes::from(out.kept),
-        stderr: Bytes::from(err.kept),
-        outputs,
-        dropped: out.dropped + err.dropped,
-    };
-    Outcome::value(Value {
-        kind: Some(value::Kind::Program(result)),
-    })
-}
-
-fn last_lines(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(5)..].join("\n");
-    if last.is_empty() {
-        "; it printed nothing on standard error".to_owned()
-    } else {
-        format!("; its last words: {last}")
     }
 }

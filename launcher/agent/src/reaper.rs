@@ -3,13 +3,62 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The variable that marks the processes of an agent; its value is the agent's incarnation.
 pub const MARK: &str = "BRIDGEHEAD_AGENT";
 /// Rounds of killing; each catches what the last one's victims had started meanwhile.
 const ROUNDS: u32 = 100;
+
+/// The reaper of this agent. It acts when its standard input is closed, however this process ends.
+#[derive(Debug)]
+pub(crate) struct Reaper {
+    program: PathBuf,
+    incarnation: String,
+    socket_dir: PathBuf,
+    child: Child,
+}
+
+impl Reaper {
+    /// # Errors
+    /// The program cannot be started.
+    pub(crate) fn start(program: &Path, incarnation: &str, socket_dir: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            program: program.to_owned(),
+            incarnation: incarnation.to_owned(),
+            socket_dir: socket_dir.to_owned(),
+            child: spawn(program, incarnation, socket_dir)?,
+        })
+    }
+
+    /// Starts another one if it was killed.
+    pub(crate) fn keep(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            tracing::warn!("the reaper is gone, starting another one");
+            match spawn(&self.program, &self.incarnation, &self.socket_dir) {
+                Ok(child) => self.child = child,
+                Err(error) => tracing::error!(%error, "cannot start the reaper again"),
+            }
+        }
+    }
+
+    /// Ends it: the agent has left nothing for it to do.
+    pub(crate) fn dismiss(&mut self) {
+        let _ = self.child.kill(); // It may have ended already.
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &Path, incarnation: &str, socket_dir: &Path) -> std::io::Result<Child> {
+    let mut command = Command::new(program);
+    command.arg("reaper").arg("--incarnation").arg(incarnation);
+    command.arg("--socket-dir").arg(socket_dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+    command.spawn()
+}
 
 /// Blocks until standard input ends (the agent died or left), then ends every process with the agent's mark and removes
 /// `socket_dir`.

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Longest spin after the last activity.
-const SPIN: Duration = Duration::from_micros(50);
+/// Longest spin after the last activity. Measured with a worker that spins too: no gain in calls a second, none worth
+/// naming in a round trip up to 40 µs, a loss from 80 µs; programs lose 15 %, so only calls of workers spin at all.
+const SPIN: Duration = Duration::from_micros(20);
 
 /// Told about activity; keeps the runtime awake for a moment after it.
 #[derive(Debug, Clone)]

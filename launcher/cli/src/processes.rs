@@ -112,6 +112,7 @@ fn agent_options(
         ticket: Vec::new(),
         run: config.run.to_string(),
         host: host(),
+        known: (rank == 0).then(|| bridgehead_agent::foreseen(config)),
     })
 }
 
@@ -138,7 +139,8 @@ fn run_agent(run_dir: &Path, rank: u32) -> Result<()> {
         let ticket = crate::join::wait_ticket(&folder.ticket(rank), started).await?;
         options.ticket.clone_from(&ticket.secret);
         let link = crate::join::join(&ticket).await?;
-        Ok(bridgehead_agent::run(options, link).await?)
+        bridgehead_agent::run(options, link).await?;
+        Ok(())
     });
     let _ = std::fs::remove_dir_all(&socket_dir); // The reaper would do it, a moment later.
     result

@@ -1,12 +1,13 @@
 //! Handing out calls: to idle workers, to new ones, into busy ones; programs to their threads.
 
 use super::{Agent, Event, RunningProgram};
-use crate::calls::{asks, may_queue, threads};
+use crate::calls::{Given, Waiting, subtract};
 use crate::io::attach;
-use crate::worker::{Given, Start, Worker, start};
+use crate::worker::{Start, Worker};
+use bridgehead_spec::Resources;
 use bridgehead_wire::{Failure, FailureCause, Outcome, PutFunction, TaskCall, WorkerConfig};
-use rustix::process::Pid;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Starts that fail one after the other before all calls are given up.
@@ -18,48 +19,73 @@ fn deadline(call: &TaskCall) -> Option<Instant> {
     (call.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(call.timeout_ms))
 }
 
-impl Agent {
-    pub(super) fn on_call(&mut self, call: TaskCall) {
-        self.queue.push_back(call);
-    }
+/// Calls of one pass that have room but no worker, by the threads that their worker must have.
+struct Wanted {
+    free: Resources,
+    workers: BTreeMap<u64, usize>,
+}
 
+impl Wanted {
+    fn add(&mut self, waiting: &Waiting) {
+        if waiting.asks.fits(&self.free) {
+            subtract(&mut self.free, &waiting.asks);
+            *self.workers.entry(waiting.threads()).or_insert(0) += 1;
+        }
+    }
+}
+
+impl Agent {
     /// Gives out what can be given out, in order of arrival; what does not fit is passed by.
     pub(super) fn dispatch(&mut self) {
-        let mut at = 0;
-        while at < self.queue.len() {
-            if !self.room.has_core() && may_queue(&self.queue[at]) {
-                break; // The same holds for all small calls behind it.
-            }
-            if self.begin(at) {
-                continue; // The next one moved up to this place.
-            }
-            at += 1;
+        if self.queue.is_empty() {
+            return;
         }
-        self.fill_busy_workers();
+        let mut wanted = None;
+        let mut at = 0;
+        while let Some(waiting) = self.queue.get(at) {
+            if (waiting.small && !self.room.has_core()) || !self.begin(at, &mut wanted) {
+                at += 1; // Otherwise the next one has moved up to this place.
+            }
+        }
+        if let Some(wanted) = wanted {
+            self.start_wanted(&wanted);
+        }
+        self.fill();
     }
 
     /// Begins the call at `at`, if there is room and a worker. `true` when it left the queue.
-    fn begin(&mut self, at: usize) -> bool {
-        let call = &self.queue[at];
-        if self.cancelled.contains(&call.task) {
+    fn begin(&mut self, at: usize, wanted: &mut Option<Wanted>) -> bool {
+        let waiting = &self.queue[at];
+        if self.cancelled.contains(&waiting.call.task) {
             return self.drop_cancelled(at);
         }
-        let is_program = call.program.is_some();
-        let wants = threads(call);
-        let worker = if is_program { None } else { self.idle_worker(wants) };
-        if !is_program && worker.is_none() {
-            self.want_worker(at, wants);
-            return false;
-        }
-        let holds = asks(&self.queue[at]);
-        let Some(devices) = self.room.take(&holds) else {
+        let worker = if waiting.is_program() {
+            None
+        } else {
+            let idle = self.idle_worker(waiting.threads());
+            if idle.is_none() {
+                let free = || self.room.free().clone();
+                let workers = BTreeMap::new();
+                wanted
+                    .get_or_insert_with(|| Wanted { free: free(), workers })
+                    .add(waiting);
+                return false;
+            }
+            idle
+        };
+        let Some(devices) = self.room.take(&waiting.asks) else {
             return false;
         };
-        let Some(mut call) = self.queue.remove(at) else {
+        let Some(Waiting { mut call, asks, small }) = self.queue.remove(at) else {
             return false;
         };
         call.devices.clone_from(&devices);
-        let given = Given { call, holds, devices };
+        let given = Given {
+            call,
+            holds: asks,
+            devices,
+            small,
+        };
         match worker {
             Some(worker) => self.give(worker, given),
             None => self.start_program(given),
@@ -68,98 +94,96 @@ impl Agent {
     }
 
     fn drop_cancelled(&mut self, at: usize) -> bool {
-        let Some(call) = self.queue.remove(at) else {
+        let Some(Waiting { call, .. }) = self.queue.remove(at) else {
             return false;
         };
         self.cancelled.remove(&call.task);
-        self.report(
-            call.task,
-            call.attempt,
-            Outcome::cancelled("cancelled before it started"),
-        );
+        self.report(&call, Outcome::cancelled("cancelled before it started"));
         true
     }
 
-    fn idle_worker(&self, wants: u64) -> Option<u32> {
-        self.workers
-            .iter()
-            .find(|(_, w)| w.is_idle() && w.threads == wants)
-            .map(|(&id, _)| id)
+    fn idle_worker(&self, threads: u64) -> Option<u32> {
+        let mut idle = self.workers.iter().filter(|(_, w)| w.is_idle() && w.threads == threads);
+        idle.next().map(|(&id, _)| id)
     }
 
-    /// Starts a worker for the call at `at` unless enough are on their way, or fails all calls if none can be started.
-    fn want_worker(&mut self, at: usize, wants: u64) {
-        if self.welcome.is_none() || !asks(&self.queue[at]).fits(&self.options.resources) {
-            return;
-        }
-        let starting = self.workers.values().filter(|w| !w.ready && w.killed.is_none()).count();
+    /// Starts as many workers as calls could begin in, less those that are on their way.
+    fn start_wanted(&mut self, wanted: &Wanted) {
         let cores = usize::try_from(self.options.resources.cpu_millis.div_ceil(1000)).unwrap_or(usize::MAX);
-        let busy = self.workers.values().filter(|w| w.ready && !w.calls.is_empty()).count();
-        if starting > at || (starting + busy >= cores.max(1) && self.room.has_core() && starting > 0) {
-            return;
+        for (&threads, &wanted) in &wanted.workers {
+            let starting = |w: &&Worker| !w.ready && w.killed.is_none() && w.threads == threads;
+            let starting = self.workers.values().filter(starting).count();
+            for _ in starting..wanted {
+                if self.workers.len() < cores.saturating_add(SPARE_WORKERS) {
+                    self.start_worker(threads);
+                } else {
+                    self.retire_idle(threads);
+                }
+            }
         }
-        if self.workers.len() >= cores.saturating_add(SPARE_WORKERS) {
-            self.retire_idle(wants);
-            return;
-        }
-        self.start_worker(wants);
     }
 
-    fn retire_idle(&mut self, wants: u64) {
-        let idle = self.workers.values_mut().find(|w| w.is_idle() && w.threads != wants);
+    fn retire_idle(&mut self, threads: u64) {
+        let idle = self.workers.values_mut().find(|w| w.is_idle() && w.threads != threads);
         if let Some(worker) = idle {
             worker.kill(Outcome::cancelled("its worker made room for another"));
         }
     }
 
+    /// Starts a worker; whether it comes up is known when it says so.
     pub(super) fn start_worker(&mut self, threads: u64) {
         let Some(welcome) = &self.welcome else { return };
-        if self.failed_starts >= START_TRIES {
-            return;
-        }
         let id = self.next_worker;
         self.next_worker += 1;
         let agent = self.options.agent.0;
-        let (folder, incarnation) = (&self.options.folder, self.options.incarnation.as_str());
-        let started = start(&Start {
-            welcome,
-            folder,
-            agent,
-            worker: id,
-            incarnation,
-            threads,
-        });
-        let (child, socket, log) = match started {
-            Ok(started) => started,
-            Err(reason) => return self.on_start_failed(&reason),
-        };
-        let socket = match tokio::net::UnixStream::from_std(socket) {
-            Ok(socket) => socket,
-            Err(e) => return self.on_start_failed(&e.to_string()),
-        };
-        let events = self.events.clone();
-        let outbox = attach(socket, move |from| {
-            let _ = events.send(Event::Worker(id, from)); // The loop is gone only at the end.
-        });
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a child has a process id");
         let config = WorkerConfig {
             run: welcome.run.clone(),
             agent,
             worker: id,
-            store_socket: self
-                .options
-                .socket_dir
-                .join(format!("store-{agent}.sock"))
-                .display()
-                .to_string(),
+            store_socket: self.options.store_socket().display().to_string(),
             inline_limit: welcome.inline_limit,
             sys_path: welcome.sys_path.clone(),
-            run_dir: welcome.run_dir.clone(),
+            run_dir: self.options.folder.path().display().to_string(),
         };
-        let mut worker = Worker {
+        let started = self.nursery.start(&Start {
+            python: &welcome.python,
+            cwd: &self.surroundings.cwd,
+            env: &self.surroundings.env,
+            folder: &self.options.folder,
+            agent,
+            worker: id,
+            threads,
+        });
+        let (process, socket, log) = match started {
+            Ok(started) => started,
+            Err(reason) => return self.on_start_failed(&reason),
+        };
+        let pid = process.pid;
+        let socket = match tokio::net::UnixStream::from_std(socket) {
+            Ok(socket) => socket,
+            Err(e) => {
+                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                let _ = process.wait(); // It was just killed.
+                return self.on_start_failed(&e.to_string());
+            }
+        };
+        let events = self.events.clone();
+        let mut outbox = attach(socket, process, move |from| {
+            let _ = events.send(Event::Worker(id, from)); // The loop is gone only at the end.
+        });
+        outbox.push(config);
+        self.add_worker(id, pid, outbox, log, threads);
+    }
+
+    fn add_worker(
+        &mut self,
+        id: u32,
+        pid: rustix::process::Pid,
+        outbox: crate::io::Outbox,
+        log: PathBuf,
+        threads: u64,
+    ) {
+        let worker = Worker {
             pid,
             outbox,
             log,
@@ -174,9 +198,7 @@ impl Agent {
             slow: false,
             killed: None,
         };
-        worker.outbox.push(config);
         self.workers.insert(id, worker);
-        self.children.insert(id, child);
     }
 
     /// A worker could not be started: after some tries every call that needs one fails, with the reason.
@@ -187,12 +209,13 @@ impl Agent {
             return;
         }
         let message = format!("no worker can be started on this node: {reason}");
-        let (programs, functions): (VecDeque<_>, VecDeque<_>) =
-            self.queue.drain(..).partition(|call| call.program.is_some());
+        let (programs, functions): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(Waiting::is_program);
         self.queue = programs;
-        for call in functions {
+        for waiting in functions {
             let failure = Failure::new(FailureCause::System, "no-worker", message.clone());
-            self.report(call.task, call.attempt, Outcome::failure(failure));
+            self.report(&waiting.call, Outcome::failure(failure));
         }
         self.failed_starts = 0; // Later calls may try again: the reason can pass (a full disk, a missing module).
     }
@@ -206,54 +229,94 @@ impl Agent {
         worker.told = false;
         worker.slow = false;
         worker.blocked = false;
-        send(worker, &self.functions, given.call.clone());
+        send(worker, &self.functions, &given);
         worker.calls.push_back(given);
     }
 
-    /// Small calls that find no room wait inside busy workers, so that the next one is at hand when one ends.
-    fn fill_busy_workers(&mut self) {
-        while self.queue.front().is_some_and(may_queue) {
-            let least = self
-                .workers
-                .values_mut()
-                .filter(|w| w.takes_more() && w.threads == 1)
-                .min_by_key(|w| w.calls.len());
-            let Some(worker) = least else { return };
-            let Some(call) = self.queue.pop_front() else { return };
-            send(worker, &self.functions, call.clone());
-            let holds = asks(&call);
-            worker.calls.push_back(Given {
+    /// Small calls that find no room wait inside busy workers and behind programs, so that the next one is at hand when
+    /// one ends.
+    fn fill(&mut self) {
+        while let Some(waiting) = self.queue.front() {
+            let program = waiting.is_program();
+            if !waiting.small || (program && !self.takes_programs()) {
+                return;
+            }
+            let worker = if program { None } else { self.least_busy() };
+            if !program && worker.is_none() {
+                return;
+            }
+            let Some(Waiting { call, asks, small }) = self.queue.pop_front() else {
+                return;
+            };
+            let devices = Vec::new();
+            let given = Given {
                 call,
-                holds,
-                devices: Vec::new(),
-            });
+                holds: asks,
+                devices,
+                small,
+            };
+            match worker.and_then(|id| self.workers.get_mut(&id)) {
+                Some(worker) => {
+                    send(worker, &self.functions, &given);
+                    worker.calls.push_back(given);
+                }
+                None => self.lay_ahead(given),
+            }
         }
     }
 
+    fn least_busy(&self) -> Option<u32> {
+        let open = self.workers.iter().filter(|(_, w)| w.takes_more() && w.threads == 1);
+        open.min_by_key(|(_, w)| w.calls.len()).map(|(&id, _)| id)
+    }
+
+    fn takes_programs(&self) -> bool {
+        let lanes = self.running.values().filter(|p| !p.ahead && p.given.small).count();
+        self.ahead < lanes * crate::worker::DEPTH
+    }
+
     fn start_program(&mut self, given: Given) {
-        let handle = self
-            .programs
-            .start(given.call.clone(), self.surroundings.clone(), self.running.len());
-        let deadline = deadline(&given.call);
-        let task = given.call.task;
+        let around = self.surroundings.clone();
+        let handle = self.programs.start(given.call.clone(), given.small, around);
         let running = RunningProgram {
-            given,
+            deadline: deadline(&given.call),
             handle,
             since: Instant::now(),
-            deadline,
+            ahead: false,
             told: false,
             killed: None,
+            given,
         };
-        self.running.insert(task, running);
+        self.running.insert(running.given.call.task, running);
+    }
+
+    fn lay_ahead(&mut self, given: Given) {
+        self.ahead += 1;
+        let running = RunningProgram {
+            handle: self.programs.ahead(given.call.clone(), self.surroundings.clone()),
+            since: Instant::now(),
+            deadline: None,
+            ahead: true,
+            told: false,
+            killed: None,
+            given,
+        };
+        self.running.insert(running.given.call.task, running);
     }
 }
 
 /// Sends a call, and before it the function if the worker does not know it.
-fn send(worker: &mut Worker, functions: &std::collections::HashMap<u32, PutFunction>, call: TaskCall) {
-    if worker.knows.insert(call.function) {
-        if let Some(put) = functions.get(&call.function) {
+fn send(worker: &mut Worker, functions: &HashMap<u32, PutFunction>, given: &Given) {
+    let function = given.call.function;
+    if !worker.knows.contains(&function) {
+        if let Some(put) = functions.get(&function) {
             worker.outbox.push(put.clone());
+            worker.knows.insert(function);
         }
+    }
+    let mut call = given.call.clone();
+    if given.small {
+        call.resources = None; // One core is what a worker takes for granted.
     }
     worker.outbox.push(call);
 }

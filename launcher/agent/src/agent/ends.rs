@@ -1,19 +1,33 @@
 //! Ends: of calls, of workers, of programs, by themselves, by a limit or by a cancel; and the end of the agent.
 
 use super::{Agent, Event};
-use crate::calls::{death, oom_kills};
+use crate::calls::{Given, oom_kills};
 use crate::logs::tail;
 use crate::program::Ended;
 use crate::reaper::sweep;
-use crate::worker::{Given, Worker};
-use bridgehead_wire::{Failure, FailureCause, Outcome, Shutdown, TaskCall, TaskDone, TaskStarted};
-use std::process::ExitStatus;
+use crate::spawn::End;
+use crate::verdict::{death, out_of_memory};
+use crate::worker::Worker;
+use bridgehead_wire::{Failure, FailureCause, Outcome, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Workers have this long to end by themselves.
 const GRACE: Duration = Duration::from_millis(500);
 /// A call that runs this long is told to the head.
 const WORTH_TELLING: Duration = Duration::from_millis(50);
+/// Lines of a worker's log that a failure quotes.
+const QUOTED: usize = 8;
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds since the Unix epoch at `then`.
+fn epoch_ns(then: Instant) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    nanos(now.saturating_sub(then.elapsed()))
+}
 
 impl Agent {
     pub(super) fn on_done(&mut self, id: u32, mut done: TaskDone) {
@@ -27,11 +41,11 @@ impl Agent {
         done.worker = id;
         done.attempt = given.call.attempt;
         self.tell(done);
-        self.end_call(id, at, &given);
+        self.end_call(id, at, given);
     }
 
     /// The call at place `at` of a worker is over; the next one takes over what it held.
-    fn end_call(&mut self, id: u32, at: usize, given: &Given) {
+    fn end_call(&mut self, id: u32, at: usize, given: Given) {
         self.cancelled.remove(&given.call.task);
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
@@ -42,13 +56,16 @@ impl Agent {
         let blocked = std::mem::take(&mut worker.blocked);
         worker.slow = false;
         worker.deadline = None;
-        if worker.calls.is_empty() {
-            if !blocked {
-                self.room.give(&given.holds, &given.devices);
+        worker.since = Instant::now();
+        worker.told = false;
+        match worker.calls.front_mut() {
+            Some(next) => {
+                // Both ask for one core; what was given back while the first one waited is taken again, or owed.
+                next.devices = given.devices;
+                worker.blocked = blocked;
             }
-        } else {
-            worker.since = Instant::now();
-            worker.told = false;
+            None if !blocked => self.room.give(&given.holds, &given.devices),
+            None => {}
         }
     }
 
@@ -62,7 +79,7 @@ impl Agent {
             // The first one runs; a worker that names it is mistaken.
             let at = worker.calls.iter().skip(1).position(|given| given.call.task == *task);
             if let Some(given) = at.and_then(|at| worker.calls.remove(at + 1)) {
-                self.queue.push_front(given.call);
+                self.queue.push_front(given.take_back());
             }
         }
     }
@@ -80,101 +97,113 @@ impl Agent {
         self.room.give(&given.holds, &given.devices);
     }
 
-    /// A worker's socket ended: its process has died or must. A thread waits for it, so that the loop does not.
-    pub(super) fn on_worker_gone(&mut self, id: u32, reason: &str) {
-        if !reason.is_empty() {
-            tracing::warn!(worker = id, reason, "a worker's socket broke");
-        }
-        let Some(mut child) = self.children.remove(&id) else {
-            return;
-        };
-        let events = self.events.clone();
-        std::thread::spawn(move || {
-            let until = Instant::now() + GRACE;
-            let status = loop {
-                match child.try_wait() {
-                    Ok(Some(status)) => break Some(status),
-                    Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-                    _ => {
-                        let _ = child.kill(); // It closed its socket and lives on: nobody can reach it any more.
-                        break child.wait().ok();
-                    }
-                }
-            };
-            let _ = events.send(Event::Exited(id, status));
-        });
-    }
-
-    pub(super) fn on_worker_exited(&mut self, id: u32, status: Option<ExitStatus>) {
+    /// A worker's process has ended and all that it said was heard.
+    pub(super) fn on_worker_ended(&mut self, id: u32, end: Option<End>, reason: &str) {
         let Some(mut worker) = self.workers.remove(&id) else {
             return;
         };
-        let log = tail(&worker.log, 5);
-        if !worker.ready && worker.killed.is_none() {
-            let how = status.map_or_else(|| "went away".to_owned(), |s| s.to_string());
-            self.on_start_failed(&format!("the worker's interpreter ended at once ({how}): {log}"));
+        self.worker_functions.retain(|&(worker, _), _| worker != id);
+        if !reason.is_empty() {
+            tracing::warn!(worker = id, reason, "a worker's last words could not be understood");
         }
-        let Some(first) = worker.calls.pop_front() else { return };
-        if !worker.blocked {
-            self.room.give(&first.holds, &first.devices);
+        let log = tail(&worker.log, QUOTED);
+        if !worker.ready && worker.killed.is_none() && self.stop.is_none() {
+            let how = end.map_or_else(|| "went away".to_owned(), |end| format!("ended with {end}"));
+            self.on_start_failed(&format!("the worker's interpreter {how} before it was up: {log}"));
         }
-        for given in std::mem::take(&mut worker.calls).into_iter().rev() {
-            self.queue.push_front(given.call);
+        if let Some(first) = worker.calls.front() {
+            if !worker.blocked {
+                self.room.give(&first.holds, &first.devices);
+            }
         }
-        let kills = oom_kills();
-        let out_of_memory = kills > std::mem::replace(&mut self.oom_kills, kills);
-        let outcome = worker
-            .killed
-            .take()
-            .unwrap_or_else(|| death(status, out_of_memory, &log));
-        self.finish(id, &first.call, outcome, worker.since);
+        let ended_by_us = worker.killed.take();
+        let named = |given: &Given| ended_by_us.as_ref().is_none_or(|(task, _)| *task == given.call.task);
+        // A kill that came too late, when its task had ended already, must not hit the next one.
+        let first = if worker.calls.front().is_some_and(named) {
+            worker.calls.pop_front()
+        } else {
+            None
+        };
+        for given in worker.calls.drain(..).rev() {
+            self.queue.push_front(given.take_back());
+        }
+        if let Some(first) = first {
+            let outcome = match ended_by_us {
+                Some((_, outcome)) => outcome,
+                None => death(end, self.memory_ran_out(), &log),
+            };
+            self.finish(id, &first.call, outcome, worker.since);
+        }
     }
 
-    fn finish(&self, worker: u32, call: &TaskCall, outcome: Outcome, since: Instant) {
-        let elapsed = since.elapsed();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    /// Whether the kernel killed for want of memory since the last time that this was asked.
+    fn memory_ran_out(&mut self) -> bool {
+        let kills = oom_kills();
+        kills > std::mem::replace(&mut self.oom_kills, kills)
+    }
+
+    fn finish(&mut self, worker: u32, call: &TaskCall, outcome: Outcome, since: Instant) {
+        self.cancelled.remove(&call.task);
         self.tell(TaskDone {
             task: call.task,
             attempt: call.attempt,
             outcome: Some(outcome),
-            started_ns: nanos(now.saturating_sub(elapsed)),
-            elapsed_ns: nanos(elapsed),
+            started_ns: epoch_ns(since),
+            elapsed_ns: nanos(since.elapsed()),
             worker,
         });
     }
 
     pub(super) fn on_program_ended(&mut self, ended: Ended) {
-        for text in &ended.logs {
-            self.log.add(text);
-        }
         let Some(running) = self.running.remove(&ended.task) else {
             return;
         };
-        self.cancelled.remove(&ended.task);
-        self.room.give(&running.given.holds, &running.given.devices);
+        let next = ended.next.and_then(|task| self.running.get_mut(&task));
+        if let Some(next) = next {
+            next.ahead = false; // It has taken over what the one before it held: one core.
+            next.since = Instant::now();
+            self.ahead -= 1;
+        } else {
+            self.room.give(&running.given.holds, &running.given.devices);
+            self.take_back_programs();
+        }
+        let mut outcome = running.killed.unwrap_or(ended.outcome);
+        if was_killed(&outcome) && self.memory_ran_out() {
+            outcome = out_of_memory(outcome);
+        }
         self.tell(TaskDone {
             task: ended.task,
             attempt: ended.attempt,
-            outcome: Some(running.killed.unwrap_or(ended.outcome)),
+            outcome: Some(outcome),
             started_ns: ended.started_ns,
             elapsed_ns: ended.elapsed_ns,
             worker: 0,
         });
     }
 
+    /// A thread found nothing ready just before something was laid there: it is given out again in the usual way.
+    fn take_back_programs(&mut self) {
+        for call in self.programs.withdraw_all().into_iter().rev() {
+            if let Some(running) = self.running.remove(&call.task) {
+                self.ahead -= 1;
+                self.queue.push_front(running.given.take_back());
+            }
+        }
+    }
+
     /// Cancels a task wherever it is: waiting here, running, or waiting inside a worker.
     pub(super) fn cancel(&mut self, task: u64, reason: &str) {
-        if let Some(at) = self.queue.iter().position(|call| call.task == task) {
-            if let Some(call) = self.queue.remove(at) {
-                self.report(task, call.attempt, Outcome::cancelled(reason));
+        if let Some(at) = self.queue.iter().position(|waiting| waiting.call.task == task) {
+            if let Some(waiting) = self.queue.remove(at) {
+                self.report(&waiting.call, Outcome::cancelled(reason));
             }
             return;
         }
-        if let Some(running) = self.running.get_mut(&task) {
-            running.killed.get_or_insert_with(|| Outcome::cancelled(reason));
-            running.handle.kill();
-            return;
+        if let Some(call) = self.transfers.release(task) {
+            return self.report(&call, Outcome::cancelled(reason));
+        }
+        if self.running.contains_key(&task) {
+            return self.cancel_program(task, reason);
         }
         let is_first = |w: &&mut Worker| w.calls.front().is_some_and(|given| given.call.task == task);
         if let Some(worker) = self.workers.values_mut().find(is_first) {
@@ -188,10 +217,27 @@ impl Agent {
         }
     }
 
+    fn cancel_program(&mut self, task: u64, reason: &str) {
+        if self.programs.withdraw(task) {
+            self.ahead -= 1;
+            if let Some(running) = self.running.remove(&task) {
+                self.report(&running.given.call, Outcome::cancelled(reason));
+            }
+        } else if let Some(running) = self.running.get_mut(&task) {
+            running.killed.get_or_insert_with(|| Outcome::cancelled(reason));
+            running.handle.kill();
+        }
+    }
+
     pub(super) fn on_tick(&mut self) {
         self.log.flush();
         self.enforce_limits();
         self.tell_started();
+        if self.beat.elapsed() >= super::BEAT {
+            self.beat = Instant::now();
+            self.tell(self.store.usage());
+            self.reaper.keep();
+        }
     }
 
     fn enforce_limits(&mut self) {
@@ -230,14 +276,12 @@ impl Agent {
         let mut note = |call: &TaskCall, worker: u32, pid: u32, since: Instant, told: &mut bool| {
             if !*told && since.elapsed() > WORTH_TELLING {
                 *told = true;
-                let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let begun = begun.saturating_sub(since.elapsed());
                 started.push(TaskStarted {
                     task: call.task,
                     attempt: call.attempt,
                     worker,
                     pid,
-                    started_ns: u64::try_from(begun.as_nanos()).unwrap_or(0),
+                    started_ns: epoch_ns(since),
                 });
             }
         };
@@ -246,8 +290,14 @@ impl Agent {
             let pid = u32::try_from(worker.pid.as_raw_nonzero().get()).unwrap_or(0);
             note(&given.call, id, pid, worker.since, &mut worker.told);
         }
-        for program in self.running.values_mut() {
-            note(&program.given.call, 0, 0, program.since, &mut program.told);
+        for program in self.running.values_mut().filter(|p| !p.ahead) {
+            note(
+                &program.given.call,
+                0,
+                program.handle.pid(),
+                program.since,
+                &mut program.told,
+            );
         }
         for message in started {
             self.tell(message);
@@ -255,25 +305,53 @@ impl Agent {
     }
 
     /// Ends all workers and programs, politely first, and whatever they left behind.
-    pub(super) async fn stop_workers(&mut self) {
-        for worker in self.workers.values_mut() {
-            worker.outbox.push(Shutdown {
-                reason: self.stop.clone().unwrap_or_default(),
-            });
-            worker.outbox.flush();
-        }
+    pub(super) async fn leave(&mut self, events: &mut UnboundedReceiver<Event>) {
+        let reason = self
+            .stop
+            .get_or_insert_with(|| "the agent cannot go on".to_owned())
+            .clone();
+        self.queue.clear();
+        self.programs.withdraw_all();
+        self.running.retain(|_, program| !program.ahead);
         for program in self.running.values() {
             program.handle.kill();
         }
-        self.log.flush();
-        let until = Instant::now() + GRACE;
-        while !self.children.is_empty() && Instant::now() < until {
-            self.children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
-            tokio::time::sleep(Duration::from_millis(1)).await; // The sockets' writers run meanwhile.
+        for worker in self.workers.values_mut() {
+            worker.outbox.push(Shutdown { reason: reason.clone() });
+            worker.outbox.flush();
+            if !worker.calls.is_empty() || !worker.ready {
+                worker.kill(Outcome::cancelled(&reason)); // Nobody wants what it does any more.
+            }
+        }
+        let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
+        for worker in self.workers.values_mut() {
+            worker.kill(Outcome::cancelled(&reason));
         }
         sweep(&self.options.incarnation);
-        for (_, mut child) in self.children.drain() {
-            let _ = child.wait(); // Killed by the sweep: only to be taken note of.
+        // Killed processes end for certain, unless the kernel holds them: those are left to it.
+        let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
+        self.log.flush();
+        self.reaper.dismiss();
+    }
+
+    /// Takes note of ends until no worker and no program is left.
+    async fn gather(&mut self, events: &mut UnboundedReceiver<Event>) {
+        while !self.workers.is_empty() || !self.running.is_empty() {
+            let Some(event) = events.recv().await else { return };
+            match event {
+                // What workers still want is not wanted any more; what they printed and finished is.
+                Event::Worker(id, crate::io::FromWorker::Message(message)) => match message {
+                    WorkerToAgent::Done(_) | WorkerToAgent::Log(_) => self.on_worker(id, message),
+                    _ => {}
+                },
+                event => self.on_event(event),
+            }
+            self.queue.clear();
         }
     }
+}
+
+fn was_killed(outcome: &Outcome) -> bool {
+    use bridgehead_wire::outcome::Kind;
+    matches!(&outcome.kind, Some(Kind::Failure(failure)) if failure.signal == Some(libc::SIGKILL))
 }

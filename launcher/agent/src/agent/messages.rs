@@ -1,11 +1,15 @@
 //! What the head and the workers say.
 
 use super::{Agent, AgentError};
+use crate::data::Asker;
+use crate::environment::Environment;
 use crate::program::Surroundings;
 use crate::reaper::MARK;
+use crate::verdict::DEVICE_VARIABLES;
 use bridgehead_spec::Digest;
 use bridgehead_wire::{
-    AgentWelcome, Fetched, Functions, HeadToAgent, Outcome, PutFunction, TaskDone, TaskSubmit, Value, WorkerToAgent,
+    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, Outcome, PutFunction, TaskCall, TaskDone,
+    TaskSubmit, WorkerToAgent,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,11 +20,7 @@ impl Agent {
             HeadToAgent::Call(call) => self.on_call(call),
             HeadToAgent::PutFunction(put) => self.learn(put),
             HeadToAgent::Welcome(welcome) => self.on_welcome(welcome),
-            HeadToAgent::Cancel(cancel) => {
-                for task in cancel.tasks {
-                    self.cancel(task, &cancel.reason);
-                }
-            }
+            HeadToAgent::Cancel(cancel) => self.on_cancel(&cancel),
             HeadToAgent::Outcome(outcome) => {
                 let worker = outcome.for_worker.unwrap_or(0);
                 if let Some(worker) = self.workers.get_mut(&worker) {
@@ -30,41 +30,95 @@ impl Agent {
             HeadToAgent::Shutdown(shutdown) => self.stop = Some(shutdown.reason),
             HeadToAgent::Refused(refused) => return Err(AgentError::Refused(refused.message)),
             HeadToAgent::Heartbeat(_) => {}
-            HeadToAgent::Release(_) | HeadToAgent::Fetch(_) | HeadToAgent::Persist(_) | HeadToAgent::Peers(_) => {}
+            HeadToAgent::Release(release) => {
+                for object in &release.objects {
+                    self.store.release(object);
+                }
+            }
+            HeadToAgent::Fetch(fetch) => {
+                let asker = Asker::Head(fetch.token);
+                self.on_fetch(fetch, asker);
+            }
+            HeadToAgent::Persist(persist) => self.on_persist(persist),
+            HeadToAgent::Peers(_) => {} // Only a fabric has a use for addresses.
         }
         Ok(())
     }
 
-    fn on_welcome(&mut self, welcome: AgentWelcome) {
-        let mut env: Vec<(String, String)> = welcome.env.iter().map(|p| (p.key.clone(), p.value.clone())).collect();
-        env.push((MARK.to_owned(), self.options.incarnation.clone()));
-        env.push(("BRIDGEHEAD_RUN".to_owned(), welcome.run.clone()));
-        let cwd = if welcome.cwd.is_empty() {
-            PathBuf::from("/")
-        } else {
-            PathBuf::from(&welcome.cwd)
-        };
-        self.surroundings = Arc::new(Surroundings { cwd, env });
+    pub(super) fn on_welcome(&mut self, welcome: AgentWelcome) {
+        let mut env = Environment::inherited();
+        for pair in &welcome.env {
+            env.set(&pair.key, &pair.value);
+        }
+        env.set(MARK, &self.options.incarnation);
+        env.set("BRIDGEHEAD_RUN", &welcome.run);
+        let cwd = if welcome.cwd.is_empty() { "/" } else { &welcome.cwd };
+        self.surroundings = Arc::new(Surroundings {
+            cwd: PathBuf::from(cwd),
+            devices: device_names(&env, self.options.resources.gpus),
+            env,
+        });
         self.welcome = Some(welcome);
-        self.start_worker(1); // The first is wanted in nearly every run, and starting it is what takes longest.
+        if self.workers.is_empty() {
+            self.start_worker(1); // The first is wanted in nearly every run, and starting it is what takes longest.
+        }
+    }
+
+    fn on_call(&mut self, call: TaskCall) {
+        if call.program.is_none() {
+            if let Some(reason) = self.broken_functions.get(&call.function) {
+                let failure = Failure::new(FailureCause::System, "unknown-function", reason.clone());
+                return self.report(&call, Outcome::failure(failure));
+            }
+        }
+        self.admit(call);
+    }
+
+    fn on_cancel(&mut self, cancel: &CancelTasks) {
+        let mut tasks = cancel.tasks.clone();
+        if cancel.all {
+            tasks.extend(self.queue.iter().map(|waiting| waiting.call.task));
+            tasks.extend(self.running.keys());
+            tasks.extend(self.transfers.held());
+            let given = self.workers.values().flat_map(|worker| &worker.calls);
+            tasks.extend(given.map(|given| given.call.task));
+        }
+        for task in tasks {
+            self.cancel(task, &cancel.reason);
+        }
     }
 
     /// Keeps a function for workers that will need it; code that did not travel is read from the run folder.
     fn learn(&mut self, mut put: PutFunction) {
         if put.code.is_empty() {
-            let digest = put.digest.as_ref().try_into().map(Digest);
-            let code = digest.ok().and_then(|digest| {
-                let code = std::fs::read(self.options.folder.blob(&digest)).ok()?;
-                (Digest::of(&code) == digest).then_some(code)
-            });
-            match code {
-                Some(code) => put.code = code.into(),
-                None => {
-                    tracing::error!(name = %put.name, "a function's code is not in the run folder's blobs, or is damaged")
+            match self.read_code(&put) {
+                Ok(code) => put.code = code.into(),
+                Err(reason) => {
+                    tracing::error!(name = %put.name, reason, "a function cannot be had");
+                    self.broken_functions.insert(put.index, reason);
+                    return;
                 }
             }
         }
+        self.broken_functions.remove(&put.index);
         self.functions.insert(put.index, put);
+    }
+
+    fn read_code(&self, put: &PutFunction) -> Result<Vec<u8>, String> {
+        let digest = put.digest.as_ref().try_into().map(Digest);
+        let digest = digest.map_err(|_| format!("the digest of function {} is not 32 bytes long", put.name))?;
+        let path = self.options.folder.blob(&digest);
+        let code = std::fs::read(&path)
+            .map_err(|e| format!("cannot read the code of {} from {}: {e}", put.name, path.display()))?;
+        if Digest::of(&code) == digest {
+            Ok(code)
+        } else {
+            Err(format!(
+                "the code of {} in {} is damaged: it does not match its digest",
+                put.name,
+                path.display()
+            ))
+        }
     }
 
     pub(super) fn on_worker(&mut self, id: u32, message: WorkerToAgent) {
@@ -91,13 +145,8 @@ impl Agent {
             }
             WorkerToAgent::Release(release) => self.tell(release),
             WorkerToAgent::Fetch(fetch) => {
-                let outcome = fetch.object.map(|object| Outcome::value(Value::stored(object)));
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.outbox.push(Fetched {
-                        token: fetch.token,
-                        outcome,
-                    });
-                }
+                let asker = Asker::Worker(id, fetch.token);
+                self.on_fetch(fetch, asker);
             }
         }
     }
@@ -120,12 +169,27 @@ impl Agent {
         self.tell(submit);
     }
 
-    pub(super) fn report(&self, task: u64, attempt: u32, outcome: Outcome) {
+    /// The end of a call that never ran.
+    pub(super) fn report(&self, call: &TaskCall, outcome: Outcome) {
         self.tell(TaskDone {
-            task,
-            attempt,
+            task: call.task,
+            attempt: call.attempt,
             outcome: Some(outcome),
             ..TaskDone::default()
         });
     }
+}
+
+/// The node's GPUs as this agent was told of them, by its scheduler or else by number.
+fn device_names(env: &Environment, gpus: u32) -> Vec<String> {
+    let given = DEVICE_VARIABLES.iter().find_map(|name| env.get(name)?.to_str());
+    let named: Vec<String> = given
+        .unwrap_or("")
+        .split(',')
+        .map(|name| name.trim().to_owned())
+        .collect();
+    if gpus > 0 && named.len() >= gpus as usize && named.iter().all(|name| !name.is_empty()) {
+        return named;
+    }
+    (0..gpus).map(|device| device.to_string()).collect()
 }

@@ -1,0 +1,8 @@
+//! The agent against a head that is two channels and workers that are this very program, so that nothing else is needed.
+//! `check` in `harness` runs one case and proves that no process is left behind.
+
+mod fake_worker;
+mod harness;
+mod leftovers;
+mod programs;
+mod workers;
