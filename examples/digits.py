@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import bridgehead as bh
 import numpy as np
 from numpy.typing import NDArray
-
-import bridgehead as bh
 
 Array = NDArray[Any]
 Split = dict[str, Array]

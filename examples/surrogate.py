@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bridgehead as bh
 import numpy as np
 from numpy.typing import NDArray
-
-import bridgehead as bh
 
 GRID = 256
 STEPS = 150

@@ -295,6 +295,8 @@ impl Agent {
         }
         if busy {
             self.spin.active();
+        } else {
+            self.log.flush(); // Before the head hears of the last end: who waited for it may read the log.
         }
     }
 

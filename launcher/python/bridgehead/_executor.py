@@ -49,7 +49,7 @@ class Executor(concurrent.futures.Executor):
         _, _, session = start_session(
             name, agents=agents_of(agents, self._workers, resources), attached=True
         )
-        assert session is not None  # noqa: S101 - `connect` is the default
+        assert session is not None
         self._session: Session = session
         self._shutdown = False
 
@@ -62,10 +62,10 @@ class Executor(concurrent.futures.Executor):
         """Calls ``fn`` on a worker. A `Task` brings its own options."""
         if self._shutdown:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if type(fn) is Task:
+        if isinstance(fn, Task):
             options = {**(self._options or {}), **fn.task_options.to_spec()} or None
             return self._session.submit_call(fn.function, args, kwargs, options)
-        if type(fn) is Program:
+        if isinstance(fn, Program):
             options = {**fn.task_options.to_spec(), "program": fn.spec(kwargs)}
             return self._session.submit_program(options)
         return self._session.submit_call(fn, args, kwargs, self._options)

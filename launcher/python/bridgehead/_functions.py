@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
 import sys
@@ -9,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import ClosureTooLarge, UnpicklableError
 from ._values import _explain
+from .errors import ClosureTooLarge, UnpicklableError
 
 LIMIT = 1 << 20
 """Bytes that a pickled function may have; data belongs into arguments or the store."""
@@ -91,10 +92,8 @@ def _large(function: Callable[..., Any], total: int) -> str:
         caught.update({name: scope[name] for name in code.co_names if name in scope})
     sizes = []
     for name, value in caught.items():
-        try:
+        with contextlib.suppress(Exception):  # What cannot be pickled has no size to name.
             sizes.append((len(cloudpickle.dumps(value, 5)), name))
-        except Exception:  # noqa: BLE001, PERF203 - what cannot be pickled has no size to name
-            continue
     largest = ", ".join(f"{name} ({size:,} bytes)" for size, name in sorted(sizes, reverse=True)[:3])
     return (
         f"{name_of(function)} takes {total:,} bytes along, more than the {LIMIT:,} that a function may; the largest names "

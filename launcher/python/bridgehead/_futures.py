@@ -117,24 +117,24 @@ class Future(Placeholder, concurrent.futures.Future[R], Generic[R]):
 
 def complete(future: Future[Any], kind: int, payload: Any) -> bool:
     """Gives a future its outcome; the caller holds the shared condition and runs callbacks when this is `True`."""
-    if future._state != _PENDING:  # noqa: SLF001
+    if future._state != _PENDING:
         return False  # Cancelled here before the outcome came.
     if kind == CANCELLED:
-        future._state = _CANCELLED  # noqa: SLF001
-        for waiter in future._waiters:  # noqa: SLF001
+        future._state = _CANCELLED
+        for waiter in future._waiters:
             waiter.add_cancelled(future)
     else:
-        future._raw = (kind, payload)  # noqa: SLF001
-        future._state = _FINISHED  # noqa: SLF001
-        for waiter in future._waiters:  # noqa: SLF001
+        future._raw = (kind, payload)
+        future._state = _FINISHED
+        for waiter in future._waiters:
             # The waiter of `FIRST_EXCEPTION` counts failures apart.
             (waiter.add_exception if kind == FAILURE else waiter.add_result)(future)
-    return bool(future._done_callbacks)  # noqa: SLF001
+    return bool(future._done_callbacks)
 
 
 def run_callbacks(future: Future[Any]) -> None:
     """Runs what was added with `add_done_callback`."""
-    future._invoke_callbacks()  # type: ignore[attr-defined]  # noqa: SLF001  # pyright: ignore
+    future._invoke_callbacks()  # type: ignore[attr-defined]  # pyright: ignore
 
 
 _CAUSES = {

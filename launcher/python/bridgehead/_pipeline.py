@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from . import _bridgehead, errors
 from ._functions import name_of, pickle_function
@@ -45,7 +45,7 @@ class Node(Placeholder, Generic[R]):
     def after(self, *others: Node[Any]) -> Node[R]:
         """Starts only when ``others`` have finished, besides those whose values it takes."""
         for other in others:
-            self._pipeline._own(other)  # noqa: SLF001
+            self._pipeline._own(other)
             self._after.append(other)
         return self
 
@@ -166,7 +166,7 @@ class Pipeline:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _own(self, node: Any) -> None:
-        if not isinstance(node, Node) or node._pipeline is not self:  # noqa: SLF001
+        if not isinstance(node, Node) or node._pipeline is not self:
             raise errors.PlanError(f"{node!r} is no node of pipeline {self.name!r}")
 
     def _add_call(
@@ -270,13 +270,13 @@ def _run_filled(program: Program, values: dict[str, Any]) -> ProgramResult:
 
 
 def _needs(node: Node[Any]) -> list[Node[Any]]:
-    return [*node.options.get("inputs", []), *node._after]  # noqa: SLF001
+    return [*node.options.get("inputs", []), *node._after]
 
 
 def _document(node: Node[Any]) -> dict[str, Any]:
     document = {"id": node.id, "name": node.name, "call": node.call, **node.options}
     document["inputs"] = [other.id for other in node.options.get("inputs", [])]
-    document["after"] = [other.id for other in node._after]  # noqa: SLF001
+    document["after"] = [other.id for other in node._after]
     return document
 
 
@@ -449,7 +449,7 @@ class Run:
         if self._session is not None:
             self._session.close("cancel" if self._session.end is None else "drain")
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -165,7 +165,7 @@ class Session:
 
     def input_of(self, item: Any) -> Any:
         """What a placeholder becomes on the wire: a task's number, or a value."""
-        if isinstance(item, Future) and item._session is self:  # noqa: SLF001
+        if isinstance(item, Future) and item._session is self:
             return item.token
         if isinstance(item, Future):
             from ._values import pack
@@ -229,7 +229,7 @@ class Session:
         for future in called:
             run_callbacks(future)
 
-    def _other(self, message: tuple[Any, ...]) -> list[Future[Any]]:
+    def _other(self, message: Any) -> list[Future[Any]]:
         what = message[0]
         if what == "progress":
             self.progress = message[1:6]
@@ -304,7 +304,7 @@ def _read(session: weakref.ref[Session], client: _bridgehead.Client) -> None:
     while True:
         messages = client.pump_behind()
         this = session()
-        if this is None or this._closed:  # noqa: SLF001
+        if this is None or this._closed:
             return
         this.take(messages)
         if this.gone:

@@ -98,7 +98,7 @@ class WorkerState:
 state: WorkerState | None = None
 
 
-def _learn(this: WorkerState, message: tuple[Any, ...]) -> None:
+def _learn(this: WorkerState, message: Any) -> None:
     _, index, name, code = message
     this.names[index] = name
     try:
@@ -107,7 +107,7 @@ def _learn(this: WorkerState, message: tuple[Any, ...]) -> None:
         this.functions[index] = _Unimportable(name, error)
 
 
-def _enter(this: WorkerState, message: tuple[Any, ...]) -> None:
+def _enter(this: WorkerState, message: Any) -> None:
     task, attempt, function = message[1:4]
     name, devices, timeout_ms, cpus = "", [], 0, 1000
     if len(message) > 6:
@@ -126,7 +126,7 @@ def _enter(this: WorkerState, message: tuple[Any, ...]) -> None:
     _context.running.set(context)
 
 
-def _call(this: WorkerState, message: tuple[Any, ...]) -> Any:
+def _call(this: WorkerState, message: Any) -> Any:
     inputs: list[Any] = []
     if len(message) > 6:
         inputs = load_inputs(this, message[6][0])
@@ -142,14 +142,14 @@ def _serve(this: WorkerState) -> None:
         kind = message[0]
         if kind == 0:
             _enter(this, message)
+            packed: Any = None
             try:
-                result = _call(this, message)
-                packed = pack(result)
+                packed = pack(_call(this, message))
             except BaseException as error:  # noqa: BLE001 - whatever a task raises is its outcome
                 failed(_failure(error))
             else:
                 done(INLINE, packed if type(packed) is bytes else flat(packed))
-            result = packed = message = None
+            del packed  # A large result must not live until the next call's.
             running.set(None)  # type: ignore[arg-type]
         elif kind == 1:
             learn(this, message)

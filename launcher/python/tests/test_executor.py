@@ -9,9 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 import bridgehead as bh
+import pytest
 
 
 def double(x: int) -> int:

@@ -7,9 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import bridgehead as bh
+import pytest
 
 
 @bh.task
