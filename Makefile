@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test check bench setup examples clean
+.PHONY: demo test check setup examples clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -16,12 +16,9 @@ test: setup
 check: setup
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	$(BIN)/ruff check launcher/python examples benchmarks
+	$(BIN)/ruff check launcher/python examples
 	$(BIN)/mypy
 	$(BIN)/pyright
-
-bench: setup
-	$(BIN)/python benchmarks/versus/run.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

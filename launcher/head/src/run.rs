@@ -124,7 +124,12 @@ struct Head {
     remote_buffers: BTreeMap<u32, Vec<u8>>,
     client_buffers: HashMap<ConnId, Vec<u8>>,
     changed: bool,
+    had_client: bool,
+    started: std::time::Instant,
 }
+
+/// How long an attached run that is over waits for the client that started it.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Head {
     async fn start(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Self, HeadError> {
@@ -158,6 +163,8 @@ impl Head {
             remote_buffers: BTreeMap::new(),
             client_buffers: HashMap::new(),
             changed: true,
+            had_client: false,
+            started: std::time::Instant::now(),
         })
     }
 
@@ -227,6 +234,7 @@ impl Head {
                 self.clients.insert(conn, out);
             }
             Event::Client(conn, bridgehead_wire::ClientToHead::Hello(hello)) => {
+                self.had_client |= hello.owner;
                 self.core.on_client(conn, &hello, &self.store_socket);
             }
             Event::Client(conn, message) => self.core.on_message(conn, message),
@@ -333,7 +341,10 @@ impl Head {
 
     /// An attached run stays after its end for as long as its client does: results lie in its store.
     fn may_leave(&self) -> bool {
-        !(self.core.config().attached && self.core.config().has_pipeline && self.core.has_clients())
+        let held = self.core.config().attached && self.core.config().has_pipeline;
+        // A run can be over before its client has connected; one that never does must not keep the head for ever.
+        let awaited = !self.had_client && self.started.elapsed() < CLIENT_PATIENCE && !self.core.is_cancelling();
+        !(held && (self.core.has_clients() || awaited))
     }
 
     fn outcome(&self) -> RunOutcome {
