@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from . import joblib
 from ._bridgehead import __version__
 from ._context import Context, current
 from ._executor import Executor
-from ._futures import Future
-from ._pipeline import Node, Pipeline, Run, connect
+from ._future import Future
+from ._nested import submit
+from ._pipeline import Group, Node, Pipeline
+from ._refs import Ref, get, put
+from ._run import Run, connect
 from ._task import Options, Program, ProgramResult, Retries, Task, program, task
 from .errors import (
     BridgeheadError,
@@ -29,6 +33,7 @@ __all__ = [
     "Context",
     "Executor",
     "Future",
+    "Group",
     "HeadLost",
     "Node",
     "Options",
@@ -36,6 +41,7 @@ __all__ = [
     "PlanError",
     "Program",
     "ProgramResult",
+    "Ref",
     "ResultLost",
     "Retries",
     "Run",
@@ -50,6 +56,10 @@ __all__ = [
     "__version__",
     "connect",
     "current",
+    "get",
+    "joblib",
     "program",
+    "put",
+    "submit",
     "task",
 ]

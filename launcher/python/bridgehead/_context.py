@@ -1,10 +1,28 @@
-"""Where am I: what a running task can ask about itself."""
+"""Where code runs: in the driver or in a worker, and in which task."""
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._bridgehead import Worker
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """This process as a worker."""
+
+    connection: Worker
+    run: str
+    node: int
+    number: int
+    run_dir: str
+
+
+here: Place | None = None
+"""What this process is, in a worker; `None` in the driver."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,25 +32,23 @@ class Context:
     Attributes:
         run: the run's id.
         task: the task's number in the run.
-        name: its name.
+        name: its name; empty for a task of an Executor.
         attempt: the attempt, from 1.
         rank: this process's rank in its gang; 0 for a plain task.
-        node: the agent's number.
+        node: the number of the agent whose node this is.
         worker: the worker's number on its node.
         devices: the GPUs that are this task's.
-        cpus: the cores that are this task's.
-        deadline: when it will be ended (`time.time` seconds), if it has a limit.
+        deadline: when it will be ended (as `time.time` counts), if it has a limit.
     """
 
     run: str
     task: int
     name: str
     attempt: int
-    rank: int = 0
     node: int
     worker: int
+    rank: int = 0
     devices: tuple[int, ...] = ()
-    cpus: float = 1.0
     deadline: float | None = None
 
     def remaining(self) -> float | None:
@@ -40,16 +56,23 @@ class Context:
         return None if self.deadline is None else self.deadline - time.time()
 
 
-running: contextvars.ContextVar[Context] = contextvars.ContextVar("bridgehead_context")
-
-
 def current() -> Context:
     """The surroundings of the running task.
 
     Raises:
-        RuntimeError: no task runs here.
+        RuntimeError: no task runs in this process.
     """
-    try:
-        return running.get()
-    except LookupError:
-        raise RuntimeError("no task runs here: bridgehead.current() answers inside a task only") from None
+    running = here.connection.current() if here is not None else None
+    if here is None or running is None:
+        raise RuntimeError("no task runs here: bridgehead.current() answers inside a task only")
+    task, attempt, name, devices, limit_ms, started_ns = running
+    return Context(
+        run=here.run,
+        task=task,
+        name=name,
+        attempt=attempt,
+        node=here.node,
+        worker=here.number,
+        devices=tuple(devices),
+        deadline=(started_ns / 1e9 + limit_ms / 1e3) if limit_ms else None,
+    )

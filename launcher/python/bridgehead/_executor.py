@@ -1,36 +1,44 @@
-"""`Executor`: a `concurrent.futures.Executor` whose workers are the agents' of a run. Hot path: `submit`, once a task."""
+"""The Executor: `concurrent.futures` over Bridgehead's workers."""
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
-import functools
 import itertools
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from ._futures import Future
-from ._session import Session, agents_of, count_cpus, start_session
-from ._task import Options, Program, Task, make_options
+from . import _launch
+from ._calls import Calls
+from ._task import Task
+
+if TYPE_CHECKING:
+    from ._future import Future
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
-def _chunk(function: Callable[..., R], items: list[tuple[Any, ...]]) -> list[R]:
-    return [function(*item) for item in items]
+
+def _run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
+    return [function(*args) for args in chunk]
 
 
 class Executor(concurrent.futures.Executor):
-    """Runs calls on workers that live as long as it does; a real `concurrent.futures.Executor`.
+    """Runs calls in worker processes that live until `shutdown`.
+
+    A task given to `submit` keeps its options. A failed call raises what it raised there, as the standard library's
+    executors
+    do; its cause is a `TaskError` with the remote traceback. Other failures are `TaskError`s themselves.
 
     Args:
-        max_workers: workers in all; the cores of this machine where left out.
-        agents: agents to share them, each with a store of its own.
+        max_workers: cores to use, one for each call at a time; all that this process may use if left out.
+        agents: agents that share them; each has its own store and workers.
         resources: site-named resources that each agent has.
-        name: the run's name.
-        options: what every submitted call asks for, see `Options`.
+        name: for people, and the first part of the run's id.
     """
 
     def __init__(
@@ -40,35 +48,24 @@ class Executor(concurrent.futures.Executor):
         agents: int = 1,
         resources: dict[str, int] | None = None,
         name: str = "executor",
-        **options: Any,
     ) -> None:
         if max_workers is not None and max_workers < 1:
-            raise ValueError(f"max_workers={max_workers}: give at least 1")
-        self._workers = max_workers or count_cpus()
-        self._options = make_options(Options(), options).to_spec() or None
-        _, _, session = start_session(
-            name, agents=agents_of(agents, self._workers, resources), attached=True
-        )
-        assert session is not None
-        self._session: Session = session
-        self._shutdown = False
-
-    @property
-    def run(self) -> str:
-        """The id of the run, for `bridgehead status` and the like."""
-        return self._session.run
+            raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
+        shares = _launch.share_out(agents, max_workers, resources)
+        self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
+        self.run, self.folder, self._client = _launch.start(name, shares, attached=True)
+        self._calls = Calls(self._client, original=True)
+        self._submit = self._calls.submit
+        self._closed = False
+        _open.add(self)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Calls ``fn`` on a worker. A `Task` brings its own options."""
-        if self._shutdown:
+        """Starts a call; its future. Futures of this Executor among the arguments arrive as their values."""
+        if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if isinstance(fn, Task):
-            options = {**(self._options or {}), **fn.task_options.to_spec()} or None
-            return self._session.submit_call(fn.function, args, kwargs, options)
-        if isinstance(fn, Program):
-            options = {**fn.task_options.to_spec(), "program": fn.spec(kwargs)}
-            return self._session.submit_program(options)
-        return self._session.submit_call(fn, args, kwargs, self._options)
+            return cast("Future[R]", self._calls.submit_task(fn, args, kwargs))
+        return self._submit(fn, args, kwargs)
 
     def map(
         self,
@@ -77,54 +74,56 @@ class Executor(concurrent.futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
     ) -> Iterator[R]:
-        """Like the built-in `map`, with ``chunksize`` calls a task; results come in order."""
+        """As the built-in `map`, the calls run at once and in parallel; `chunksize` of them travel together."""
         if chunksize < 1:
-            raise ValueError(f"chunksize={chunksize}: give at least 1")
-        deadline = None if timeout is None else time.monotonic() + timeout
+            raise ValueError("chunksize must be >= 1.")
+        end = None if timeout is None else time.monotonic() + timeout
         if chunksize == 1:
-            futures: list[Future[Any]] = [self.submit(fn, *item) for item in zip(*iterables, strict=False)]
-            return _results(futures, deadline)
-        items = zip(*iterables, strict=False)
-        call = fn.function if isinstance(fn, Task) else fn
-        chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
-        run = functools.partial(_chunk, call)
-        session = self._session
-        futures = [session.submit_call(run, (chunk,), {}, self._options) for chunk in chunks]
-        return itertools.chain.from_iterable(_results(futures, deadline))
+            return _results([self.submit(fn, *args) for args in zip(*iterables, strict=False)], end)
+        plain = fn.function if isinstance(fn, Task) else fn
+        calls = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+        lists = _results([self.submit(_run_chunk, plain, chunk) for chunk in chunks], end)
+        return itertools.chain.from_iterable(lists)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Ends the executor: after its calls, or with ``cancel_futures`` after those that run."""
-        if self._shutdown:
+        """Takes no more calls; with `wait`, returns when those that were submitted are done and the workers are
+        gone."""
+        if self._closed:
             return
-        self._shutdown = True
-        session = self._session
+        self._closed = True
+        _open.discard(self)
         if cancel_futures:
-            for future in list(session.futures.values()):
+            for future in self._client.waiting():
                 future.cancel()
         if wait:
-            for future in list(session.futures.values()):
-                concurrent.futures.wait([future])
-            session.close("drain")
+            concurrent.futures.wait(self._client.waiting())
+            self._client.close("drain")
+        elif self._client.pending() == 0:
+            self._client.close("drain")
         else:
-            session.client.close_run("drain")
+            self._client.drain()  # The connection ends with the last future.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._shutdown = True
-            self._session.close("cancel")
-            return None
-        self.shutdown(wait=True)
-        return None
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.shutdown(wait=False)
 
 
-def _results(futures: list[Future[R]], deadline: float | None) -> Iterator[R]:
+def _results(futures: list[Future[R]], end: float | None) -> Iterator[R]:
     try:
         futures.reverse()
         while futures:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = None if end is None else max(0.0, end - time.monotonic())
             yield futures.pop().result(left)
     finally:
         for future in futures:
             future.cancel()
+
+
+def _close_all() -> None:
+    """At the interpreter's end: calls that were submitted are done first, as the standard library's executors do it."""
+    for executor in list(_open):
+        executor.shutdown()
+
+
+atexit.register(_close_all)

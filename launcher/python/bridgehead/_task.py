@@ -1,4 +1,5 @@
-"""Tasks: functions with what they ask for, and programs. Owns options and their checking; a plain call is a plain call."""
+"""Tasks: functions with what they ask for, and programs. Owns options and their checking; a plain call is a plain
+call."""
 
 from __future__ import annotations
 
@@ -62,9 +63,9 @@ class Options:
         memory = parse_memory(self.memory)
         if self.cpus != 1 or self.gpus or memory or self.resources:
             asked: dict[str, Any] = {"cpu_millis": round(self.cpus * 1000), "memory": memory, "gpus": self.gpus}
-            spec["resources"] = asked
             if self.resources:
                 asked["named"] = dict(self.resources)
+            spec["resources"] = asked
         retries = Retries(user=self.retries) if isinstance(self.retries, int) else self.retries
         if retries != Retries():
             spec["retries"] = dataclasses.asdict(retries)
@@ -299,7 +300,7 @@ def run_program(spec: Mapping[str, Any]) -> ProgramResult:
     from .errors import TaskError
 
     cwd = Path(spec.get("cwd") or Path.cwd())
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - running the user's program is the point
         spec["argv"],
         cwd=cwd,
         env={**os.environ, **spec.get("env", {})},
@@ -329,7 +330,9 @@ def program(
 ) -> Program:
     """An executable as a task: ``bh.program("convert {source} {target}", outputs={"image": "{target}"})``.
 
-    The command is split into words as a shell would, and no shell is involved; ``{name}`` in a word is replaced by the value
-    given to the node. The task fails where the exit code is not 0 or an output file is missing. Further options: `Options`.
+    The command is split into words as a shell would, and no shell is involved; ``{name}`` in a word is replaced by
+    the value
+    given to the node. The task fails where the exit code is not 0 or an output file is missing. Further options:
+    `Options`.
     """
     return Program(command, make_options(Options(), changes), outputs=outputs, env=env, cwd=cwd)

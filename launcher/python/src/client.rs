@@ -1,340 +1,359 @@
-//! A client's connection to the head. Owns the hand-over between the background reader and threads that wait for a result
-//! themselves. Hot path: `submit` and `pump`.
+//! The driver's connection to the head: submits, answers, and the two threads that work while Python does.
+//! Hot path: `submit` (once a task, attached) and the receiver (once a batch).
 
-use crate::convert;
-use crate::inbox::{Got, Inbox, wait_readable};
-use crate::outbox::Outbox;
+use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
+use crate::link::{Link, lock};
+use crate::options::Options;
+use crate::pack::pack_call;
+use crate::receive::{Pumped, Reader, Sink};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
-    CancelTasks, ClientToHead, Close, CloseMode, Fetch, HeadToClient, PutFunction, ReleaseObjects, Subscribe,
-    TaskSubmit, Welcome,
+    CancelTasks, ClientToHead, Close, CloseMode, FrameError, HeadToClient, Progress, PutFunction, StatusRequest,
+    Subscribe, TaskSubmit, Value, Welcome,
 };
 use bytes::Bytes;
-use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyConnectionError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
-use std::os::unix::net::UnixStream;
+use pyo3::types::{PyDict, PyTuple};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long the background reader leaves the socket to a thread that waits for a result, after it last did.
-const LEAVE: Duration = Duration::from_millis(2);
-/// The longest that a waiting thread stays away from the interpreter: signals must get through.
-const SLICE: Duration = Duration::from_millis(50);
+/// Signals are looked at this often while a thread waits.
+const LOOK: Duration = Duration::from_millis(100);
 
+#[derive(Debug, Default)]
+struct News {
+    progress: Option<Progress>,
+    end: Option<(String, String)>,
+    refused: Option<String>,
+}
+
+/// What the threads share.
 #[derive(Debug)]
 struct Shared {
-    inbox: Mutex<Inbox>,
-    /// For waiting without the lock on the inbox.
-    wait: UnixStream,
-    foreground: AtomicU32,
-    last_foreground_us: AtomicU64,
+    link: Link,
+    reader: Reader,
+    futures: Table,
+    news: Mutex<News>,
     closed: AtomicBool,
-    epoch: Instant,
+}
+
+impl Sink for Shared {
+    fn take(&self, kind: u16, body: &[u8], answers: &mut Vec<Answer>) -> Result<(), FrameError> {
+        match HeadToClient::decode(kind, body)? {
+            HeadToClient::Outcome(o) => {
+                answers.push((Wanted::Task(o.token), Raw::new(o.outcome, o.attempts, o.elapsed_ns)));
+            }
+            HeadToClient::Fetched(f) => answers.push((Wanted::Fetch(f.token), Raw::new(f.outcome, 1, 0))),
+            HeadToClient::Status(status) => answers.push((Wanted::Status, Raw::text(status.json))),
+            HeadToClient::RunEnd(end) => {
+                lock(&self.news).end = Some((end.phase.clone(), end.message));
+                answers.push((Wanted::End, Raw::text(end.phase)));
+            }
+            HeadToClient::Progress(progress) => lock(&self.news).progress = Some(progress),
+            HeadToClient::Refused(refused) => lock(&self.news).refused = Some(refused.message),
+            HeadToClient::Welcome(_) => {} // A second one changes nothing.
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
-    fn foreground_is_near(&self) -> bool {
-        let now = self.epoch.elapsed().as_micros();
-        let last = u128::from(self.last_foreground_us.load(Ordering::Relaxed));
-        self.foreground.load(Ordering::Acquire) > 0 || now.saturating_sub(last) < LEAVE.as_micros()
+    fn deliver(&self, py: Python<'_>, pumped: Pumped) -> PyResult<()> {
+        match pumped {
+            Pumped::Answers(answers) => {
+                let result = self.futures.complete(py, answers);
+                self.reader.delivered();
+                result
+            }
+            Pumped::Closed(reason) => self.on_closed(py, &reason),
+            Pumped::Nothing | Pumped::Taken => Ok(()),
+        }
+    }
+
+    fn on_closed(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.link.close();
+        let refused = lock(&self.news).refused.take();
+        let message = refused.unwrap_or_else(|| format!("the run's head is gone: {reason}"));
+        self.futures.fail_all(py, "head-lost", &message)
+    }
+
+    fn run_receiver(&self) {
+        while !self.closed.load(Ordering::SeqCst) {
+            let pumped = self.reader.background(&self.link, self, None);
+            if matches!(pumped, Pumped::Nothing) {
+                continue;
+            }
+            // None: the interpreter is ending, nobody can look at an answer any more.
+            let Some(delivered) = Python::try_attach(|py| self.deliver(py, pumped)) else {
+                return;
+            };
+            if let Err(e) = delivered {
+                Python::try_attach(|py| e.write_unraisable(py, None));
+            }
+        }
     }
 }
 
-/// A connection to the head of a run.
-#[pyclass(frozen)]
-#[derive(Debug)]
-pub(crate) struct Client {
-    outbox: Outbox,
+/// A connection to a head.
+#[pyclass(frozen, weakref, module = "bridgehead._bridgehead")]
+pub struct Client {
     shared: Arc<Shared>,
     welcome: Welcome,
-}
-
-enum Message {
-    Known(HeadToClient),
-    End,
-}
-
-/// Takes all whole messages out of the inbox.
-fn drain(inbox: &mut Inbox, out: &mut Vec<Message>) {
-    loop {
-        match inbox.next_frame() {
-            Ok(Some((kind, body))) => match HeadToClient::decode(kind, body) {
-                Ok(message) => out.push(Message::Known(message)),
-                Err(_) => return out.push(Message::End),
-            },
-            Ok(None) => return,
-            Err(_) => return out.push(Message::End),
-        }
-    }
-}
-
-/// The tuple of a message, see `_bridgehead.pyi`.
-fn to_python<'py>(py: Python<'py>, message: &Message) -> PyResult<Bound<'py, PyAny>> {
-    match message {
-        Message::Known(HeadToClient::Outcome(o)) => {
-            let (kind, payload) = convert::outcome(py, o.outcome.as_ref())?;
-            (o.token, kind, payload, o.attempts, o.elapsed_ns).into_bound_py_any(py)
-        }
-        Message::Known(HeadToClient::Fetched(f)) => {
-            let (kind, payload) = convert::outcome(py, f.outcome.as_ref())?;
-            ("fetched", f.token, kind, payload).into_bound_py_any(py)
-        }
-        Message::Known(HeadToClient::Progress(p)) => {
-            ("progress", p.waiting, p.running, p.finished, p.failed, p.cancelled).into_bound_py_any(py)
-        }
-        Message::Known(HeadToClient::RunEnd(end)) => ("end", &end.phase, &end.message).into_bound_py_any(py),
-        Message::Known(HeadToClient::Refused(r)) => ("refused", &r.kind, &r.message).into_bound_py_any(py),
-        Message::Known(HeadToClient::Status(s)) => ("status", &s.json).into_bound_py_any(py),
-        Message::Known(HeadToClient::Welcome(_)) => ("welcome",).into_bound_py_any(py),
-        Message::End => ("gone",).into_bound_py_any(py),
-    }
-}
-
-fn list<'py>(py: Python<'py>, messages: &[Message]) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    for message in messages {
-        list.append(to_python(py, message)?)?;
-    }
-    Ok(list)
+    next_token: AtomicU64,
+    next_function: AtomicU32,
+    forsaken: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[pymethods]
 impl Client {
-    /// Waits for the head that was started as `pid` for `attempt` (0, 0: one that runs already) and connects.
+    /// Connects to the head of the run in `run_dir`; to one that was just started as `started` = (attempt, process id), once
+    /// it is up.
     #[new]
-    fn new(py: Python<'_>, run_dir: PathBuf, attempt: u32, pid: u32, owner: bool) -> PyResult<Self> {
+    #[pyo3(signature = (run_dir, *, owner, started=None))]
+    fn new(py: Python<'_>, run_dir: PathBuf, owner: bool, started: Option<(u32, u32)>) -> PyResult<Self> {
         let folder = RunFolder::new(run_dir);
-        let connected = py.detach(|| {
-            if pid == 0 {
-                bridgehead_local::Client::connect(&folder, owner)
-            } else {
-                bridgehead_local::Client::wait(&folder, attempt, pid, owner)
-            }
+        let connected = py.detach(|| match started {
+            Some((attempt, pid)) => bridgehead_local::Client::wait(&folder, attempt, pid, owner),
+            None => bridgehead_local::Client::connect(&folder, owner),
         });
-        let (stream, frames, welcome) = connected
-            .map_err(|e| PyConnectionError::new_err(e.to_string()))?
-            .into_parts();
-        stream.set_read_timeout(None)?;
-        let shared = Shared {
-            inbox: Mutex::new(Inbox::new(stream.try_clone()?, frames)),
-            wait: stream.try_clone()?,
-            foreground: AtomicU32::new(0),
-            last_foreground_us: AtomicU64::new(0),
+        let connected = connected.map_err(|e| PyConnectionError::new_err(e.to_string()))?;
+        let (stream, frames, welcome) = connected.into_parts();
+        let shared = Arc::new(Shared {
+            link: Link::new(stream)?,
+            reader: Reader::new(frames),
+            futures: Table::default(),
+            news: Mutex::default(),
             closed: AtomicBool::new(false),
-            epoch: Instant::now(),
+        });
+        let spawn = |name: &str, work: fn(&Shared)| {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || work(&shared))
         };
+        let threads = vec![
+            spawn("bh-send", |s| s.link.run_sender())?,
+            spawn("bh-receive", Shared::run_receiver)?,
+        ];
         Ok(Self {
-            outbox: Outbox::new(stream),
-            shared: Arc::new(shared),
+            shared,
             welcome,
+            next_token: AtomicU64::new(0),
+            next_function: AtomicU32::new(0),
+            forsaken: AtomicBool::new(false),
+            threads: Mutex::new(threads),
         })
     }
 
-    /// What the head said: (run, store socket, cpu millis, agents, node, inline limit).
-    #[getter]
-    fn welcome(&self) -> (String, String, u64, u32, u32, u32) {
-        let w = &self.welcome;
-        let millis = w.total.as_ref().map_or(0, |t| t.cpu_millis);
-        (
-            w.run.clone(),
-            w.store_socket.clone(),
-            millis,
-            w.agents,
-            w.node,
-            w.inline_limit,
-        )
-    }
-
-    /// Sends a function; `index` names it in later submits.
-    fn put_function(&self, index: u32, digest: &[u8], name: String, code: &[u8]) -> PyResult<()> {
-        let (digest, code) = (Bytes::copy_from_slice(digest), Bytes::copy_from_slice(code));
-        self.send(
-            &PutFunction {
-                index,
-                digest,
-                name,
-                code,
-            }
-            .into(),
-        )
-    }
-
-    /// Submits a task of one core with inline arguments: the common case.
-    fn submit(&self, token: u64, function: u32, args: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let args = bridgehead_wire::Value::inline(Bytes::copy_from_slice(args.as_bytes()));
-        let submit = TaskSubmit {
-            token,
-            function,
-            args: Some(args),
-            ..TaskSubmit::default()
+    /// Sends a pickled function; its index on this connection.
+    fn put_function(&self, py: Python<'_>, digest: &[u8], name: String, code: &[u8]) -> PyResult<u32> {
+        let index = self.next_function.fetch_add(1, Ordering::Relaxed);
+        let put = PutFunction {
+            index,
+            digest: Bytes::copy_from_slice(digest),
+            name,
+            code: Bytes::copy_from_slice(code),
         };
-        self.send(&submit.into())
+        self.send(py, put.into())?;
+        Ok(index)
     }
 
-    /// Submits any task; `options` is a JSON object.
-    fn submit_with(
-        &self,
-        token: u64,
+    /// Submits a call of a function; its future.
+    #[pyo3(signature = (function, args, kwargs, options=None))]
+    fn submit<'py>(
+        slf: &Bound<'py, Self>,
         function: u32,
-        args: (u8, Bound<'_, PyAny>),
-        inputs: &Bound<'_, PyAny>,
-        options: &str,
-    ) -> PyResult<()> {
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        options: Option<&Bound<'py, Options>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let call = pack_call(slf.as_any(), args, kwargs)?;
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
         let mut submit = TaskSubmit {
             token,
             function,
+            args: Some(Value::inline(call.args)),
+            inputs: call.inputs,
             ..TaskSubmit::default()
         };
-        submit.args = Some(convert::to_value(args.0, &args.1)?);
-        submit.inputs = convert::to_inputs(inputs)?;
-        convert::apply_options(&mut submit, options)?;
-        if submit.program.is_some() {
-            submit.args = None;
+        if let Some(options) = options {
+            options.get().apply(&mut submit);
         }
-        self.send(&submit.into())
+        let future = new_future(slf.as_any(), token)?;
+        this.shared.futures.insert(Wanted::Task(token), future.clone().unbind());
+        if let Err(e) = this.send(slf.py(), submit.into()) {
+            this.shared.futures.remove(Wanted::Task(token));
+            return Err(e);
+        }
+        Ok(future)
     }
 
-    /// Cancels tasks by their tokens, or all.
-    fn cancel(&self, tokens: Vec<u64>, all: bool, reason: String) -> PyResult<()> {
-        self.send(
-            &CancelTasks {
-                tasks: tokens,
-                all,
-                reason,
-                from_worker: None,
+    /// A future for the outcome of a task of the pipeline.
+    fn expect<'py>(slf: &Bound<'py, Self>, task: u64) -> PyResult<Bound<'py, PyAny>> {
+        let future = new_future(slf.as_any(), task)?;
+        slf.get()
+            .shared
+            .futures
+            .insert(Wanted::Task(task), future.clone().unbind());
+        Ok(future)
+    }
+
+    /// A future for the run's end; its value is the phase.
+    fn expect_end<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let future = new_future(slf.as_any(), 0)?;
+        slf.get().shared.futures.insert(Wanted::End, future.clone().unbind());
+        Ok(future)
+    }
+
+    /// A future for the status, as JSON text.
+    fn status<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let future = new_future(slf.as_any(), 0)?;
+        slf.get().shared.futures.insert(Wanted::Status, future.clone().unbind());
+        slf.get().send(slf.py(), StatusRequest {}.into())?;
+        Ok(future)
+    }
+
+    /// Asks for progress and for the outcomes of the pipeline's tasks.
+    fn subscribe(&self, py: Python<'_>, progress: bool, outcomes: bool) -> PyResult<()> {
+        self.send(py, Subscribe { progress, outcomes }.into())
+    }
+
+    /// Lets the calling thread read answers until `future` is done, `seconds` are over, or another thread does so already.
+    #[pyo3(signature = (future, seconds=None))]
+    fn wait(&self, py: Python<'_>, future: &Bound<'_, PyAny>, seconds: Option<f64>) -> PyResult<()> {
+        let end = seconds.and_then(|s| Instant::now().checked_add(Duration::try_from_secs_f64(s.max(0.0)).ok()?));
+        while !is_done(future)? {
+            let left = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()).min(LOOK));
+            if left.is_zero() {
+                return Ok(());
             }
-            .into(),
-        )
-    }
-
-    /// Gives back holds that outcomes brought.
-    fn release(&self, objects: Vec<(u64, u64, u64, u32, u64, u64)>) -> PyResult<()> {
-        let objects = objects.into_iter().map(convert::to_object).collect();
-        self.send(&ReleaseObjects { objects }.into())
-    }
-
-    /// Asks for an object to be brought to the head's node.
-    fn fetch(&self, token: u64, object: (u64, u64, u64, u32, u64, u64)) -> PyResult<()> {
-        self.send(
-            &Fetch {
-                token,
-                object: Some(convert::to_object(object)),
+            let pumped = py.detach(|| {
+                let _ = self.shared.link.write_some(); // What this thread waits for may not have been sent yet.
+                self.shared.reader.pump(&self.shared.link, &*self.shared, Some(left))
+            });
+            if matches!(pumped, Pumped::Taken) {
+                return Ok(());
             }
-            .into(),
-        )
+            self.shared.deliver(py, pumped)?;
+            py.check_signals()?;
+        }
+        Ok(())
     }
 
-    /// Asks for progress, and for the outcomes of the pipeline's tasks.
-    fn subscribe(&self, progress: bool, outcomes: bool) -> PyResult<()> {
-        self.send(&Subscribe { progress, outcomes }.into())
+    /// Cancels the tasks with these tokens; all of the run's without any.
+    #[pyo3(signature = (tokens, reason))]
+    fn cancel(&self, py: Python<'_>, tokens: Option<Vec<u64>>, reason: String) -> PyResult<()> {
+        let message = CancelTasks {
+            all: tokens.is_none(),
+            tasks: tokens.unwrap_or_default(),
+            reason,
+            from_worker: None,
+        };
+        self.send(py, message.into())
     }
 
-    /// Asks for the status.
-    fn request_status(&self) -> PyResult<()> {
-        self.send(&bridgehead_wire::StatusRequest {}.into())
+    /// Forgets the future of a cancelled task.
+    fn forget(&self, token: u64) {
+        self.shared.futures.remove(Wanted::Task(token));
     }
 
-    /// Leaves: `detach`, `drain` or `cancel`.
-    fn close_run(&self, mode: &str) -> PyResult<()> {
+    /// Counts by phase: waiting, running, finished, failed, cancelled.
+    fn progress(&self) -> Option<(u64, u64, u64, u64, u64)> {
+        let p = lock(&self.shared.news).progress?;
+        Some((p.waiting, p.running, p.finished, p.failed, p.cancelled))
+    }
+
+    /// Phase and message of the run's end, once it is known.
+    fn end(&self) -> Option<(String, String)> {
+        lock(&self.shared.news).end.clone()
+    }
+
+    /// Futures that are not done.
+    fn pending(&self) -> usize {
+        self.shared.futures.len()
+    }
+
+    /// The futures that are not done.
+    fn waiting(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.shared.futures.all(py)
+    }
+
+    /// Whether the connection is closed.
+    fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::SeqCst)
+    }
+
+    /// Says that no more tasks come; the run ends with its last one.
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        let mode = CloseMode::Drain.into();
+        self.send(py, Close { mode }.into())
+    }
+
+    /// Run id, agents, CPUs in thousandths, inline limit.
+    fn facts(&self) -> (String, u32, u64, u32) {
+        let w = &self.welcome;
+        let cpus = w.total.as_ref().map_or(0, |t| t.cpu_millis);
+        (w.run.clone(), w.agents, cpus, w.inline_limit)
+    }
+
+    /// Says good-bye (`detach`, `drain` or `cancel`) and closes the connection. Futures that are not done fail.
+    fn close(&self, py: Python<'_>, mode: &str) -> PyResult<()> {
         let mode = match mode {
             "detach" => CloseMode::Detach,
             "drain" => CloseMode::Drain,
-            "cancel" => CloseMode::Cancel,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "{other:?} is not detach, drain or cancel"
-                )));
-            }
+            _ => CloseMode::Cancel,
         };
-        self.send(&Close { mode: mode.into() }.into())
-    }
-
-    /// Waits up to `timeout` seconds (below 0: for ever) for messages, on behalf of the calling thread, and returns them.
-    /// While a thread is in here the background reader stays away. Returns early and empty now and then.
-    fn pump<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyList>> {
-        let limit = if timeout < 0.0 {
-            SLICE
-        } else {
-            Duration::try_from_secs_f64(timeout).unwrap_or(SLICE).min(SLICE)
-        };
-        let messages = py.detach(|| self.wait(limit));
-        list(py, &messages)
-    }
-
-    /// Waits for messages as the background reader: sleeps, and stays away while another thread pumps.
-    fn pump_behind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let messages = py.detach(|| self.wait_behind());
-        list(py, &messages)
-    }
-
-    /// Sends what is pending and closes the connection.
-    fn close(&self, py: Python<'_>) {
+        if self.shared.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let bye = Close { mode: mode.into() };
+        self.shared.link.add(|out| ClientToHead::from(bye).encode(out));
         py.detach(|| {
-            self.shared.closed.store(true, Ordering::Release);
-            self.outbox.close();
+            let _ = self.shared.link.write_all(); // A head that is gone needs no good-bye.
+            self.shared.link.close();
+            for thread in std::mem::take(&mut *lock(&self.threads)) {
+                let _ = thread.join(); // A panic of theirs was printed when it happened.
+            }
         });
+        self.shared
+            .futures
+            .fail_all(py, "closed", "the connection was closed before the answer came")
+    }
+
+    /// In a forked child: the connection is the parent's.
+    fn forsake(&self) {
+        self.forsaken.store(true, Ordering::SeqCst);
+        self.shared.closed.store(true, Ordering::SeqCst);
     }
 }
 
 impl Client {
-    fn send(&self, message: &ClientToHead) -> PyResult<()> {
-        if self.outbox.push(|out| message.encode(out)) {
-            return Ok(());
+    fn send(&self, py: Python<'_>, message: ClientToHead) -> PyResult<()> {
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err(
+                "the connection to the run's head is closed: start a new Executor, or run the pipeline again",
+            ));
         }
-        Err(PyConnectionError::new_err(
-            "the head of this run is gone: look at logs/head.log in the run folder",
-        ))
+        if self.shared.link.send(|out| message.encode(out)) {
+            py.detach(|| self.shared.link.wait_for_room());
+        }
+        Ok(())
     }
+}
 
-    fn wait(&self, limit: Duration) -> Vec<Message> {
-        let shared = &self.shared;
-        shared.foreground.fetch_add(1, Ordering::AcqRel);
-        let mut out = Vec::new();
-        if let Ok(mut inbox) = shared.inbox.try_lock() {
-            drain(&mut inbox, &mut out);
-            if out.is_empty() {
-                let got = inbox.read(Some(limit));
-                drain(&mut inbox, &mut out);
-                if got == Got::End {
-                    out.push(Message::End);
-                }
-            }
-        } else {
-            // Another thread reads; what it finds may be for this one.
-            std::thread::sleep(limit.min(Duration::from_micros(100)));
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.forsaken.load(Ordering::SeqCst) {
+            return; // A shutdown would end the parent's connection too.
         }
-        let now = u64::try_from(shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        shared.last_foreground_us.store(now, Ordering::Relaxed);
-        shared.foreground.fetch_sub(1, Ordering::AcqRel);
-        out
-    }
-
-    fn wait_behind(&self) -> Vec<Message> {
-        let shared = &self.shared;
-        let mut out = Vec::new();
-        while !shared.closed.load(Ordering::Acquire) {
-            if shared.foreground_is_near() {
-                std::thread::sleep(LEAVE / 2);
-                continue;
-            }
-            if !wait_readable(&shared.wait, Some(Duration::from_millis(200))) || shared.foreground_is_near() {
-                continue;
-            }
-            let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            let got = inbox.try_read();
-            drain(&mut inbox, &mut out);
-            if got == Got::End {
-                out.push(Message::End);
-            }
-            if !out.is_empty() {
-                return out;
-            }
-        }
-        out.push(Message::End);
-        out
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.link.close(); // The threads see it and end; joining here could wait for the interpreter's lock.
     }
 }

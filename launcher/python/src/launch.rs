@@ -1,176 +1,171 @@
-//! Run folders, launching, and reading what a run left.
+//! Run folders and the start of a run's processes, through the local backend. Called a few times a run.
 
+use crate::futures::Raw;
 use bridgehead_backend::{Backend, LaunchRequest};
-use bridgehead_head::journal;
-use bridgehead_local::{Local, create_run, home, new_run_id, resolve_run};
-use bridgehead_plan::{ClusterProfile, NodeProfile};
-use bridgehead_spec::{AgentConfig, CheckedPipeline, RunFolder};
-use pyo3::IntoPyObjectExt;
+use bridgehead_head::journal::{self, Event};
+use bridgehead_head::state::{End, RunState};
+use bridgehead_local::Local;
+use bridgehead_plan::{ClusterProfile, LaunchPlan, NodeProfile};
+use bridgehead_spec::{CheckedPipeline, RunConfig, RunFolder};
+use bridgehead_wire::{FileRef, Outcome, Value};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::PyBytes;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Makes the folder of a new run of `name`: (id, folder).
-#[pyfunction]
-pub(crate) fn new_run(name: &str) -> PyResult<(String, PathBuf)> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    for _ in 0..16 {
-        let run = new_run_id(name, now);
-        match create_run(&home(), &run) {
-            Ok(folder) => return Ok((run.to_string(), folder.path().to_owned())),
-            Err(e) if e.to_string().contains("exists") => {} // Another run of this second drew the same number.
-            Err(e) => return Err(PyOSError::new_err(e.to_string())),
-        }
-    }
-    Err(PyOSError::new_err(
-        "cannot find a free name for the run: its folder is full of runs of this second",
-    ))
+fn os_error(e: impl std::fmt::Display) -> PyErr {
+    PyOSError::new_err(e.to_string())
 }
 
-/// Starts head and agents of the run in `run_dir` with the program `binary`; the head's process id.
-#[pyfunction]
-pub(crate) fn start(py: Python<'_>, run_dir: PathBuf, binary: PathBuf, agents: u32) -> PyResult<u32> {
-    let job = py.detach(|| {
-        let manifest = Local.render(&LaunchRequest {
-            run_dir,
-            program: binary,
-            agents,
-        })?;
-        Local.submit(&manifest)
-    });
-    let job = job.map_err(|e| PyOSError::new_err(e.to_string()))?;
-    let pid = job.0.split(['@', ',']).next().and_then(|pid| pid.parse().ok());
-    pid.ok_or_else(|| PyOSError::new_err("the head was not started"))
+fn value_error(e: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(e.to_string())
 }
 
-/// The folder of the run that `asked` (an id, a unique prefix, or a path) means.
+/// Makes the folder of a new run: (run id, path).
 #[pyfunction]
-pub(crate) fn find_run(asked: &str) -> PyResult<PathBuf> {
-    resolve_run(&home(), asked)
-        .map(|f| f.path().to_owned())
-        .map_err(|e| PyOSError::new_err(e.to_string()))
+pub fn create_run(name: &str) -> PyResult<(String, PathBuf)> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let run = bridgehead_local::new_run_id(name, now.as_secs());
+    let folder = bridgehead_local::create_run(&bridgehead_local::home(), &run).map_err(os_error)?;
+    Ok((run.to_string(), folder.path().to_owned()))
 }
 
-/// Checks a pipeline's document and gives its canonical text.
+/// The folder of the run that `asked` means: an id, a prefix that only one run has, or a path.
 #[pyfunction]
-pub(crate) fn check_pipeline(py: Python<'_>, text: &str) -> PyResult<String> {
-    let checked = py.detach(|| CheckedPipeline::parse(text.as_bytes()));
-    checked
-        .map(|p| p.to_canonical_json())
-        .map_err(|e| PyValueError::new_err(e.to_string()))
+pub fn resolve_run(asked: &str) -> PyResult<PathBuf> {
+    let folder = bridgehead_local::resolve_run(&bridgehead_local::home(), asked).map_err(value_error)?;
+    Ok(folder.path().to_owned())
 }
 
-/// Plans a pipeline on local agents (JSON list of what each has): the plan as JSON or as text for people.
+/// Checks `run.json` and writes it.
 #[pyfunction]
-pub(crate) fn plan_pipeline(text: &str, agents: &str, as_json: bool) -> PyResult<String> {
-    let wrong = |e: String| PyValueError::new_err(e);
-    let pipeline = CheckedPipeline::parse(text.as_bytes()).map_err(|e| wrong(e.to_string()))?;
-    let agents: Vec<AgentConfig> = serde_json::from_str(agents).map_err(|e| wrong(e.to_string()))?;
-    let nodes = (0..).zip(agents).map(|(rank, agent): (u32, AgentConfig)| NodeProfile {
-        name: format!("local-{rank}"),
+pub fn write_config(run_dir: PathBuf, json: &str) -> PyResult<()> {
+    let config: RunConfig = serde_json::from_str(json).map_err(value_error)?;
+    let text = serde_json::to_vec_pretty(&config).map_err(value_error)?;
+    std::fs::write(RunFolder::new(run_dir).config(), text).map_err(os_error)
+}
+
+/// Checks a pipeline; its canonical text.
+#[pyfunction]
+pub fn canonical_spec<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let text = py.detach(|| CheckedPipeline::parse(json).map(|checked| checked.to_canonical_json()));
+    Ok(PyBytes::new(py, text.map_err(value_error)?.as_bytes()))
+}
+
+/// Starts head and agents of the run in `run_dir` on this machine; the head's process id.
+#[pyfunction]
+pub fn start(py: Python<'_>, run_dir: PathBuf, program: PathBuf, agents: u32) -> PyResult<u32> {
+    let request = LaunchRequest {
+        run_dir,
+        program,
+        agents,
+    };
+    py.detach(|| {
+        let manifest = Local.render(&request).map_err(value_error)?;
+        let job = Local.submit(&manifest).map_err(os_error)?;
+        let pid = job.0.split(['@', ',']).next().and_then(|pid| pid.parse().ok());
+        pid.ok_or_else(|| os_error(format!("the local backend gave no process id: {}", job.0)))
+    })
+}
+
+/// The local machine as a profile to plan on: one node for each agent of `run.json`'s list.
+fn profile(agents: &str) -> PyResult<ClusterProfile> {
+    let agents: Vec<bridgehead_spec::AgentConfig> = serde_json::from_str(agents).map_err(value_error)?;
+    let nodes = agents.into_iter().enumerate().map(|(rank, agent)| NodeProfile {
+        name: format!("agent-{rank}"),
         workers: u32::try_from(agent.resources.cpu_millis.div_ceil(1000)).unwrap_or(u32::MAX),
         resources: agent.resources,
     });
-    let cluster = ClusterProfile {
+    Ok(ClusterProfile {
         backend: "local".to_owned(),
         nodes: nodes.collect(),
-    };
-    let plan = bridgehead_plan::plan(&pipeline, &cluster).map_err(|e| wrong(e.to_string()))?;
-    if as_json {
-        return Ok(plan.to_canonical_json());
-    }
-    Ok(plan.to_human())
+    })
 }
 
-/// The attempt that the next head of a run will be.
+/// Plans a pipeline for `agents`: the plan as canonical JSON and in its form for people.
 #[pyfunction]
-pub(crate) fn next_attempt(run_dir: PathBuf) -> PyResult<u32> {
-    let attempts = journal::attempts(&RunFolder::new(run_dir).journal());
-    let attempts = attempts.map_err(|e| PyOSError::new_err(e.to_string()))?;
-    Ok(attempts.last().copied().unwrap_or(0) + 1)
+pub fn plan(py: Python<'_>, spec: &[u8], agents: &str) -> PyResult<(String, String)> {
+    let profile = profile(agents)?;
+    let plan = py.detach(|| {
+        let pipeline = CheckedPipeline::parse(spec).map_err(|e| e.to_string())?;
+        bridgehead_plan::plan(&pipeline, &profile).map_err(|e| e.to_string())
+    });
+    let plan: LaunchPlan = plan.map_err(PyValueError::new_err)?;
+    Ok((plan.to_canonical_json(), plan.to_human()))
 }
 
-/// What the journal says of a run: (phase or "", message, attempt, tasks), a task being
-/// (id, phase, attempts, nanoseconds, kind of outcome or None, payload).
-#[pyfunction]
-pub(crate) fn read_state(py: Python<'_>, run_dir: PathBuf) -> PyResult<Bound<'_, PyAny>> {
-    use bridgehead_head::state::{End, RunState};
-    use bridgehead_wire::{FileRef, Outcome, Value};
+fn replay(py: Python<'_>, run_dir: PathBuf) -> PyResult<Vec<journal::Record>> {
     let segments = py.detach(|| journal::read_all(&RunFolder::new(run_dir).journal()));
+    Ok(segments
+        .map_err(os_error)?
+        .into_iter()
+        .flat_map(|s| s.records)
+        .collect())
+}
+
+type Row = (u64, String, Option<Raw>);
+
+/// What the journal says of a run: (phase or "", message, tasks), a task being (id, phase, answer if it was kept).
+#[pyfunction]
+pub fn read_state(py: Python<'_>, run_dir: PathBuf) -> PyResult<(String, String, Vec<Row>)> {
     let mut state = RunState::new(false);
-    for record in segments
-        .map_err(|e| PyOSError::new_err(e.to_string()))?
-        .iter()
-        .flat_map(|s| &s.records)
-    {
+    for record in &replay(py, run_dir)? {
         state.apply(record);
     }
-    let tasks = PyList::empty(py);
-    for (id, row) in state.tasks.iter().enumerate() {
+    let tasks = state.tasks.iter().enumerate().map(|(id, row)| {
         let outcome = match (&row.end, &row.persisted) {
-            (End::Open, _) => None,
             (End::Value(value), Some(path)) => {
                 let len = value.object().map_or(0, |o| o.len);
-                Some(Outcome::value(Value::file(FileRef {
-                    path: path.to_string(),
-                    len,
-                })))
+                let path = path.to_string();
+                Some(Outcome::value(Value::file(FileRef { path, len })))
             }
-            (End::Value(value), None) if value.object().is_some() => None, // It went down with its agent.
-            (End::Value(value), None) => Some(Outcome::value(value.clone())),
+            (End::Value(value), None) if value.object().is_none() => Some(Outcome::value(value.clone())),
+            (End::Open | End::Value(_), _) => None, // Never there, or gone with its agent.
             (End::Failure(failure), _) => Some(Outcome::failure((**failure).clone())),
             (End::Cancelled(reason), _) => Some(Outcome::cancelled(reason.as_ref())),
         };
-        let phase = format!("{:?}", row.phase).to_lowercase();
-        let (kind, payload) = match &outcome {
-            Some(outcome) => crate::convert::outcome(py, Some(outcome)).map(|(k, p)| (Some(k), Some(p)))?,
-            None => (None, None),
-        };
-        tasks.append((id, phase, row.attempt, row.elapsed_ns, kind, payload).into_bound_py_any(py)?)?;
-    }
+        let raw = outcome.map(|outcome| Raw::new(Some(outcome), row.attempt, row.elapsed_ns));
+        (id as u64, format!("{:?}", row.phase).to_lowercase(), raw)
+    });
+    let tasks = tasks.collect();
     let (phase, message) = state.ended.unwrap_or_default();
-    (phase, message, state.attempt, tasks).into_bound_py_any(py)
+    Ok((phase, message, tasks))
 }
 
-/// The journal's records as tuples `(time_ns, event, task or None, attempt or agent, text)`.
+type Line = (u64, &'static str, Option<u64>, u32, String);
+
+/// The journal's records: (nanoseconds since the epoch, event, task, attempt or agent, text).
 #[pyfunction]
-pub(crate) fn read_journal(py: Python<'_>, run_dir: PathBuf) -> PyResult<Bound<'_, PyList>> {
-    use journal::Event;
-    let segments = py.detach(|| journal::read_all(&RunFolder::new(run_dir).journal()));
-    let list = PyList::empty(py);
-    for record in segments
-        .map_err(|e| PyOSError::new_err(e.to_string()))?
-        .iter()
-        .flat_map(|s| &s.records)
-    {
-        let Some(event) = &record.event else { continue };
-        let (name, task, number, text): (&str, Option<u64>, u32, &str) = match event {
-            Event::RunStarted(e) => ("run-started", None, e.attempt, &e.run),
-            Event::AgentJoined(e) => ("agent-joined", None, e.agent, &e.host),
-            Event::AgentLost(e) => ("agent-lost", None, e.agent, &e.reason),
-            Event::TaskAdded(e) => ("task-added", Some(e.task), 0, &e.name),
-            Event::TaskAssigned(e) => ("task-assigned", Some(e.task), e.attempt, ""),
-            Event::TaskFinished(e) => ("task-finished", Some(e.task), e.attempt, ""),
-            Event::TaskFailed(e) => {
-                let text = e.failure.as_ref().map_or("", |f| f.message.as_str());
-                (
-                    if e.retried { "task-retried" } else { "task-failed" },
-                    Some(e.task),
-                    e.attempt,
-                    text,
-                )
-            }
-            Event::TaskCancelled(e) => ("task-cancelled", Some(e.task), 0, &e.reason),
-            Event::TaskPersisted(e) => ("task-persisted", Some(e.task), 0, &e.path),
-            Event::TaskReset(e) => ("task-reset", Some(e.task), 0, &e.reason),
-            Event::RunEnded(e) => ("run-ended", None, 0, &e.phase),
-        };
-        list.append((record.time_ns, name, task, number, text).into_bound_py_any(py)?)?;
-    }
-    Ok(list)
+pub fn read_journal(py: Python<'_>, run_dir: PathBuf) -> PyResult<Vec<Line>> {
+    let records = replay(py, run_dir)?;
+    Ok(records
+        .into_iter()
+        .filter_map(|r| Some(line(r.time_ns, r.event?)))
+        .collect())
+}
+
+fn line(time_ns: u64, event: Event) -> Line {
+    let (name, task, number, text) = match event {
+        Event::RunStarted(e) => ("run-started", None, e.attempt, e.run),
+        Event::AgentJoined(e) => ("agent-joined", None, e.agent, e.host),
+        Event::AgentLost(e) => ("agent-lost", None, e.agent, e.reason),
+        Event::TaskAdded(e) => ("task-added", Some(e.task), 0, e.name),
+        Event::TaskAssigned(e) => ("task-assigned", Some(e.task), e.attempt, String::new()),
+        Event::TaskFinished(e) => ("task-finished", Some(e.task), e.attempt, String::new()),
+        Event::TaskFailed(e) => {
+            let name = if e.retried { "task-retried" } else { "task-failed" };
+            (
+                name,
+                Some(e.task),
+                e.attempt,
+                e.failure.map(|f| f.message).unwrap_or_default(),
+            )
+        }
+        Event::TaskCancelled(e) => ("task-cancelled", Some(e.task), 0, e.reason),
+        Event::TaskPersisted(e) => ("task-persisted", Some(e.task), 0, e.path),
+        Event::TaskReset(e) => ("task-reset", Some(e.task), 0, e.reason),
+        Event::RunEnded(e) => ("run-ended", None, 0, e.phase),
+    };
+    (time_ns, name, task, number, text)
 }

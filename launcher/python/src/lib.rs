@@ -1,27 +1,41 @@
-//! The Python extension `bridgehead._bridgehead`: connections of clients and workers, run folders, launching.
-//! Owns what must not hold the interpreter's lock while it waits; everything that is policy or API is Python.
+//! The Python extension `bridgehead._bridgehead`: what has to be fast or touches the store. Everything else is Python.
+//!
+//! Hot path: `client::Client::submit`, `futures::complete`, `worker::run`, `pack`. Start reading at `client.rs` and `worker.rs`.
 
 mod client;
-mod convert;
-mod inbox;
+mod futures;
 mod launch;
-mod outbox;
+mod link;
+mod options;
+mod pack;
+mod python;
+mod receive;
+mod shared;
+mod watchdog;
 mod worker;
 
 use pyo3::prelude::*;
 
+/// The module.
 #[pymodule]
 fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<client::Client>()?;
+    m.add_class::<futures::Raw>()?;
+    m.add_class::<options::Options>()?;
     m.add_class::<worker::Worker>()?;
-    m.add_function(wrap_pyfunction!(launch::new_run, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::load_input, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::note_value, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::pack_arguments, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::pack_bytes, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::unpack_bytes, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::create_run, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::resolve_run, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::write_config, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::canonical_spec, m)?)?;
     m.add_function(wrap_pyfunction!(launch::start, m)?)?;
-    m.add_function(wrap_pyfunction!(launch::find_run, m)?)?;
-    m.add_function(wrap_pyfunction!(launch::plan_pipeline, m)?)?;
-    m.add_function(wrap_pyfunction!(launch::check_pipeline, m)?)?;
-    m.add_function(wrap_pyfunction!(launch::read_journal, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::plan, m)?)?;
     m.add_function(wrap_pyfunction!(launch::read_state, m)?)?;
-    m.add_function(wrap_pyfunction!(launch::next_attempt, m)?)?;
-    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+    m.add_function(wrap_pyfunction!(launch::read_journal, m)?)?;
+    m.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -1,504 +1,382 @@
-//! A worker's connection to its agent. Owns the queue of calls, the batch of results, and a watchdog that needs no
-//! interpreter lock: it sends results that a long call would hold back and gives calls back that would wait behind it.
-//! Hot path: `next` and `done`, once a task each.
+//! A worker's loop: takes calls from its agent, runs them, sends what came of them in batches.
+//! Hot path: `run_call` and what it calls, once a task. What goes on beside a running task is `watchdog.rs`.
 
-use crate::convert;
-use crate::inbox::{Got, Inbox};
+use crate::futures::{Table, Wanted, is_done, new_future};
+use crate::link::{Link, lock};
+use crate::options::Options;
+use crate::pack::{self, pack_call};
+use crate::python::api;
+use crate::receive::{Pumped, Reader};
+use crate::shared::{Current, Shared};
+use crate::watchdog;
 use bridgehead_wire::{
-    AgentToWorker, Blocked, CancelTasks, Fetch, Frames, LogText, Outcome, PutFunction, ReleaseObjects, ReturnedTasks,
-    TaskCall, TaskDone, TaskSubmit, WorkerConfig, WorkerReady, WorkerToAgent,
+    Blocked, CancelTasks, Failure, FailureCause, LogText, Outcome, PutFunction, TaskCall, TaskDone, TaskSubmit, Value,
+    WorkerReady, value,
 };
 use bytes::Bytes;
-use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyConnectionError;
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
-use std::collections::VecDeque;
-use std::io::Write;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use pyo3::types::{PyDict, PyTuple};
+use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A call that runs longer than this gets nothing queued behind it.
-const LONG: Duration = Duration::from_millis(5);
-/// Results wait at most about this long for company.
-const BATCH: Duration = Duration::from_micros(100);
-/// How often the watchdog looks while something goes on.
-const LOOK: Duration = Duration::from_millis(2);
-/// Looks without anything going on after which it sleeps.
-const QUIET: u32 = 10;
+/// Results wait this long for company before they are sent.
+const TOGETHER: Duration = Duration::from_micros(100);
+/// Signals are looked at this often while the worker waits.
+const LOOK: Duration = Duration::from_millis(500);
 
-#[derive(Debug)]
-struct Incoming {
-    inbox: Inbox,
-    queue: VecDeque<AgentToWorker>,
-    ended: bool,
-}
-
-#[derive(Debug)]
-struct Outgoing {
-    buffer: Vec<u8>,
-    first: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    incoming: Mutex<Incoming>,
-    outgoing: Mutex<Outgoing>,
-    stream: Mutex<UnixStream>,
-    epoch: Instant,
-    /// Microseconds since `epoch` at which the present call began; 0: none.
-    since: AtomicU64,
-    asleep: AtomicBool,
-    wake: (Mutex<()>, Condvar),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Incoming {
-    /// Cuts what was read into messages. What is no message ends the connection.
-    fn cut(&mut self) {
-        loop {
-            match self.inbox.next_frame() {
-                Ok(Some((kind, body))) => match AgentToWorker::decode(kind, body) {
-                    Ok(message) => self.queue.push_back(message),
-                    Err(_) => self.ended = true,
-                },
-                Ok(None) => return,
-                Err(_) => {
-                    self.ended = true;
-                    return;
-                }
-            }
-            if self.ended {
-                return;
-            }
-        }
-    }
-
-    fn take(&mut self, got: &Got) {
-        self.ended |= *got == Got::End;
-        self.cut();
-    }
-
-    /// Takes the calls out of the queue, in order; other messages stay.
-    fn take_calls(&mut self) -> Vec<u64> {
-        let mut calls = Vec::new();
-        self.queue.retain(|message| {
-            if let AgentToWorker::Call(call) = message {
-                calls.push(call.task);
-            }
-            !matches!(message, AgentToWorker::Call(_))
-        });
-        calls
-    }
-}
-
-impl Shared {
-    fn push(&self, message: &WorkerToAgent) -> bool {
-        let mut out = lock(&self.outgoing);
-        message.encode(&mut out.buffer);
-        let first = *out.first.get_or_insert_with(Instant::now);
-        first.elapsed() > BATCH
-    }
-
-    fn flush(&self) {
-        let mut stream = lock(&self.stream); // Taken first, so that batches leave in the order in which they were made.
-        let bytes = {
-            let mut out = lock(&self.outgoing);
-            out.first = None;
-            std::mem::take(&mut out.buffer)
-        };
-        if !bytes.is_empty() {
-            let _ = stream.write_all(&bytes); // A gone agent is noticed by reading.
-        }
-    }
-
-    fn begin(&self) {
-        let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.since.store(now.max(1), Ordering::Release);
-        if self.asleep.load(Ordering::Acquire) {
-            let _guard = lock(&self.wake.0);
-            self.wake.1.notify_one();
-        }
-    }
-
-    fn give_back(&self, incoming: &mut Incoming) {
-        let tasks = incoming.take_calls();
-        if !tasks.is_empty() {
-            self.push(&ReturnedTasks { tasks }.into());
-            self.flush();
-        }
-    }
-
-    /// One look of the watchdog; `true` when something goes on.
-    fn look(&self) -> bool {
-        let waiting = lock(&self.outgoing).first;
-        if waiting.is_some_and(|first| first.elapsed() > BATCH) {
-            self.flush();
-        }
-        let since = self.since.load(Ordering::Acquire);
-        if since == 0 {
-            return waiting.is_some();
-        }
-        let running = self.epoch.elapsed().saturating_sub(Duration::from_micros(since));
-        if running > LONG {
-            if let Ok(mut incoming) = self.incoming.try_lock() {
-                let got = incoming.inbox.try_read();
-                incoming.take(&got);
-                self.give_back(&mut incoming);
-                if incoming.ended {
-                    end_process_group();
-                }
-            }
-        }
-        true
-    }
-
-    fn watch(&self) {
-        let mut quiet = 0;
-        loop {
-            std::thread::sleep(LOOK);
-            quiet = if self.look() { 0 } else { quiet + 1 };
-            if quiet > QUIET {
-                let guard = lock(&self.wake.0);
-                self.asleep.store(true, Ordering::Release);
-                // A call may have begun just before the flag was seen: a bounded sleep catches that.
-                let sleep = self.wake.1.wait_timeout(guard, Duration::from_millis(500));
-                drop(sleep);
-                self.asleep.store(false, Ordering::Release);
-                quiet = 0;
-            }
-        }
-    }
-}
-
-/// The agent is gone while a call runs: nobody wants its result, and nothing may be left behind.
-fn end_process_group() {
-    let _ = rustix::process::kill_process_group(rustix::process::getpgrp(), rustix::process::Signal::KILL);
-}
-
-/// A worker's connection.
-#[pyclass(frozen)]
-#[derive(Debug)]
-pub(crate) struct Worker {
+/// The worker's side of its connection to the agent.
+#[pyclass(frozen, module = "bridgehead._bridgehead")]
+pub struct Worker {
     shared: Arc<Shared>,
-    config: WorkerConfig,
-    running: Mutex<(u64, u32, Option<Instant>)>,
+    functions: Mutex<HashMap<u32, Py<PyAny>>>,
+    devices: Mutex<Vec<u32>>,
+    next_token: AtomicU64,
+    next_function: AtomicU32,
 }
 
 #[pymethods]
 impl Worker {
-    /// Takes over the descriptor `fd`, reads the configuration and says that the worker is up.
+    /// Takes over the socket that is this process's standard input.
     #[new]
-    fn new(fd: RawFd, python: String) -> PyResult<Self> {
-        // SAFETY: the descriptor was made for this process by its agent and nothing else uses it; the package's start
-        // module hands it over once.
-        #[allow(unsafe_code)]
-        let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        // The agent's loop runs on its main thread, so the death of that thread is the death of the agent.
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-        stream.set_nonblocking(false)?;
-        let mut incoming = Incoming {
-            inbox: Inbox::new(stream.try_clone()?, Frames::new()),
-            queue: VecDeque::new(),
-            ended: false,
-        };
-        while incoming.queue.is_empty() && !incoming.ended {
-            let got = incoming.inbox.read_blocking();
-            incoming.take(&got);
-        }
-        let Some(AgentToWorker::Config(config)) = incoming.queue.pop_front() else {
-            return Err(PyConnectionError::new_err(
-                "the agent sent no configuration: is this started by an agent?",
-            ));
-        };
+    fn new() -> PyResult<Self> {
+        let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
         let shared = Arc::new(Shared {
-            incoming: Mutex::new(incoming),
-            outgoing: Mutex::new(Outgoing {
-                buffer: Vec::new(),
-                first: None,
-            }),
-            stream: Mutex::new(stream),
-            epoch: Instant::now(),
-            since: AtomicU64::new(0),
-            asleep: AtomicBool::new(false),
-            wake: (Mutex::new(()), Condvar::new()),
+            link: Link::new(stream)?,
+            reader: Reader::default(),
+            futures: Table::default(),
+            queue: Mutex::default(),
+            new_functions: Mutex::default(),
+            config: Mutex::default(),
+            current: Mutex::default(),
+            logs: Mutex::default(),
+            stop: AtomicBool::new(false),
+            watchdog: watchdog::Parking::default(),
         });
-        shared.push(
-            &WorkerReady {
-                pid: std::process::id(),
-                python,
-            }
-            .into(),
-        );
-        shared.flush();
-        let watched = shared.clone();
-        std::thread::spawn(move || watched.watch());
+        watchdog::start(&shared)?;
         Ok(Self {
             shared,
-            config,
-            running: Mutex::new((0, 0, None)),
+            functions: Mutex::default(),
+            devices: Mutex::default(),
+            next_token: AtomicU64::new(0),
+            next_function: AtomicU32::new(0),
         })
     }
 
-    /// (run, agent, worker, store socket, inline limit, `sys.path` entries, run folder).
-    #[getter]
-    fn config(&self) -> (String, u32, u32, String, u32, Vec<String>, String) {
-        let c = &self.config;
-        (
-            c.run.clone(),
-            c.agent,
-            c.worker,
-            c.store_socket.clone(),
-            c.inline_limit,
-            c.sys_path.clone(),
-            c.run_dir.clone(),
-        )
-    }
-
-    /// The next message as a tuple that begins with its kind (see `_bridgehead.pyi`); `None` when the worker must end.
-    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.shared.since.store(0, Ordering::Release);
-        let message = match self.ready_message() {
-            Some(message) => Some(message),
-            None => py.detach(|| self.wait_message()),
-        };
-        match message {
-            None | Some(AgentToWorker::Shutdown(_)) => Ok(None),
-            Some(AgentToWorker::Call(call)) => {
-                let tuple = call_tuple(py, &call)?;
-                *lock(&self.running) = (call.task, call.attempt, Some(Instant::now()));
-                self.shared.begin();
-                Ok(Some(tuple))
+    /// Waits for the configuration: (run, agent, worker, `sys.path` entries, run folder).
+    fn config(&self, py: Python<'_>) -> PyResult<(String, u32, u32, Vec<String>, String)> {
+        loop {
+            if let Some(c) = &*lock(&self.shared.config) {
+                return Ok((c.run.clone(), c.agent, c.worker, c.sys_path.clone(), c.run_dir.clone()));
             }
-            Some(other) => other_tuple(py, &other).map(Some),
+            self.pump(py)?;
         }
     }
 
-    /// Messages other than calls, waiting up to `timeout` seconds; calls that wait here go back to the agent. For a task
-    /// that waits for tasks of its own.
-    fn pump<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyList>> {
-        let limit = Duration::try_from_secs_f64(timeout)
-            .unwrap_or_default()
-            .min(Duration::from_millis(50));
-        let messages = py.detach(|| {
-            self.shared.flush();
-            let mut incoming = lock(&self.shared.incoming);
-            if incoming.queue.is_empty() {
-                let got = incoming.inbox.read(Some(limit));
-                incoming.take(&got);
-            }
-            self.shared.give_back(&mut incoming);
-            if incoming.ended {
-                end_process_group();
-            }
-            incoming.queue.drain(..).collect::<Vec<_>>()
+    /// Says that this worker is up.
+    fn ready(&self, py: Python<'_>, python: String) -> PyResult<()> {
+        self.shared.add(WorkerReady {
+            pid: std::process::id(),
+            python,
         });
-        let list = PyList::empty(py);
-        for message in &messages {
-            list.append(other_tuple(py, message)?)?;
+        self.flush(py)
+    }
+
+    /// Runs calls until the agent ends this worker or is gone.
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let call = lock(&self.shared.queue).pop_front();
+            match call {
+                Some(call) => self.run_call(py, call)?,
+                None => {
+                    self.flush(py)?;
+                    self.pump(py)?;
+                }
+            }
         }
-        Ok(list)
-    }
-
-    /// The present call's value.
-    fn done(&self, kind: u8, payload: &Bound<'_, PyAny>) -> PyResult<()> {
-        let value = convert::to_value(kind, payload)?;
-        self.finish(Outcome::value(value));
         Ok(())
     }
 
-    /// The present call's failure: (cause, type, message, traceback, pickled exception).
-    fn failed(&self, failure: &Bound<'_, PyAny>) -> PyResult<()> {
-        let failure = convert::to_failure(failure)?;
-        self.finish(Outcome::failure(failure));
-        Ok(())
-    }
-
-    /// The present call's value, a program's result: (exit code, stdout, stderr, outputs).
-    fn done_program(&self, exit_code: i32, stdout: Vec<u8>, stderr: Vec<u8>, outputs: Vec<(String, String)>) {
-        let outputs = outputs
-            .into_iter()
-            .map(|(key, value)| bridgehead_wire::Pair { key, value })
-            .collect();
-        let (stdout, stderr) = (Bytes::from(stdout), Bytes::from(stderr));
-        let result = bridgehead_wire::ProgramResult {
-            exit_code,
-            stdout,
-            stderr,
-            outputs,
-            dropped: 0,
-        };
-        let kind = Some(bridgehead_wire::value::Kind::Program(result));
-        self.finish(Outcome::value(bridgehead_wire::Value { kind }));
-    }
-
-    /// Text that the present call printed.
+    /// Text that the running task printed to `stream`.
     fn log(&self, stream: &str, text: &str) {
-        let (task, attempt, _) = *lock(&self.running);
-        let text = LogText {
+        let Some((task, attempt)) = self.running() else { return };
+        let mut logs = lock(&self.shared.logs);
+        if let Some(last) = logs.last_mut()
+            && last.stream == stream
+            && last.task == task
+        {
+            last.text.push_str(text);
+            return;
+        }
+        logs.push(LogText {
             task,
             attempt,
             stream: stream.to_owned(),
             text: text.to_owned(),
-        };
-        self.shared.push(&text.into());
+        });
     }
 
-    /// Registers a function for submits.
-    fn put_function(&self, index: u32, digest: &[u8], name: String, code: &[u8]) {
-        let (digest, code) = (Bytes::copy_from_slice(digest), Bytes::copy_from_slice(code));
-        self.shared.push(
-            &PutFunction {
-                index,
-                digest,
-                name,
-                code,
-            }
-            .into(),
-        );
+    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start in nanoseconds since the epoch).
+    fn current(&self) -> Option<(u64, u32, String, Vec<u32>, u64, u64)> {
+        let current = lock(&self.shared.current);
+        let Current { call, started_ns, .. } = current.as_ref()?;
+        let name = call.name.clone();
+        Some((
+            call.task,
+            call.attempt,
+            name,
+            call.devices.clone(),
+            call.timeout_ms,
+            *started_ns,
+        ))
     }
 
-    /// Adds a task to the run.
-    fn submit_with(
-        &self,
-        token: u64,
+    /// Sends a pickled function; its index on this connection.
+    fn put_function(&self, digest: &[u8], name: String, code: &[u8]) -> u32 {
+        let index = self.next_function.fetch_add(1, Ordering::Relaxed);
+        self.shared.add(PutFunction {
+            index,
+            digest: Bytes::copy_from_slice(digest),
+            name,
+            code: Bytes::copy_from_slice(code),
+        });
+        index
+    }
+
+    /// Adds a task to the run; its future.
+    #[pyo3(signature = (function, args, kwargs, options=None))]
+    fn submit<'py>(
+        slf: &Bound<'py, Self>,
         function: u32,
-        args: (u8, Bound<'_, PyAny>),
-        inputs: &Bound<'_, PyAny>,
-        options: &str,
-    ) -> PyResult<()> {
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        options: Option<&Bound<'py, Options>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let call = pack_call(slf.as_any(), args, kwargs)?;
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
         let mut submit = TaskSubmit {
             token,
             function,
+            args: Some(Value::inline(call.args)),
+            inputs: call.inputs,
+            parent: this.running().map(|(task, _)| task),
             ..TaskSubmit::default()
         };
-        submit.args = Some(convert::to_value(args.0, &args.1)?);
-        submit.inputs = convert::to_inputs(inputs)?;
-        convert::apply_options(&mut submit, options)?;
-        if submit.program.is_some() {
-            submit.args = None;
+        if let Some(options) = options {
+            options.get().apply(&mut submit);
         }
-        submit.parent = Some(lock(&self.running).0);
-        self.shared.push(&submit.into());
-        self.shared.flush();
-        Ok(())
+        let future = new_future(slf.as_any(), token)?;
+        this.shared.futures.insert(Wanted::Task(token), future.clone().unbind());
+        this.shared.add(submit);
+        this.flush(slf.py())?;
+        Ok(future)
+    }
+
+    /// Waits for a future of this worker, up to `seconds`; meanwhile what the running task holds is free for others.
+    #[pyo3(signature = (future, seconds=None))]
+    fn wait(&self, py: Python<'_>, future: &Bound<'_, PyAny>, seconds: Option<f64>) -> PyResult<()> {
+        if is_done(future)? {
+            return Ok(());
+        }
+        let task = self.running().map(|(task, _)| task);
+        if let Some(task) = task {
+            self.shared.return_queued(Duration::ZERO);
+            self.shared.add(Blocked { task, blocked: true });
+        }
+        self.flush(py)?;
+        let result = self.wait_for(py, future, seconds);
+        if let Some(task) = task {
+            self.shared.add(Blocked { task, blocked: false });
+            self.flush(py)?;
+        }
+        result
     }
 
     /// Cancels tasks that this worker added.
-    fn cancel(&self, tokens: Vec<u64>, reason: String) {
-        self.shared.push(
-            &CancelTasks {
-                tasks: tokens,
-                all: false,
-                reason,
-                from_worker: None,
-            }
-            .into(),
-        );
-        self.shared.flush();
+    fn cancel(&self, py: Python<'_>, tokens: Vec<u64>, reason: String) -> PyResult<()> {
+        self.shared.add(CancelTasks {
+            tasks: tokens,
+            all: false,
+            reason,
+            from_worker: None,
+        });
+        self.flush(py)
     }
 
-    /// The present call waits for tasks of its own, or goes on.
-    fn blocked(&self, blocked: bool) {
-        let task = lock(&self.running).0;
-        self.shared.push(&Blocked { task, blocked }.into());
-        self.shared.flush();
-    }
-
-    /// Asks for an object to be brought to this node.
-    fn fetch(&self, token: u64, object: (u64, u64, u64, u32, u64, u64)) {
-        let object = Some(convert::to_object(object));
-        self.shared.push(&Fetch { token, object }.into());
-        self.shared.flush();
-    }
-
-    /// Gives back holds that outcomes brought.
-    fn release(&self, objects: Vec<(u64, u64, u64, u32, u64, u64)>) {
-        let objects = objects.into_iter().map(convert::to_object).collect();
-        self.shared.push(&ReleaseObjects { objects }.into());
-    }
-
-    /// Sends what is pending.
-    fn flush(&self, py: Python<'_>) {
-        py.detach(|| self.shared.flush());
+    /// Forgets the future of a cancelled task.
+    fn forget(&self, token: u64) {
+        self.shared.futures.remove(Wanted::Task(token));
     }
 }
 
 impl Worker {
-    fn finish(&self, outcome: Outcome) {
-        let (task, attempt, started) = std::mem::take(&mut *lock(&self.running));
-        let elapsed = started.map_or(Duration::ZERO, |started| started.elapsed());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        let done = TaskDone {
+    fn running(&self) -> Option<(u64, u32)> {
+        lock(&self.shared.current)
+            .as_ref()
+            .map(|c| (c.call.task, c.call.attempt))
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let all = self.shared.link.write_some().map_err(gone)?;
+        if !all {
+            py.detach(|| self.shared.link.write_all()).map_err(gone)?;
+        }
+        Ok(())
+    }
+
+    /// Reads once. An agent that is gone ends the worker.
+    fn pump(&self, py: Python<'_>) -> PyResult<bool> {
+        let shared = &*self.shared;
+        let pumped = py.detach(|| shared.reader.pump(&shared.link, shared, Some(LOOK)));
+        match pumped {
+            Pumped::Answers(answers) => shared.deliver(py, answers)?,
+            Pumped::Closed(reason) => return Err(gone(reason)),
+            Pumped::Taken => return Ok(false),
+            Pumped::Nothing => py.check_signals()?,
+        }
+        Ok(true)
+    }
+
+    fn wait_for(&self, py: Python<'_>, future: &Bound<'_, PyAny>, seconds: Option<f64>) -> PyResult<()> {
+        let end = seconds.and_then(|s| Instant::now().checked_add(Duration::try_from_secs_f64(s.max(0.0)).ok()?));
+        while !is_done(future)? {
+            if end.is_some_and(|end| end <= Instant::now()) || !self.pump(py)? {
+                break;
+            }
+            self.shared.return_queued(Duration::ZERO);
+            self.flush(py)?;
+        }
+        Ok(())
+    }
+
+    fn run_call(&self, py: Python<'_>, call: TaskCall) -> PyResult<()> {
+        let (task, attempt) = (call.task, call.attempt);
+        let (function, devices) = (call.function, call.devices.clone());
+        let (args, inputs) = (call.args.clone(), call.inputs.clone());
+        let since = Instant::now();
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started_ns = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
+        *lock(&self.shared.current) = Some(Current {
+            call,
+            since,
+            started_ns,
+        });
+        self.shared.watchdog.wake();
+        let outcome = self
+            .evaluate(py, function, args, inputs, &devices)
+            .unwrap_or_else(|e| failed(py, &e));
+        self.shared.add_logs();
+        let elapsed = since.elapsed();
+        let ended = lock(&self.shared.current).take();
+        drop(ended);
+        let waited = self.shared.add(TaskDone {
             task,
             attempt,
             outcome: Some(outcome),
-            started_ns: nanos(now.saturating_sub(elapsed)),
-            elapsed_ns: nanos(elapsed),
+            started_ns,
+            elapsed_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
             worker: 0,
+        });
+        if waited.max(elapsed) > TOGETHER {
+            self.flush(py)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate(
+        &self,
+        py: Python<'_>,
+        function: u32,
+        args: Option<Value>,
+        inputs: Vec<Value>,
+        devices: &[u32],
+    ) -> PyResult<Outcome> {
+        self.show_devices(py, devices)?;
+        let function = self.function(py, function)?;
+        let inputs = inputs
+            .iter()
+            .map(|value| Ok(pack::unpack_value(py, value)?.unbind()))
+            .collect::<PyResult<Vec<_>>>()?;
+        let result = match args.and_then(|v| v.kind) {
+            Some(value::Kind::Inline(bytes)) if pack::is_empty_call(&bytes) => function.bind(py).call0()?,
+            Some(kind) => {
+                let both = pack::unpack_value_with(py, &Value { kind: Some(kind) }, inputs)?;
+                let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = both.extract()?;
+                function.bind(py).call(args, Some(&kwargs))?
+            }
+            None => return Err(PyRuntimeError::new_err("the call came without arguments")),
         };
-        if self.shared.push(&done.into()) {
-            self.shared.flush();
-        }
+        Ok(Outcome::value(Value::inline(pack::pack(&result)?)))
     }
 
-    /// A message that is here already, read without waiting.
-    fn ready_message(&self) -> Option<AgentToWorker> {
-        let mut incoming = lock(&self.shared.incoming);
-        if incoming.queue.is_empty() {
-            let got = incoming.inbox.try_read();
-            incoming.take(&got);
+    /// The function under `index`, unpickled at its first call.
+    fn function(&self, py: Python<'_>, index: u32) -> PyResult<Py<PyAny>> {
+        if let Some(function) = lock(&self.functions).get(&index) {
+            return Ok(function.clone_ref(py));
         }
-        incoming.queue.pop_front()
+        let put = lock(&self.shared.new_functions).remove(&index);
+        let Some(put) = put else {
+            return Err(PyRuntimeError::new_err("the function of this call was never sent"));
+        };
+        let loaded = api(py)?
+            .pickling
+            .bind(py)
+            .call_method1(intern!(py, "load_function"), (put.name.as_str(), &*put.code))?
+            .unbind();
+        lock(&self.functions).insert(index, loaded.clone_ref(py));
+        Ok(loaded)
     }
 
-    fn wait_message(&self) -> Option<AgentToWorker> {
-        self.shared.flush();
-        let mut incoming = lock(&self.shared.incoming);
-        while incoming.queue.is_empty() && !incoming.ended {
-            let got = incoming.inbox.read(None);
-            incoming.take(&got);
+    fn show_devices(&self, py: Python<'_>, devices: &[u32]) -> PyResult<()> {
+        {
+            let mut shown = lock(&self.devices);
+            if *shown == devices {
+                return Ok(());
+            }
+            devices.clone_into(&mut shown);
         }
-        incoming.queue.pop_front()
+        let shown = devices.to_vec();
+        api(py)?
+            .failures
+            .bind(py)
+            .call_method1(intern!(py, "show_devices"), (shown,))?;
+        Ok(())
     }
 }
 
-fn call_tuple<'py>(py: Python<'py>, call: &TaskCall) -> PyResult<Bound<'py, PyAny>> {
-    let (kind, args) = match &call.args {
-        Some(args) => convert::value(py, args)?,
-        None => (convert::INLINE, PyBytes::new(py, b"").into_any()),
+fn gone(reason: impl std::fmt::Display) -> PyErr {
+    PyConnectionError::new_err(format!("the agent is gone: {reason}"))
+}
+
+/// Words an exception as the outcome of its task.
+fn failed(py: Python<'_>, error: &PyErr) -> Outcome {
+    let described = api(py).and_then(|api| {
+        let fields = api
+            .failures
+            .bind(py)
+            .call_method1(intern!(py, "describe"), (error.clone_ref(py).into_value(py),))?;
+        fields.extract::<(i32, String, String, String, Vec<u8>)>()
+    });
+    let failure = match described {
+        Ok((cause, kind, message, traceback, pickled)) => Failure {
+            cause,
+            kind,
+            message,
+            traceback,
+            pickled: pickled.into(),
+            ..Failure::default()
+        },
+        Err(second) => Failure::new(
+            FailureCause::User,
+            "exception",
+            format!("it raised {error}, which could not be described: {second}"),
+        ),
     };
-    let simple = call.inputs.is_empty() && call.resources.is_none() && call.timeout_ms == 0 && call.name.is_empty();
-    if simple {
-        return (0, call.task, call.attempt, call.function, kind, args).into_bound_py_any(py);
-    }
-    let inputs = PyList::empty(py);
-    for input in &call.inputs {
-        inputs.append(convert::value(py, input)?)?;
-    }
-    let cpus = call.resources.as_ref().map_or(1000, |r| r.cpu_millis);
-    let rest = (inputs, call.name.as_str(), call.devices.clone(), call.timeout_ms, cpus);
-    (0, call.task, call.attempt, call.function, kind, args, rest).into_bound_py_any(py)
-}
-
-fn other_tuple<'py>(py: Python<'py>, message: &AgentToWorker) -> PyResult<Bound<'py, PyAny>> {
-    match message {
-        AgentToWorker::PutFunction(put) => (1, put.index, &put.name, PyBytes::new(py, &put.code)).into_bound_py_any(py),
-        AgentToWorker::Outcome(o) => {
-            let (kind, payload) = convert::outcome(py, o.outcome.as_ref())?;
-            (2, o.token, kind, payload, o.attempts, o.elapsed_ns).into_bound_py_any(py)
-        }
-        AgentToWorker::Fetched(f) => {
-            let (kind, payload) = convert::outcome(py, f.outcome.as_ref())?;
-            (3, f.token, kind, payload).into_bound_py_any(py)
-        }
-        AgentToWorker::Config(_) | AgentToWorker::Shutdown(_) | AgentToWorker::Call(_) => (4,).into_bound_py_any(py),
-    }
+    Outcome::failure(failure)
 }

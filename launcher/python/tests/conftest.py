@@ -1,4 +1,4 @@
-"""Every test gets a home for runs of its own, and must leave no process behind."""
+"""What the tests share: a home of their own, and a look for what a run left behind."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from pathlib import Path
 
 import pytest
 
-os.environ.pop("BRIDGEHEAD_DO", None)
+import bridgehead as bh
 
 
-def marked(home: Path) -> list[int]:
-    """Processes that work for a run under ``home``."""
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    os.environ["BRIDGEHEAD_HOME"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pool(home: Path) -> Iterator[bh.Executor]:
+    with bh.Executor(2) as executor:
+        yield executor
+
+
+def wait_until(condition: object, limit: float = 20.0) -> None:
+    """Waits for a condition, with a limit; the pause only bounds how often it is looked at."""
+    end = time.monotonic() + limit
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+def processes_of(run: str) -> list[int]:
+    """Processes that carry a run's id in their environment or command line."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
             continue
         try:
-            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            environment = Path("/proc", entry, "environ").read_bytes()
+            command = Path("/proc", entry, "cmdline").read_bytes()
         except OSError:
             continue
-        if os.fsencode(home) in words and b"bridgehead" in words:
-            found.append(int(entry.name))
+        if f"BRIDGEHEAD_RUN={run}\0".encode() in environment + b"\0" or run.encode() in command:
+            found.append(int(entry))
     return found
-
-
-def until_none(home: Path) -> list[int]:
-    """Waits, bounded, until no process works for a run under ``home``; those that stay."""
-    end = time.monotonic() + 20
-    while (left := marked(home)) and time.monotonic() < end:
-        os.sched_yield()
-    return left
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("BRIDGEHEAD_HOME", str(tmp_path))
-    yield tmp_path
-    from bridgehead._session import close_all
-
-    close_all()
-    left = until_none(tmp_path)
-    assert not left, f"processes were left behind: {left}"

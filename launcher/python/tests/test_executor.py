@@ -1,190 +1,286 @@
-"""Laws of the executor: it is a `concurrent.futures.Executor`, and what goes wrong says what and why."""
+"""Laws of the Executor: it is a `concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
+import operator
 import os
 import signal
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import bridgehead as bh
 import pytest
+from conftest import processes_of, wait_until
+
+import bridgehead as bh
 
 
-def double(x: int) -> int:
-    return 2 * x
+def check(pool: bh.Executor, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A call in a worker gives what the call gives here."""
+    result = pool.submit(function, *args, **kwargs).result(60)
+    assert result == function(*args, **kwargs)
+    return result
 
 
-def check(function: Callable[..., Any], *args: Any, expect: Any) -> None:
-    with bh.Executor(2) as executor:
-        assert executor.submit(function, *args).result(30) == expect
+class Adder:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def add(self, m: int) -> int:
+        return self.n + m
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Adder) and other.n == self.n
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-def fails(function: Callable[..., Any], *args: Any, kind: type[BaseException], says: str) -> BaseException:
-    """Expects that the call fails with ``kind`` and ``says``, and that the executor works on."""
-    with bh.Executor(2) as executor:
-        with pytest.raises(kind, match=says) as caught:
-            executor.submit(function, *args).result(30)
-        assert executor.submit(double, 4).result(30) == 8
-    return caught.value
+def make(n: int) -> Adder:
+    return Adder(n)
 
 
-def test_a_call_gives_its_value() -> None:
-    check(double, 21, expect=42)
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (operator.add, (1, 2)),
+        (functools.partial(pow, 2), (5,)),
+        (Adder(3).add, (4,)),
+        (make, (5,)),
+        (len, ([1, None, {"a": b"x" * 100_000}],)),
+        (lambda x: x * 2, ("ab",)),
+        (str, ()),
+    ],
+    ids=["builtin", "partial", "method", "own class as result", "large argument", "lambda", "type"],
+)
+def test_a_call_gives_what_it_gives_here(pool: bh.Executor, function: Callable[..., Any], args: Any) -> None:
+    check(pool, function, *args)
 
 
-def test_a_lambda_travels_by_value() -> None:
-    factor = 3
-    check(lambda x: factor * x, 5, expect=15)
+def test_keyword_arguments_arrive(pool: bh.Executor) -> None:
+    check(pool, int, "ff", base=16)
 
 
-def test_keyword_arguments_arrive() -> None:
-    with bh.Executor(1) as executor:
-        assert executor.submit(dict, a=1, b=2).result(30) == {"a": 1, "b": 2}
+def test_a_class_of_the_project_is_the_same_on_both_sides(pool: bh.Executor) -> None:
+    def is_adder(value: object) -> bool:
+        return isinstance(value, Adder)
+
+    assert pool.submit(is_adder, Adder(1)).result(60)
+    assert type(pool.submit(make, 2).result(60)) is Adder
 
 
-def test_many_calls_come_back_each_with_its_own_value() -> None:
-    with bh.Executor(2) as executor:
-        futures = [executor.submit(double, i) for i in range(2000)]
-        assert [f.result(60) for f in futures] == [2 * i for i in range(2000)]
+def test_a_closure_carries_its_present_values(pool: bh.Executor) -> None:
+    n = 1
+
+    def read() -> int:
+        return n
+
+    assert pool.submit(read).result(60) == 1
+    n = 2
+    assert pool.submit(read).result(60) == 2
 
 
-def test_map_keeps_the_order_in_chunks_too() -> None:
-    with bh.Executor(2) as executor:
-        expected = [2 * i for i in range(100)]
-        assert list(executor.map(double, range(100))) == expected
-        assert list(executor.map(double, range(100), chunksize=7)) == expected
+def test_an_exception_is_the_one_that_was_raised(pool: bh.Executor) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        pool.submit(operator.truediv, 1, 0).result(60)
+    cause = caught.value.__cause__
+    assert isinstance(cause, bh.TaskError)
+    assert "Traceback" in cause.remote_traceback or "ZeroDivisionError" in cause.remote_traceback
 
 
-def test_wait_and_as_completed_take_its_futures() -> None:
-    with bh.Executor(2) as executor:
-        futures = [executor.submit(double, i) for i in range(20)]
-        done, open_ = concurrent.futures.wait(futures, timeout=30)
-        assert (len(done), len(open_)) == (20, 0)
-        assert sorted(f.result() for f in concurrent.futures.as_completed(futures)) == [2 * i for i in range(20)]
+class Awkward(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("awkward")
 
 
-def test_callbacks_run_without_anybody_waiting() -> None:
-    import threading
-
-    heard = threading.Event()
-    with bh.Executor(1) as executor:
-        executor.submit(double, 1).add_done_callback(lambda _: heard.set())
-        assert heard.wait(30)
+def raise_awkward() -> None:
+    raise Awkward(1, 2)
 
 
-def test_asyncio_can_use_it() -> None:
-    async def main() -> int:
-        with bh.Executor(1) as executor:
-            return await asyncio.get_running_loop().run_in_executor(executor, double, 4)
-
-    assert asyncio.run(main()) == 8
-
-
-def test_a_future_as_an_argument_arrives_as_its_value() -> None:
-    with bh.Executor(2) as executor:
-        first = executor.submit(double, 5)
-        assert executor.submit(double, first).result(30) == 20  # type: ignore[arg-type]
-        assert executor.submit(sum, [first, first]).result(30) == 20  # type: ignore[list-item]
+def test_an_exception_that_cannot_travel_is_told_with_its_traceback(pool: bh.Executor) -> None:
+    with pytest.raises(bh.TaskError, match="awkward") as caught:
+        pool.submit(raise_awkward).result(60)
+    assert caught.value.kind == "Awkward"
+    assert "raise Awkward(1, 2)" in caught.value.remote_traceback
 
 
-def test_an_exception_comes_back_with_its_traceback() -> None:
-    def broken() -> None:
-        raise KeyError("missing")
-
-    error = fails(broken, kind=bh.TaskError, says="KeyError")
-    assert isinstance(error, bh.TaskError)
-    assert isinstance(error.__cause__, KeyError)
-    assert "in broken" in error.remote_traceback
-
-
-def test_a_segfault_names_the_signal_and_the_others_go_on() -> None:
-    def crash() -> None:
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-    error = fails(crash, kind=bh.WorkerDied, says="SIGSEGV")
-    assert isinstance(error, bh.WorkerDied)
-    assert error.signal == signal.SIGSEGV
-
-
-def test_leaving_the_process_names_the_exit_code() -> None:
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_exit_inside_a_task_is_a_failure(pool: bh.Executor, error: type[BaseException]) -> None:
     def leave() -> None:
-        os._exit(3)
+        raise error(3)
 
-    error = fails(leave, kind=bh.WorkerDied, says="exit code 3")
-    assert isinstance(error, bh.WorkerDied)
-    assert error.exit_code == 3
-
-
-def test_a_task_over_its_limit_is_ended() -> None:
-    @bh.task(timeout=0.3)
-    def forever() -> None:
-        while True:
-            pass
-
-    fails(forever, kind=bh.TaskTimeout, says="limit")
+    with pytest.raises(error):
+        pool.submit(leave).result(60)
+    check(pool, abs, -1)
 
 
-def test_an_argument_that_cannot_be_sent_is_named_by_its_path() -> None:
-    import threading
-
-    with bh.Executor(1) as executor, pytest.raises(bh.UnpicklableError, match=r"\['deep'\]\[1\]"):
-        executor.submit(double, {"fine": 1, "deep": [1, threading.Lock()]})  # type: ignore[arg-type]
-
-
-def test_a_result_that_cannot_be_sent_fails_its_task() -> None:
-    import threading
-
-    fails(threading.Lock, kind=bh.UnpicklableError, says="cannot be sent")
+def test_a_dead_worker_fails_its_call_and_no_other(pool: bh.Executor) -> None:
+    with pytest.raises(bh.WorkerDied, match="SIGSEGV") as caught:
+        pool.submit(_segfault).result(60)
+    assert caught.value.signal == signal.SIGSEGV
+    check(pool, abs, -2)
 
 
-def test_a_large_closure_is_refused_with_its_size_and_name() -> None:
-    ballast = bytes(2 << 20)
-
-    def heavy() -> int:
-        return len(ballast)
-
-    with bh.Executor(1) as executor, pytest.raises(bh.ClosureTooLarge, match=r"ballast \(2,097"):
-        executor.submit(heavy)
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def test_a_cancelled_call_is_cancelled() -> None:
+def test_futures_work_with_wait_and_as_completed(pool: bh.Executor) -> None:
+    futures = [pool.submit(abs, -i) for i in range(50)]
+    done, open_ = concurrent.futures.wait(futures, timeout=60)
+    assert len(done) == 50 and not open_
+    assert sorted(f.result() for f in concurrent.futures.as_completed(futures)) == list(range(50))
+
+
+def test_wait_sees_the_first_exception(pool: bh.Executor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    slow = pool.submit(_wait_for, gate)
+    bad = pool.submit(operator.truediv, 1, 0)
+    done, open_ = concurrent.futures.wait([slow, bad], 60, concurrent.futures.FIRST_EXCEPTION)
+    assert done == {bad} and open_ == {slow}
+    gate.touch()
+    assert slow.result(60) == "opened"
+
+
+def _wait_for(gate: Path) -> str:
     import time
 
-    with bh.Executor(1) as executor:
-        running = executor.submit(time.sleep, 60)
-        waiting = executor.submit(double, 1)
-        assert waiting.cancel() and running.cancel()
-        with pytest.raises(concurrent.futures.CancelledError):
-            waiting.result(30)
+    while not gate.exists():
+        time.sleep(0.002)
+    return "opened"
 
 
-def test_nothing_is_taken_after_shutdown() -> None:
+def test_callbacks_run_once_whenever_they_are_added(pool: bh.Executor) -> None:
+    called = threading.Semaphore(0)
+    future = pool.submit(abs, -3)
+    future.add_done_callback(lambda f: called.release())
+    assert future.result(60) == 3
+    assert called.acquire(timeout=60)
+    future.add_done_callback(lambda f: called.release())
+    assert called.acquire(timeout=60)
+    assert not called.acquire(blocking=False)
+
+
+def test_many_threads_may_wait_for_one_future_and_for_their_own(pool: bh.Executor, tmp_path: Path) -> None:
+    gate, results = tmp_path / "gate", list[str]()
+    shared = pool.submit(_wait_for, gate)
+
+    def wait() -> None:
+        assert pool.submit(abs, -1).result(60) == 1
+        results.append(shared.result(60))
+
+    threads = [threading.Thread(target=wait) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    gate.touch()
+    for thread in threads:
+        thread.join(60)
+    assert results == ["opened"] * 6
+
+
+def test_a_timeout_leaves_the_call_alone(pool: bh.Executor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    future = pool.submit(_wait_for, gate)
+    with pytest.raises(TimeoutError):
+        future.result(0.01)
+    gate.touch()
+    assert future.result(60) == "opened"
+
+
+def test_a_short_call_does_not_wait_behind_a_long_one(pool: bh.Executor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    long = pool.submit(_wait_for, gate)
+    for future in [pool.submit(abs, -i) for i in range(200)]:
+        future.result(60)
+    assert not long.done()
+    gate.touch()
+    assert long.result(60) == "opened"
+
+
+def test_a_running_call_can_be_cancelled(pool: bh.Executor, tmp_path: Path) -> None:
+    future = pool.submit(_wait_for, tmp_path / "never")
+    assert future.cancel()
+    assert future.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(60)
+    check(pool, abs, -4)
+
+
+def test_a_future_as_an_argument_arrives_as_its_value(pool: bh.Executor) -> None:
+    first = pool.submit(abs, -20)
+    assert pool.submit(sum, [first, first, 2]).result(60) == 42
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_map_keeps_the_order(pool: bh.Executor, chunksize: int) -> None:
+    assert list(pool.map(pow, range(10), [2] * 10, chunksize=chunksize)) == [n * n for n in range(10)]
+
+
+def test_asyncio_can_use_it(pool: bh.Executor) -> None:
+    async def go() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return list(await asyncio.gather(*[loop.run_in_executor(pool, abs, -i) for i in range(20)]))
+
+    assert asyncio.run(go()) == list(range(20))
+
+
+def test_standard_input_of_a_task_is_empty(pool: bh.Executor) -> None:
+    def read() -> str:
+        import sys
+
+        return sys.stdin.read()
+
+    assert pool.submit(read).result(60) == ""
+
+
+def test_a_forked_child_does_not_end_the_connection(pool: bh.Executor) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    check(pool, abs, -5)
+
+
+def test_after_shutdown_nothing_is_taken_and_nothing_is_left() -> None:
     executor = bh.Executor(1)
+    future = executor.submit(abs, -1)
     executor.shutdown()
+    assert future.result(0) == 1
     with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.submit(double, 1)
+        executor.submit(abs, -1)
+    wait_until(lambda: not processes_of(executor.run))
 
 
-def test_a_program_gives_its_output_or_says_why_not() -> None:
-    with bh.Executor(1) as executor:
-        done = executor.submit(bh.program("echo {word}"), word="hello there").result(30)  # type: ignore[arg-type,call-arg]
-        assert done.stdout == "hello there\n"
-        for command, says in (("false", "exited with 1"), ("no-such-program", "cannot find no-such-program")):
-            with pytest.raises(bh.TaskError, match=says):
-                executor.submit(bh.program(command)).result(30)  # type: ignore[arg-type]
+def test_shutdown_can_cancel_what_waits(tmp_path: Path) -> None:
+    executor = bh.Executor(1)
+    futures = [executor.submit(_wait_for, tmp_path / "never") for _ in range(5)]
+    executor.shutdown(cancel_futures=True)
+    assert all(future.cancelled() for future in futures)
+    wait_until(lambda: not processes_of(executor.run))
 
 
-def test_large_arrays_come_back_whole() -> None:
-    import numpy as np
+def test_a_killed_head_fails_what_waits(tmp_path: Path) -> None:
+    import json
 
-    def make(n: int) -> Any:
-        return np.arange(n, dtype=np.float64)
+    executor = bh.Executor(1)
+    future = executor.submit(_wait_for, tmp_path / "never")
+    os.kill(json.loads(Path(executor.folder, "head.json").read_text())["pid"], signal.SIGKILL)
+    with pytest.raises(bh.HeadLost):
+        future.result(60)
+    wait_until(lambda: not processes_of(executor.run))
+    executor.shutdown()
 
-    with bh.Executor(2) as executor:
-        array = executor.submit(make, 1 << 20).result(30)
-        assert array.sum() == (1 << 20) * ((1 << 20) - 1) / 2
-        assert not array.flags.writeable
-        assert executor.submit(np.sum, array).result(30) == array.sum()
+
+def test_max_workers_must_make_sense() -> None:
+    with pytest.raises(ValueError, match="max_workers=0"):
+        bh.Executor(0)
+
+
+def test_joblib_can_use_it(home: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+    bh.joblib.register()
+    with joblib.parallel_config("bridgehead", n_jobs=2):
+        assert joblib.Parallel()(joblib.delayed(abs)(-i) for i in range(30)) == list(range(30))

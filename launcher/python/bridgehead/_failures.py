@@ -1,0 +1,130 @@
+"""Failures as they travel, and back into exceptions; the few values that the extension cannot make by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+
+if TYPE_CHECKING:
+    from ._task import ProgramResult
+
+CAUSES = ("user", "lost_node", "preempted", "walltime", "oom", "system", "upstream")
+"""Causes by their number on the wire."""
+
+
+def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
+    """An exception of a task as (cause, kind, message, traceback, pickled); runs in the worker."""
+    import traceback
+
+    kind = type(error).__qualname__
+    text = str(error)
+    message = f"{kind}: {text}" if text else kind
+    if isinstance(error, errors.UnpicklableError):
+        cause = "system"
+    elif isinstance(error, MemoryError):
+        cause = "oom"
+    else:
+        cause = "user"
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return CAUSES.index(cause), kind, message, lines, _pickled(error)
+
+
+def _pickled(error: BaseException) -> bytes:
+    from . import _bridgehead
+
+    try:
+        packed = _bridgehead.pack_bytes(error.with_traceback(None))
+        _bridgehead.unpack_bytes(packed)  # An exception with required arguments often pickles and then does not load.
+    except BaseException:
+        return b""
+    return packed
+
+
+def _original(pickled: bytes) -> BaseException | None:
+    from . import _bridgehead
+
+    if not pickled:
+        return None
+    try:
+        error = _bridgehead.unpack_bytes(pickled)
+    except Exception:
+        return None  # Its class is not to be had here; the TaskError tells what it was.
+    return error if isinstance(error, BaseException) else None
+
+
+def _class_of(cause: str, kind: str, signal: int | None) -> type[errors.TaskError]:
+    if kind in ("worker-died", "worker-killed", "out-of-memory") or (signal is not None and cause != "walltime"):
+        return errors.WorkerDied
+    if cause == "walltime":
+        return errors.TaskTimeout
+    if cause == "upstream":
+        return errors.UpstreamFailed
+    return errors.TaskError
+
+
+def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> BaseException:
+    """A failure as the exception that a future raises.
+
+    With `original` (an Executor's future) that is the exception that the task raised, as with the standard library's
+    executors, its cause a `TaskError` with the remote traceback. Else it is the `TaskError`, its cause the original.
+    """
+    kind, cause, message = fields["kind"], CAUSES[fields["cause"]], fields["message"]
+    if kind in ("head-lost", "closed"):
+        return errors.HeadLost(message)
+    if kind == "store-full":
+        return errors.StoreFull(message)
+    error = _class_of(cause, kind, fields["signal"])(
+        f"task {task} failed: {message}" if task else message,
+        kind=kind,
+        remote_traceback=fields["traceback"],
+        exit_code=fields["exit_code"],
+        signal=fields["signal"],
+        task=fields["root"],
+    )
+    raised = _original(fields["pickled"])
+    if raised is None:
+        return error
+    if original:
+        raised.__cause__ = error
+        return raised
+    error.__cause__ = raised
+    return error
+
+
+def too_large(message: str) -> BaseException:
+    """What to raise for a value that cannot travel for its size."""
+    return errors.StoreFull(message)
+
+
+def show_devices(devices: list[int]) -> None:
+    """Shows the running task its GPUs and no others."""
+    text = ",".join(map(str, devices))
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        os.environ[name] = text
+
+
+def program_result(exit_code: int, out: bytes, err: bytes, outputs: dict[str, str], dropped: int) -> ProgramResult:
+    """What a program left, from its parts."""
+    from ._task import ProgramResult
+
+    paths = {name: Path(path) for name, path in outputs.items()}
+    return ProgramResult(exit_code=exit_code, stdout_bytes=out, stderr_bytes=err, outputs=paths, dropped=dropped)
+
+
+run_dirs: list[str] = []
+"""Run folders that this process has to do with, latest last: where relative result files are looked for."""
+
+
+def load_file(path: str) -> Any:
+    """A value that was written to a run folder."""
+    from . import _bridgehead
+
+    for folder in reversed(run_dirs):
+        file = Path(folder, path)
+        if file.exists():
+            return _bridgehead.unpack_bytes(file.read_bytes())
+    raise errors.ResultLost(f"the result {path} is in none of the run folders that this process knows")

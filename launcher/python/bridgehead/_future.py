@@ -1,0 +1,145 @@
+"""The future of a task: a `concurrent.futures.Future` that costs little until somebody waits on it.
+
+A standard future makes a condition, a lock and two lists at its birth, several microseconds. Here they are made when
+first
+asked for. That is safe because of two facts: `dict.setdefault` is atomic, so two threads get the same condition; and
+the
+extension completes a future that has no condition in one step, without running Python code in between (`futures.rs`).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from ._bridgehead import Client, Raw, Worker
+
+T = TypeVar("T")
+
+
+class Future(concurrent.futures.Future[T], Generic[T]):
+    """The result of a task, once it is there."""
+
+    _state: str = PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _raw: Raw | None = None
+    _owner: Client | Worker | None = None
+    _token: int = -1
+    _name: str = ""
+    _original: bool = False
+
+    def __init__(self) -> None:  # Without the standard one: see above.
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_condition":
+            return self.__dict__.setdefault(name, threading.Condition())
+        if name in ("_waiters", "_done_callbacks"):
+            return self.__dict__.setdefault(name, [])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def done(self) -> bool:
+        return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def cancelled(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        return False  # A task that is being run can still be cancelled, which `running` denies.
+
+    def result(self, timeout: float | None = None) -> T:
+        self._settle(timeout)
+        if self._state == FINISHED:
+            if self._exception is not None:
+                try:
+                    raise self._exception
+                finally:
+                    del self  # Breaks the cycle of exception, traceback and frame, as the standard library does.
+            return self._result  # type: ignore[return-value]
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._settle(timeout)
+        return super().exception(0)
+
+    def cancel(self) -> bool:
+        """Cancels the task, also when it is being run already. `False` if it is done."""
+        if not super().cancel():
+            return False
+        if self._owner is not None and self._state == CANCELLED:
+            self._owner.forget(self._token)
+            self._owner.cancel([self._token], "its future was cancelled")
+            self.set_running_or_notify_cancel()
+        return True
+
+    def _settle(self, timeout: float | None) -> None:
+        """Waits for the answer and unpacks it; raises as the standard future does where there is none."""
+        if self._state == PENDING:
+            end = None if timeout is None else time.monotonic() + timeout
+            if self._owner is not None:
+                self._owner.wait(self, timeout)  # This thread reads answers itself, unless another one does.
+            if self._state == PENDING:
+                super().exception(None if end is None else max(0.0, end - time.monotonic()))
+        if self._raw is not None:
+            self._look()
+
+    def _look(self) -> None:
+        """Unpacks the answer, once. Another thread that looks meanwhile waits here, so `_raw` goes last."""
+        with self._condition:
+            raw = self._raw
+            if raw is None:
+                return
+            if raw.kind == "value":
+                try:
+                    self._result = raw.value()
+                except BaseException as error:
+                    self._exception = error
+            else:
+                from . import _failures
+
+                fields = raw.failure()
+                if fields is not None:
+                    self._exception = _failures.to_exception(fields, self._name, original=self._original)
+            self._raw = None
+
+    def _finish(self, raw: Raw) -> None:
+        """Takes the answer; called by the extension when somebody may be waiting."""
+        with self._condition:
+            if self._state != PENDING:
+                return
+            if raw.kind == "cancelled":
+                self._state = CANCELLED_AND_NOTIFIED
+            else:
+                self._raw = raw
+                self._state = FINISHED
+            for waiter in self._waiters:
+                if raw.kind == "cancelled":
+                    waiter.add_cancelled(self)
+                elif raw.kind == "value":
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As an argument of a task: arrives there as the value. Within one connection the value is not waited for."""
+        from . import _bridgehead
+
+        number = None
+        if self._owner is not None:
+            number = _bridgehead.note_task(self._owner, self._token)
+        if number is None:
+            number = _bridgehead.note_value(_bridgehead.pack_bytes(self.result()))
+        if number is None:
+            raise TypeError("a future can only be an argument of a task: take its result first")
+        return (_bridgehead._input, (number,))
+
+    def __repr__(self) -> str:
+        state = {FINISHED: "finished", PENDING: "pending"}.get(self._state, "cancelled")
+        return f"<bridgehead.Future {self._name or self._token} {state}>"

@@ -1,0 +1,222 @@
+//! Futures that wait for an answer, and how an answer reaches its future. The future's class is Python
+//! (`bridgehead/_future.py`); its attributes are set here without running Python code where nobody waits on it.
+//! Hot path: `new_future`, `complete`, once a task each.
+
+use crate::link::lock;
+use crate::pack;
+use crate::python::api;
+use bridgehead_wire::{Failure, Outcome, outcome};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// What a future waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// The outcome of the task with this token.
+    Task(u64),
+    /// The object fetched under this token.
+    Fetch(u64),
+    /// The run's status.
+    Status,
+    /// The run's end.
+    End,
+}
+
+/// An answer that has not been looked at.
+#[pyclass(frozen, module = "bridgehead._bridgehead")]
+#[derive(Debug)]
+pub struct Raw {
+    outcome: Mutex<Option<outcome::Kind>>,
+    text: Option<String>,
+    /// Attempts made.
+    #[pyo3(get)]
+    attempts: u32,
+    /// Run time of the last attempt in nanoseconds.
+    #[pyo3(get)]
+    elapsed_ns: u64,
+    #[pyo3(get)]
+    kind: &'static str,
+}
+
+#[pymethods]
+impl Raw {
+    /// The value, for kind `value`.
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(text) = &self.text {
+            return Ok(Some(text.into_pyobject(py)?.into_any()));
+        }
+        let taken = lock(&self.outcome).take();
+        match taken {
+            Some(outcome::Kind::Value(value)) => pack::unpack_value(py, &value).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The failure as a dictionary, for kind `failure`.
+    fn failure<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        match &*lock(&self.outcome) {
+            Some(outcome::Kind::Failure(failure)) => describe(py, failure).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Why it was cancelled, for kind `cancelled`.
+    fn reason(&self) -> Option<String> {
+        match &*lock(&self.outcome) {
+            Some(outcome::Kind::Cancelled(reason)) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn describe<'py>(py: Python<'py>, failure: &Failure) -> PyResult<Bound<'py, PyDict>> {
+    let fields = PyDict::new(py);
+    fields.set_item("cause", failure.cause)?;
+    fields.set_item("kind", &failure.kind)?;
+    fields.set_item("message", &failure.message)?;
+    fields.set_item("traceback", &failure.traceback)?;
+    fields.set_item("pickled", PyBytes::new(py, &failure.pickled))?;
+    fields.set_item("exit_code", failure.exit_code)?;
+    fields.set_item("signal", failure.signal)?;
+    fields.set_item("root", failure.root)?;
+    Ok(fields)
+}
+
+impl Raw {
+    /// An answer.
+    pub fn new(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64) -> Self {
+        let outcome = outcome.and_then(|o| o.kind).unwrap_or_else(|| {
+            let message = "the answer holds no outcome";
+            outcome::Kind::Failure(Failure::new(
+                bridgehead_wire::FailureCause::System,
+                "no-outcome",
+                message,
+            ))
+        });
+        let kind = match &outcome {
+            outcome::Kind::Value(_) => "value",
+            outcome::Kind::Failure(_) => "failure",
+            outcome::Kind::Cancelled(_) => "cancelled",
+        };
+        Self {
+            outcome: Mutex::new(Some(outcome)),
+            text: None,
+            attempts,
+            elapsed_ns,
+            kind,
+        }
+    }
+
+    /// A text that is an answer by itself.
+    pub fn text(text: String) -> Self {
+        Self {
+            outcome: Mutex::default(),
+            text: Some(text),
+            attempts: 0,
+            elapsed_ns: 0,
+            kind: "value",
+        }
+    }
+
+    /// A failure that this side words itself.
+    pub fn failed(kind: &str, message: &str) -> Self {
+        let failure = Failure::new(bridgehead_wire::FailureCause::System, kind, message);
+        Self::new(Some(Outcome::failure(failure)), 0, 0)
+    }
+}
+
+/// An answer on its way to its future.
+pub type Answer = (Wanted, Raw);
+
+/// Futures by what they wait for.
+#[derive(Debug, Default)]
+pub struct Table(Mutex<HashMap<Wanted, Py<PyAny>>>);
+
+impl Table {
+    /// Files a future.
+    pub fn insert(&self, wanted: Wanted, future: Py<PyAny>) {
+        lock(&self.0).insert(wanted, future);
+    }
+
+    /// Forgets a future.
+    pub fn remove(&self, wanted: Wanted) -> Option<Py<PyAny>> {
+        lock(&self.0).remove(&wanted)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// All that wait.
+    pub fn all(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        lock(&self.0).values().map(|future| future.clone_ref(py)).collect()
+    }
+
+    /// Hands all answers to their futures.
+    ///
+    /// # Errors
+    /// A future's own code raised, which only a broken interpreter makes happen.
+    pub fn complete(&self, py: Python<'_>, answers: Vec<Answer>) -> PyResult<()> {
+        for (wanted, raw) in answers {
+            let future = self.remove(wanted); // Not within the `if`: the lock must not be held while Python runs.
+            if let Some(future) = future {
+                complete(future.bind(py), raw)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails all futures, because no answer can come any more.
+    ///
+    /// # Errors
+    /// As `complete`.
+    pub fn fail_all(&self, py: Python<'_>, kind: &str, message: &str) -> PyResult<()> {
+        let all = std::mem::take(&mut *lock(&self.0));
+        for future in all.into_values() {
+            complete(future.bind(py), Raw::failed(kind, message))?;
+        }
+        Ok(())
+    }
+}
+
+/// A future that belongs to `owner` (a `Client` or `Worker`) under `token`.
+///
+/// # Errors
+/// Out of memory.
+pub fn new_future<'py>(owner: &Bound<'py, PyAny>, token: u64) -> PyResult<Bound<'py, PyAny>> {
+    let py = owner.py();
+    let api = api(py)?;
+    let future = api.new.bind(py).call1((&api.future,))?;
+    future.setattr(intern!(py, "_owner"), owner)?;
+    future.setattr(intern!(py, "_token"), token)?;
+    Ok(future)
+}
+
+/// Whether a future is done or cancelled.
+///
+/// # Errors
+/// It is no future.
+pub fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = future.py();
+    let state = future.getattr(intern!(py, "_state"))?;
+    Ok(!state.is(intern!(py, "PENDING")))
+}
+
+fn complete(future: &Bound<'_, PyAny>, raw: Raw) -> PyResult<()> {
+    let py = future.py();
+    let fields = future.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+    let raw_kind = raw.kind;
+    let raw = Bound::new(py, raw)?;
+    // Nobody can wait on a future before it has a condition, and none can appear while this thread is attached and runs no
+    // Python code, so the two attributes are one step for everybody else.
+    if raw_kind == "cancelled" || fields.contains(intern!(py, "_condition"))? {
+        future.call_method1(intern!(py, "_finish"), (raw,))?;
+        return Ok(());
+    }
+    fields.set_item(intern!(py, "_raw"), raw)?;
+    fields.set_item(intern!(py, "_state"), &api(py)?.finished)
+}
