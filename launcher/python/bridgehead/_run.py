@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import _bridgehead, _failures, _launch, errors
 from ._future import Future
@@ -163,7 +163,7 @@ class Run:
                 )
                 future.set_exception(errors.ResultLost(text))
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -185,7 +185,7 @@ class _Bar:
     def show(self, progress: tuple[int, int, int, int, int] | None) -> None:
         if progress is None:
             return
-        waiting, running, finished, failed, cancelled = progress
+        _, running, finished, failed, cancelled = progress
         total = sum(progress)
         done = finished * 30 // max(total, 1)
         line = f"[{'#' * done}{'.' * (30 - done)}] {finished}/{total} done, {running} running"

@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import bridgehead as bh
+import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)

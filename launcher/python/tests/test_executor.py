@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bridgehead as bh
 import pytest
 from conftest import processes_of, wait_until
-
-import bridgehead as bh
 
 
 def check(pool: bh.Executor, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bridgehead as bh
 import pytest
 from conftest import processes_of, wait_until
-
-import bridgehead as bh
 
 
 @bh.task

@@ -6,10 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import bridgehead as bh
 import numpy as np
 import pytest
-
-import bridgehead as bh
 from bridgehead import _bridgehead
 
 
