@@ -106,6 +106,7 @@ fn agent_options(
         agent: AgentId(rank),
         folder: folder.clone(),
         resources: agent.resources.clone(),
+        store_limit: agent.store_limit,
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,

@@ -51,6 +51,7 @@ direction!(
         7 => Subscribe(Subscribe),
         8 => Close(Close),
         9 => Status(StatusRequest),
+        10 => Put(PutObject),
     }
 );
 
@@ -82,6 +83,7 @@ direction!(
         10 => Shutdown(Shutdown),
         11 => Refused(Refused),
         12 => Heartbeat(Heartbeat),
+        13 => Put(PutObject),
     }
 );
 
@@ -100,6 +102,7 @@ direction!(
         10 => Heartbeat(Heartbeat),
         11 => Release(ReleaseObjects),
         12 => Cancel(CancelTasks),
+        13 => Put(PutObject),
     }
 );
 
@@ -128,6 +131,7 @@ direction!(
         8 => Blocked(Blocked),
         9 => Release(ReleaseObjects),
         10 => Cancel(CancelTasks),
+        11 => Put(PutObject),
     }
 );
 
@@ -362,6 +366,15 @@ pub struct ReleaseObjects {
     /// The objects.
     #[prost(message, repeated, tag = "1")]
     pub objects: Vec<ObjectRef>,
+}
+
+/// An object that the sender (or the client or worker behind it) wrote into the arena of the node that the reference names:
+/// it is to be published there, with one hold for its writer.
+#[derive(Clone, PartialEq, Message)]
+pub struct PutObject {
+    /// The object.
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<ObjectRef>,
 }
 
 /// Asks for an object to be brought to the asker's node.

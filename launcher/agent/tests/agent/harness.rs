@@ -94,6 +94,7 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         agent: AgentId(0),
         folder,
         resources: resources.clone(),
+        store_limit: 16 << 20,
         incarnation: incarnation.to_owned(),
         socket_dir,
         reaper: stand_in(dir, "leftovers::as_reaper"),
