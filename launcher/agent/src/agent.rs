@@ -15,6 +15,7 @@ use crate::program::{Handle, Programs, Report, Surroundings};
 use crate::reaper::Reaper;
 use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
+use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, ObjectId, Resources, RunConfig, RunFolder};
 use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError};
 use bridgehead_wire::{AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, Outcome, Pair, Persisted, PutFunction};
@@ -57,9 +58,23 @@ pub struct AgentOptions {
     pub run: String,
     /// This host's name.
     pub host: String,
+    /// How to join the network between the stores of the run: this agent's number and the run's data key to a fabric.
+    pub fabric: FabricMaker,
     /// What the head's welcome will say, where the agent can know it (the one in the head's process reads the same
     /// `run.json`): its first worker then starts before the head is up.
     pub known: Option<AgentWelcome>,
+}
+
+/// Makes the fabric of an agent; which one is the composition root's to say.
+pub struct FabricMaker(pub MakeFabric);
+
+/// An agent's number and the run's data key to a fabric.
+pub type MakeFabric = Box<dyn Fn(u32, [u8; 32]) -> Result<Arc<dyn Fabric>, String>>;
+
+impl std::fmt::Debug for FabricMaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FabricMaker")
+    }
 }
 
 impl AgentOptions {
@@ -147,6 +162,8 @@ struct Agent {
     /// What calls keep in memory, by task.
     pins: HashMap<u64, Vec<ObjectId>>,
     holds: Holds,
+    /// The network is joined.
+    joined: bool,
     transfers: Transfers,
     nursery: Nursery,
     workers: BTreeMap<u32, Worker>,
@@ -233,6 +250,7 @@ impl Agent {
             store: Node::start(store_options(&options))?,
             pins: HashMap::new(),
             holds: Holds::default(),
+            joined: false,
             transfers: Transfers::default(),
             options,
             to_head,
@@ -271,7 +289,6 @@ impl Agent {
             agent: o.agent.0,
             ticket: bytes::Bytes::copy_from_slice(&o.ticket),
             resources: Some((&o.resources).into()),
-            fabric_address: bytes::Bytes::new(),
             host: o.host.clone(),
             pid: std::process::id(),
             run: o.run.clone(),

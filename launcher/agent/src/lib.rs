@@ -15,5 +15,5 @@ mod spin;
 mod verdict;
 mod worker;
 
-pub use agent::{AgentEnd, AgentError, AgentOptions, Link, foreseen, run};
+pub use agent::{AgentEnd, AgentError, AgentOptions, FabricMaker, Link, MakeFabric, foreseen, run};
 pub use reaper::{MARK, reaper_main, sweep};

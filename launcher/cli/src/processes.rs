@@ -3,9 +3,11 @@
 use crate::args;
 use crate::error::{BROKEN, OK, RUN_FAILED};
 use bridgehead_agent::{AgentOptions, Link};
+use bridgehead_fabric::Fabric;
 use bridgehead_head::{AgentLink, HeadOptions, RunOutcome};
 use bridgehead_spec::{AgentId, RunConfig, RunFolder};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
@@ -113,8 +115,15 @@ fn agent_options(
         ticket: Vec::new(),
         run: config.run.to_string(),
         host: host(),
+        fabric: bridgehead_agent::FabricMaker(Box::new(make_fabric)),
         known: (rank == 0).then(|| bridgehead_agent::foreseen(config)),
     })
+}
+
+/// The network between the stores of a local run: TCP on loopback.
+fn make_fabric(agent: u32, key: [u8; 32]) -> std::result::Result<Arc<dyn Fabric>, String> {
+    let _ = (agent, key);
+    Err("no network yet".to_owned())
 }
 
 /// `bridgehead agent`.

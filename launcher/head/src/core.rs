@@ -126,7 +126,8 @@ pub struct Core {
     pipeline_tasks: u64,
     /// Tasks that earlier attempts added.
     added: HashMap<u64, AddedTask>,
-    blobs: HashMap<Digest, bytes::Bytes>,
+    /// Lengths of arguments that lie in files.
+    blobs: HashMap<Digest, u64>,
     fetches: HashMap<u64, (ConnId, u64)>,
     next_fetch: u64,
     /// All agents of the gang were there at some time.

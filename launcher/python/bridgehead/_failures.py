@@ -16,6 +16,10 @@ CAUSES = ("user", "lost_node", "preempted", "walltime", "oom", "system", "upstre
 """Causes by their number on the wire."""
 
 
+_MOST = 1 << 20
+"""Bytes of a pickled exception that travel; of a larger one only the description does."""
+
+
 def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     """An exception of a task as (cause, kind, message, traceback, pickled); runs in the worker."""
     import traceback
@@ -23,7 +27,9 @@ def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     kind = type(error).__qualname__
     text = str(error)
     message = f"{kind}: {text}" if text else kind
-    if isinstance(error, errors.UnpicklableError):
+    if isinstance(error, errors.StoreFull):
+        cause, kind = "system", "store-full"
+    elif isinstance(error, errors.UnpicklableError):
         cause = "system"
     elif isinstance(error, MemoryError):
         cause = "oom"
@@ -41,7 +47,7 @@ def _pickled(error: BaseException) -> bytes:
         _bridgehead.unpack_bytes(packed)  # An exception with required arguments often pickles and then does not load.
     except BaseException:
         return b""
-    return packed
+    return packed if len(packed) <= _MOST else b""
 
 
 def _original(pickled: bytes) -> BaseException | None:
@@ -100,6 +106,11 @@ def too_large(message: str) -> BaseException:
     return errors.StoreFull(message)
 
 
+def lost(message: str) -> BaseException:
+    """What to raise for a value that is not to be had any more."""
+    return errors.ResultLost(message)
+
+
 def show_devices(devices: list[int]) -> None:
     """Shows the running task its GPUs and no others."""
     text = ",".join(map(str, devices))
@@ -126,5 +137,5 @@ def load_file(path: str) -> Any:
     for folder in reversed(run_dirs):
         file = Path(folder, path)
         if file.exists():
-            return _bridgehead.unpack_bytes(file.read_bytes())
+            return _bridgehead.unpack_file(str(file))
     raise errors.ResultLost(f"the result {path} is in none of the run folders that this process knows")

@@ -96,7 +96,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 return
             if raw.kind == "value":
                 try:
-                    self._result = raw.value()
+                    if raw.away and self._owner is not None:
+                        self._result = self._owner.fetch(raw).result()
+                    else:
+                        self._result = raw.value()
                 except BaseException as error:
                     self._exception = error
             else:
@@ -135,7 +138,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._owner is not None:
             number = _bridgehead.note_task(self._owner, self._token)
         if number is None:
-            number = _bridgehead.note_value(_bridgehead.pack_bytes(self.result()))
+            from ._refs import Ref
+
+            kept = self.__dict__.get("_kept")
+            if kept is None:
+                kept = self.__dict__["_kept"] = Ref(_bridgehead.keep_here(self.result()))
+            return kept.__reduce__()
         if number is None:
             raise TypeError("a future can only be an argument of a task: take its result first")
         return (_bridgehead._input, (number,))

@@ -160,6 +160,15 @@ def _watch(client: _bridgehead.Client) -> None:
     _clients.append(weakref.ref(client))
 
 
+def newest() -> _bridgehead.Client | None:
+    """The newest connection that is open."""
+    for ref in reversed(_clients):
+        client: _bridgehead.Client | None = ref()
+        if client is not None and not client.is_closed():
+            return client
+    return None
+
+
 def _forsake_all() -> None:
     for ref in _clients:
         client = ref()

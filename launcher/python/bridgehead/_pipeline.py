@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from . import _bridgehead, _launch, errors
+from . import _bridgehead, _launch, _refs, errors
 from ._pickling import dump_function, name_of
 from ._task import Options, Program, ProgramResult, Task, run_program
 
 if TYPE_CHECKING:
+    from ._refs import Ref
     from ._run import Run
 
 P = ParamSpec("P")
@@ -109,6 +110,7 @@ class Pipeline:
         self._functions: dict[Any, tuple[str, bytes, str]] = {}
         self._blobs: dict[str, bytes] = {}
         self._groups: dict[str, dict[str, Any]] = {}
+        self._refs: dict[Ref[Any], Node[Any]] = {}
 
     # A parameter of type X takes a value of X or a Node[X]; ParamSpec cannot say so, hence arguments are checked
     # against the
@@ -175,6 +177,13 @@ class Pipeline:
     def map(self, task: Task[..., Any], /, *iterables: Iterable[Any]) -> list[Node[Any]]:
         """Adds a node for each set of items, as the built-in `map` would call."""
         return [self.add(task, *items) for items in zip(*iterables, strict=False)]
+
+    def node_of(self, ref: Ref[Any]) -> Node[Any]:
+        """The node that stands for a value that was put: however many tasks take it, it is stored once."""
+        node = self._refs.get(ref)
+        if node is None:
+            node = self._refs[ref] = self._add_call(_itself, (_refs.get(ref),), {}, Options(name="put"))
+        return node
 
     def group(
         self, name: str, *, nodes: int | None = None, gpus: int | None = None, partition: str | None = None
@@ -317,6 +326,10 @@ class Pipeline:
             node.name = name
             return node
         return Node(self, name, {"program": program.spec(values)}, [], options)
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _run_filled(program: Program, values: dict[str, Any]) -> ProgramResult:

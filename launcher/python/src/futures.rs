@@ -2,15 +2,16 @@
 //! (`bridgehead/_future.py`); its attributes are set here without running Python code where nobody waits on it.
 //! Hot path: `new_future`, `complete`, once a task each.
 
+use crate::home::{Held, Home};
 use crate::link::lock;
 use crate::pack;
 use crate::python::api;
-use bridgehead_wire::{Failure, Outcome, outcome};
+use bridgehead_wire::{Failure, ObjectRef, Outcome, outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// What a future waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +31,10 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Raw {
     outcome: Mutex<Option<outcome::Kind>>,
+    /// Where its object would lie.
+    home: Option<Arc<Home>>,
+    /// The hold that came with a stored value.
+    held: Mutex<Option<Held>>,
     text: Option<String>,
     /// Attempts made.
     #[pyo3(get)]
@@ -50,9 +55,20 @@ impl Raw {
         }
         let taken = lock(&self.outcome).take();
         match taken {
-            Some(outcome::Kind::Value(value)) => pack::unpack_value(py, &value).map(Some),
+            Some(outcome::Kind::Value(value)) => {
+                let loaded = pack::unpack_value(py, &value, self.home.as_deref());
+                drop(lock(&self.held).take()); // Views in the value have leases of their own.
+                loaded.map(Some)
+            }
             _ => Ok(None),
         }
+    }
+
+    /// Whether the value lies on another node, so that it has to be fetched first.
+    #[getter]
+    fn away(&self) -> bool {
+        let home = self.home.as_deref();
+        self.object().is_some_and(|object| home.is_some_and(|home| home.is_away(&object)))
     }
 
     /// The failure as a dictionary, for kind `failure`.
@@ -86,7 +102,35 @@ fn describe<'py>(py: Python<'py>, failure: &Failure) -> PyResult<Bound<'py, PyDi
 }
 
 impl Raw {
-    /// An answer.
+    /// The object that holds the value, if it is stored.
+    pub fn object(&self) -> Option<ObjectRef> {
+        match &*lock(&self.outcome) {
+            Some(outcome::Kind::Value(value)) => value.object().cloned(),
+            _ => None,
+        }
+    }
+
+    /// An answer to this process, whose place in the run is `home`. A stored value comes with a hold.
+    pub fn received(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64, home: &Arc<Home>) -> Self {
+        let raw = Self::fetched(outcome, attempts, elapsed_ns, home);
+        let held = raw.object().map(|object| Held {
+            object,
+            home: home.clone(),
+        });
+        *lock(&raw.held) = held;
+        raw
+    }
+
+    /// An answer whose stored value, if it is one, comes without a hold.
+    pub fn fetched(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64, home: &Arc<Home>) -> Self {
+        let home = Some(home.clone());
+        Self {
+            home,
+            ..Self::new(outcome, attempts, elapsed_ns)
+        }
+    }
+
+    /// An answer that was read from the run folder.
     pub fn new(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64) -> Self {
         let outcome = outcome.and_then(|o| o.kind).unwrap_or_else(|| {
             let message = "the answer holds no outcome";
@@ -103,6 +147,8 @@ impl Raw {
         };
         Self {
             outcome: Mutex::new(Some(outcome)),
+            home: None,
+            held: Mutex::default(),
             text: None,
             attempts,
             elapsed_ns,
@@ -114,6 +160,8 @@ impl Raw {
     pub fn text(text: String) -> Self {
         Self {
             outcome: Mutex::default(),
+            home: None,
+            held: Mutex::default(),
             text: Some(text),
             attempts: 0,
             elapsed_ns: 0,

@@ -175,6 +175,13 @@ impl Core {
         (0..count).map_while(|_| self.slots.lend(client)).collect()
     }
 
+    /// A lent place comes back without an object.
+    pub fn return_slot(&mut self, slot: SlotId) {
+        if self.slots.is_lent(slot) {
+            self.slots.free(slot);
+        }
+    }
+
     /// A client gives back a granted range in which it wrote no object. What was not granted to it stays as it is.
     pub fn give_back(&mut self, client: ClientId, extent: Extent) {
         if self.carve(extent, Some(client)).is_some() {

@@ -157,6 +157,13 @@ impl Client {
         lease.ok_or_else(|| ClientError::Never(format!("object {id} is not where the store says")))
     }
 
+    /// Whether the node has published an object, so that others can read it.
+    #[must_use]
+    pub fn is_published(&self, object: &ObjectRef) -> bool {
+        let slot = SlotId(u32::try_from(object.slot).unwrap_or(u32::MAX));
+        self.try_lease(slot, object.id()).is_some()
+    }
+
     fn try_lease(&self, slot: SlotId, id: ObjectId) -> Option<Lease> {
         let (offset, len) = self.0.index.lease(&self.0.leases, slot, id)?;
         let lease = Lease {
@@ -333,6 +340,18 @@ impl Lease {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the lease keeps the bytes where they are, and sealed objects never change.
         unsafe { self.client.0.view.slice(self.offset, self.len) }
+    }
+}
+
+impl Clone for Lease {
+    fn clone(&self) -> Self {
+        if let Some(count) = self.client.0.leases.count(self.slot) {
+            count.fetch_add(1, Ordering::SeqCst); // The count cannot be 0 here, so nothing needs to be looked at.
+        }
+        Self {
+            client: self.client.clone(),
+            ..*self
+        }
     }
 }
 

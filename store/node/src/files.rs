@@ -10,7 +10,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct SpillFolder(PathBuf);
 
 impl SpillFolder {
+    /// The folder at `path`. What earlier lives of the same agent left beside it, because they were killed, is removed.
     pub(crate) fn new(path: PathBuf) -> Self {
+        let beside = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+        for entry in beside.into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir_all(entry.path()); // A later life tries again.
+        }
         Self(path)
     }
 
@@ -49,6 +54,9 @@ impl SpillFolder {
 impl Drop for SpillFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0); // Not there when nothing was moved.
+        for folder in self.0.ancestors().skip(1).take(2) {
+            let _ = std::fs::remove_dir(folder); // Goes only when it is empty: others may use it.
+        }
     }
 }
 

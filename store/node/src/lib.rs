@@ -8,9 +8,11 @@
 mod client;
 mod files;
 mod index;
+mod lending;
 mod map;
 mod node;
 mod protocol;
+mod remote;
 mod room;
 mod server;
 

@@ -3,10 +3,13 @@
 use crate::files::{SpillFolder, write_whole};
 use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
 use crate::map::{Access, Mapping, sealed};
+use crate::remote::Remote;
 use crate::server::Server;
+use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{ClientId, Core, Place, PublishError, SlotId, Usage};
+use bridgehead_store_core::{ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
 use bridgehead_wire::ObjectRef;
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -100,12 +103,13 @@ pub(crate) struct Shared {
     pub files: SpillFolder,
 }
 
-type Job = Box<dyn FnOnce(&Shared) + Send>;
+pub(crate) type Job = Box<dyn FnOnce(&Shared) + Send>;
 
 /// The store of one node. Ends its threads and removes its files when dropped.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
+    remote: Option<Remote>,
     server: Option<Server>,
     jobs: Option<Sender<Job>>,
     movers: Vec<std::thread::JoinHandle<()>>,
@@ -142,6 +146,7 @@ impl Node {
         let movers = (0..MOVERS).map(|_| mover(&shared, &queue)).collect::<Result<_, _>>()?;
         Ok(Self {
             shared,
+            remote: None,
             server: Some(server),
             jobs: Some(jobs),
             movers,
@@ -185,12 +190,40 @@ impl Node {
         self.shared.lock().core.find(id).is_some()
     }
 
-    /// Brings an object that is on this node's disk back to memory.
-    pub fn restore(&self, id: ObjectId, done: Box<dyn FnOnce(Arrival) + Send>) {
-        self.later(Box::new(move |shared| {
-            let deadline = Instant::now() + shared.options.patience;
-            done(shared.bring(id, deadline).map_err(|e| e.to_string()));
-        }));
+    /// Lets this node read objects of others over `fabric`, and others those of this node.
+    ///
+    /// # Errors
+    /// The arena cannot be registered, or there is no thread.
+    pub fn connect(&mut self, fabric: Arc<dyn Fabric>) -> Result<(), StoreError> {
+        let Some(jobs) = self.jobs.clone() else { return Ok(()) };
+        self.remote = Some(Remote::start(&self.shared, fabric, jobs)?);
+        Ok(())
+    }
+
+    /// All nodes of the run, by agent, with the addresses of their fabrics.
+    pub fn set_peers(&self, peers: Vec<(u32, Bytes)>) {
+        if let Some(remote) = &self.remote {
+            remote.set_peers(peers);
+        }
+    }
+
+    /// Brings an object to this node's memory, from its disk or from the node that the reference names, and pins it.
+    /// `done` may be called from any thread.
+    pub fn bring(&self, object: &ObjectRef, done: Box<dyn FnOnce(Arrival) + Send>) {
+        let id = object.id();
+        if let Some(place) = self.pin(id) {
+            return done(Ok(place));
+        }
+        if self.has(id) || object.node == self.shared.options.agent {
+            return self.later(Box::new(move |shared| {
+                let deadline = Instant::now() + shared.options.patience;
+                done(shared.bring(id, deadline).map_err(|e| e.to_string()));
+            }));
+        }
+        match &self.remote {
+            Some(remote) => remote.fetch(object.clone(), done),
+            None => done(Err(format!("node {} is not connected to node {}", self.shared.options.agent, object.node))),
+        }
     }
 
     /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written.
@@ -231,6 +264,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.changed.notify_all();
+        drop(self.remote.take());
         drop(self.server.take());
         drop(self.jobs.take());
         for thread in self.movers.drain(..) {
@@ -289,6 +323,32 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Copies `bytes` into a range that was granted to this thread.
+    #[allow(unsafe_code)]
+    pub(crate) fn fill(&self, extent: Extent, bytes: &[u8]) {
+        // SAFETY: the range was granted to the caller alone, and nobody reads it before it is published.
+        unsafe { self.arena.slice_mut(extent.offset, bytes.len() as u64) }.copy_from_slice(bytes);
+    }
+
+    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is here already, the
+    /// range is given back.
+    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64) -> Arrival {
+        let mut state = self.lock();
+        let Some(slot) = state.core.lend_slots(SELF, 1).pop() else {
+            state.core.give_back(SELF, extent);
+            return Err("the store's index is full".to_owned());
+        };
+        match state.core.publish(id, extent.offset, len, slot) {
+            Ok(_) => self.index.enter(slot, id, extent.offset, len),
+            Err(_) => {
+                state.core.give_back(SELF, extent);
+                state.core.return_slot(slot);
+            }
+        }
+        drop(state);
+        self.pin(id).ok_or_else(|| format!("object {id} was released while it came"))
     }
 
     /// The bytes of a pinned object.

@@ -18,7 +18,7 @@ fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
         agent: 4,
         socket: folder.path().join("store.sock"),
         limit,
-        spill_dir: spill.map_or_else(|| folder.path().join("spill"), Path::to_owned),
+        spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
         patience: Duration::from_millis(patience_ms),
     };
     let node = Node::start(options).expect("a store");
@@ -35,7 +35,7 @@ impl Bench {
     }
 
     fn spilled_files(&self) -> usize {
-        std::fs::read_dir(self.folder.path().join("spill")).map_or(0, |entries| entries.count())
+        std::fs::read_dir(self.folder.path().join("spill/4/life")).map_or(0, |entries| entries.count())
     }
 }
 

@@ -103,6 +103,7 @@ direction!(
         11 => Release(ReleaseObjects),
         12 => Cancel(CancelTasks),
         13 => Put(PutObject),
+        14 => Address(FabricAddress),
     }
 );
 
@@ -535,9 +536,6 @@ pub struct AgentJoin {
     /// What it has to give.
     #[prost(message, optional, tag = "3")]
     pub resources: Option<Amounts>,
-    /// Where its fabric listens, opaque to the head.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub fabric_address: Bytes,
     /// Host name.
     #[prost(string, tag = "5")]
     pub host: String,
@@ -576,6 +574,17 @@ pub struct AgentWelcome {
     /// Variables set in workers and programs.
     #[prost(message, repeated, tag = "8")]
     pub env: Vec<crate::values::Pair>,
+    /// Number of agents that the run waits for.
+    #[prost(uint32, tag = "9")]
+    pub agents: u32,
+}
+
+/// An agent has joined the network between the nodes of the run.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FabricAddress {
+    /// Where its fabric listens, opaque to the head.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: Bytes,
 }
 
 /// Where an agent can be reached for data.

@@ -42,7 +42,7 @@ impl Agent {
                     self.on_put(object);
                 }
             }
-            HeadToAgent::Peers(peers) => self.on_peers(&peers),
+            HeadToAgent::Peers(peers) => self.on_peers(peers),
         }
         Ok(())
     }
@@ -60,6 +60,7 @@ impl Agent {
             devices: device_names(&env, self.options.resources.gpus),
             env,
         });
+        self.join_network(&welcome);
         self.welcome = Some(welcome);
         if self.workers.is_empty() {
             self.start_worker(1); // The first is wanted in nearly every run, and starting it is what takes longest.

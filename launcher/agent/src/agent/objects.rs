@@ -6,7 +6,7 @@ use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    Copied, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Persist, Persisted, PutObject, ReleaseObjects,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects,
     TaskCall, TaskDone, Value, outcome,
 };
 use std::collections::BTreeMap;
@@ -121,6 +121,33 @@ impl Agent {
         for id in self.pins.remove(&task).unwrap_or_default() {
             self.store.unpin(id);
         }
+    }
+
+    /// Joins the network between the stores of the run, once, where there are others. Without it the run goes on, and
+    /// what needs an object of another node fails with the reason.
+    pub(super) fn join_network(&mut self, welcome: &AgentWelcome) {
+        let Ok(key) = <[u8; 32]>::try_from(welcome.data_key.as_ref()) else {
+            return; // Only the head's own welcome holds the key.
+        };
+        if self.joined || welcome.agents < 2 {
+            return;
+        }
+        self.joined = true;
+        let fabric = match (self.options.fabric.0)(self.options.agent.0, key) {
+            Ok(fabric) => fabric,
+            Err(error) => return tracing::error!(error, "cannot join the network between the nodes of the run"),
+        };
+        let address = fabric.address();
+        match self.store.connect(fabric) {
+            Ok(()) => self.tell(FabricAddress { address }),
+            Err(error) => tracing::error!(%error, "the store cannot join the network between the nodes of the run"),
+        }
+    }
+
+    /// The nodes of the run, as they are now.
+    pub(super) fn on_peers(&self, peers: Peers) {
+        let peers = peers.peers.into_iter().map(|peer| (peer.agent, peer.fabric_address));
+        self.store.set_peers(peers.collect());
     }
 
     /// A process of this node wrote an object that is the run's from now on.

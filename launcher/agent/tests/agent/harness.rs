@@ -101,6 +101,7 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         ticket: Vec::new(),
         run: "test".to_owned(),
         host: "here".to_owned(),
+        fabric: bridgehead_agent::FabricMaker(Box::new(|_, _| Err("a case has no network".to_owned()))),
         known: None,
     }
 }

@@ -26,7 +26,7 @@ impl Core {
                 host: join.host,
                 pid: join.pid,
                 resources: resources.clone(),
-                fabric_address: join.fabric_address,
+                fabric_address: bytes::Bytes::new(),
                 store: bridgehead_wire::Heartbeat::default(),
                 heard_ns: self.now_ns,
             },
@@ -48,6 +48,7 @@ impl Core {
             cwd: c.cwd.display().to_string(),
             inline_limit: c.inline_limit,
             data_key: Bytes::copy_from_slice(&self.data_key),
+            agents: u32::try_from(self.config.agents.len()).unwrap_or(u32::MAX),
             env: c
                 .env
                 .iter()
@@ -110,6 +111,17 @@ impl Core {
             AgentToHead::Release(release) => {
                 for object in release.objects {
                     self.release(object.id());
+                }
+            }
+            AgentToHead::Put(put) => {
+                if let Some(object) = &put.object {
+                    self.objects.hold(object); // Its agent gives the hold back with the worker's own, or at its end.
+                }
+            }
+            AgentToHead::Address(message) => {
+                if let Some(row) = self.agents.get_mut(&agent) {
+                    row.fabric_address = message.address;
+                    self.send_peers();
                 }
             }
             AgentToHead::Cancel(cancel) => self.on_worker_cancel(agent, &cancel),

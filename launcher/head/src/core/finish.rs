@@ -226,8 +226,8 @@ impl Core {
 
     /// Gives back what a task that ended held of its arguments and inputs.
     fn drop_inputs(&mut self, job: &super::Job) {
-        if let Some(args) = job.args.as_ref().and_then(Value::object) {
-            self.release(args.id());
+        for object in job.objects() {
+            self.release(object.id());
         }
         for input in job.input_tasks() {
             if let Some(producer) = self.job_mut(input) {

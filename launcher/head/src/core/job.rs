@@ -1,7 +1,7 @@
 //! A live task: what is needed to run it, again if need be, and who wants its outcome.
 
 use super::ConnId;
-use bridgehead_wire::{Amounts, Input, ProgramCall, Retry, TaskSubmit, Value, input};
+use bridgehead_wire::{Amounts, Input, ObjectRef, ProgramCall, Retry, TaskSubmit, Value, input};
 
 /// Who gets the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,17 @@ impl Job {
             persist: Persist::Auto,
             cancelling: None,
         }
+    }
+
+    /// The stored objects among its arguments and inputs, which it holds until it ends.
+    #[must_use]
+    pub fn objects(&self) -> Vec<ObjectRef> {
+        let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
+            Some(input::Kind::Value(value)) => Some(value),
+            _ => None,
+        });
+        let values = self.args.iter().chain(inputs);
+        values.filter_map(|value| value.object().cloned()).collect()
     }
 
     /// The tasks whose results it takes, with repetitions.

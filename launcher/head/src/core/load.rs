@@ -81,8 +81,9 @@ impl Core {
                 ..
             } = &task.call
             {
-                let bytes = read(folder.blob(digest))?;
-                self.blobs.insert(*digest, Bytes::from(bytes));
+                let path = folder.blob(digest);
+                let found = std::fs::metadata(&path).map_err(|source| LoadError::Io { path, source })?;
+                self.blobs.insert(*digest, found.len());
             }
         }
         self.kept = pipeline.keep().iter().map(|id| id.0).collect();
@@ -168,11 +169,15 @@ impl Core {
                 args_blob,
             } => {
                 let function = self.functions.index(digest).unwrap_or(u32::MAX);
-                let bytes = match args_blob {
-                    Some(digest) => self.blobs.get(digest).cloned().unwrap_or_default(),
-                    None => Bytes::copy_from_slice(args),
+                let args = match args_blob {
+                    // Workers read it from the run folder: the head need not carry it.
+                    Some(digest) => Value::file(FileRef {
+                        path: format!("blobs/{digest}"),
+                        len: self.blobs.get(digest).copied().unwrap_or(0),
+                    }),
+                    None => Value::inline(Bytes::copy_from_slice(args)),
                 };
-                (function, Some(Value::inline(bytes)), None)
+                (function, Some(args), None)
             }
             CallSpec::Program(program) => (u32::MAX, None, Some(program_call(program))),
         };

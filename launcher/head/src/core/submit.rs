@@ -48,8 +48,8 @@ impl Core {
         self.record_added(task, parent, &job);
         let known_function = job.program.is_some() || function.is_some();
         self.put_job(task, job);
-        if let Some(args) = self.job(task).and_then(|job| job.args.as_ref()?.object().cloned()) {
-            self.objects.hold(&args);
+        for object in self.job(task).map(Job::objects).unwrap_or_default() {
+            self.objects.hold(&object);
         }
         if let Some(token) = unknown {
             let message =
@@ -246,7 +246,7 @@ impl Core {
 
     fn input_value(&self, input: &Input) -> Option<Value> {
         match input.kind.as_ref()? {
-            input::Kind::Value(value) => Some(value.clone()),
+            input::Kind::Value(value) => Some(self.relocate(value)),
             input::Kind::Task(task) => match &self.state.row(*task)?.end {
                 End::Value(value) => Some(self.present(*task, value)),
                 _ => None,
