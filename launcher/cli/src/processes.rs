@@ -122,8 +122,9 @@ fn agent_options(
 
 /// The network between the stores of a local run: TCP on loopback.
 fn make_fabric(agent: u32, key: [u8; 32]) -> std::result::Result<Arc<dyn Fabric>, String> {
-    let _ = (agent, key);
-    Err("no network yet".to_owned())
+    let options = bridgehead_tcp::Options::new(agent, key, std::net::Ipv4Addr::LOCALHOST.into());
+    let fabric = bridgehead_tcp::TcpFabric::start(options).map_err(|e| e.to_string())?;
+    Ok(Arc::new(fabric))
 }
 
 /// `bridgehead agent`.

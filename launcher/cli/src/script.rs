@@ -37,6 +37,9 @@ pub(crate) fn execute(args: &Script, what: &str) -> Result<u8, CliError> {
             command.env(name, value.to_string());
         }
     }
+    if let Some(store) = &args.store {
+        command.env("BRIDGEHEAD_STORE", store);
+    }
     if let Some(trace) = &args.trace {
         command.env("BRIDGEHEAD_TRACE", trace);
     }

@@ -39,6 +39,7 @@ class Executor(concurrent.futures.Executor):
         agents: agents that share them; each has its own store and workers.
         resources: site-named resources that each agent has.
         name: for people, and the first part of the run's id.
+        store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go to disk.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Executor(concurrent.futures.Executor):
         agents: int = 1,
         resources: dict[str, int] | None = None,
         name: str = "executor",
+        store: int | str | None = None,
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
-        shares = _launch.share_out(agents, max_workers, resources)
+        shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
         self.run, self.folder, self._client = _launch.start(name, shares, attached=True)
         self._calls = Calls(self._client, original=True)

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from . import _bridgehead, _failures, errors
+from ._task import parse_memory
 
 
 def find_binary() -> str:
@@ -46,8 +47,11 @@ def gpus_here() -> int:
     return len([name for name in names if name.startswith("nvidia") and name[6:].isdigit()])
 
 
-def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """What each of `agents` agents on this machine gets, as `run.json` has it.
+def share_out(
+    agents: int, cpus: int | None, resources: dict[str, int] | None = None, store: int | str | None = None
+) -> list[dict[str, Any]]:
+    """What each of `agents` agents on this machine gets, as `run.json` has it. `store` is what each may hold in memory;
+    three tenths of its share if left out.
 
     Raises:
         PlanError: there is less than one core for each.
@@ -57,6 +61,7 @@ def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = 
         raise errors.PlanError(
             f"{agents} agents cannot share {total} cores: each needs one; ask for fewer, or give cpus"
         )
+    limit = store if store is not None else os.environ.get("BRIDGEHEAD_STORE")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // agents
     gpus = gpus_here()
     shares = []
@@ -68,7 +73,8 @@ def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = 
         }
         if resources:
             given["named"] = dict(resources)
-        shares.append({"resources": given, "store_limit": memory * 3 // 10})
+        most = memory * 3 // 10 if limit is None else parse_memory(limit, "store")
+        shares.append({"resources": given, "store_limit": most})
     return shares
 
 

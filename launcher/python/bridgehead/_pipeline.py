@@ -201,6 +201,7 @@ class Pipeline:
         wait: bool = True,
         trace: str | Path | None = None,
         resources: dict[str, int] | None = None,
+        store: int | str | None = None,
     ) -> Run:
         """Runs the pipeline here and now, and waits for its end unless `wait` is off.
 
@@ -212,15 +213,17 @@ class Pipeline:
             wait: whether to come back only when every task has its outcome.
             trace: where to write a Chrome trace.
             resources: site-named resources that each agent has.
+            store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go
+                to disk.
         """
         do = os.environ.get("BRIDGEHEAD_DO", "run")
         if do == "plan":
-            print(self.plan(agents=agents, cpus=cpus, resources=resources))
+            print(self.plan(agents=agents, cpus=cpus, resources=resources, store=store))
             raise SystemExit(0)
         if do == "submit":
-            print(self.submit(agents=agents, cpus=cpus, trace=trace, resources=resources).id)
+            print(self.submit(agents=agents, cpus=cpus, trace=trace, resources=resources, store=store).id)
             raise SystemExit(0)
-        run = self._start(agents, cpus, trace, resources, attached=True)
+        run = self._start(agents, cpus, trace, resources, store, attached=True)
         if wait:
             run.watch()
         return run
@@ -232,19 +235,25 @@ class Pipeline:
         cpus: int | None = None,
         trace: str | Path | None = None,
         resources: dict[str, int] | None = None,
+        store: int | str | None = None,
     ) -> Run:
         """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again."""
-        return self._start(agents, cpus, trace, resources, attached=False)
+        return self._start(agents, cpus, trace, resources, store, attached=False)
 
     def plan(
-        self, *, agents: int | None = None, cpus: int | None = None, resources: dict[str, int] | None = None
+        self,
+        *,
+        agents: int | None = None,
+        cpus: int | None = None,
+        resources: dict[str, int] | None = None,
+        store: int | str | None = None,
     ) -> str:
         """What would be run, and why, as text; starts nothing.
 
         Raises:
             PlanError: it cannot be run as it is.
         """
-        return self._plan(self.to_json(), _shares(agents, cpus, resources))[1]
+        return self._plan(self.to_json(), _shares(agents, cpus, resources, store))[1]
 
     def to_json(self) -> bytes:
         """The pipeline as it is written down, in canonical form (`docs/formats/pipeline-spec.md`).
@@ -279,12 +288,13 @@ class Pipeline:
         cpus: int | None,
         trace: str | Path | None,
         resources: dict[str, int] | None,
+        store: int | str | None,
         *,
         attached: bool,
     ) -> Run:
         from ._run import Run
 
-        spec, shares = self.to_json(), _shares(agents, cpus, resources)
+        spec, shares = self.to_json(), _shares(agents, cpus, resources, store)
         plan, _ = self._plan(spec, shares)
         where = trace or os.environ.get("BRIDGEHEAD_TRACE")
         blobs = self._blobs | {digest: code for digest, code, _ in self._functions.values()}
@@ -336,10 +346,12 @@ def _run_filled(program: Program, values: dict[str, Any]) -> ProgramResult:
     return run_program(program.spec(values))
 
 
-def _shares(agents: int | None, cpus: int | None, resources: dict[str, int] | None) -> list[dict[str, Any]]:
+def _shares(
+    agents: int | None, cpus: int | None, resources: dict[str, int] | None, store: int | str | None
+) -> list[dict[str, Any]]:
     number = int(os.environ.get("BRIDGEHEAD_AGENTS") or agents or 1)
     told = os.environ.get("BRIDGEHEAD_CPUS")
-    return _launch.share_out(number, int(told) if told else cpus, resources)
+    return _launch.share_out(number, int(told) if told else cpus, resources, store)
 
 
 def _check_arguments(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

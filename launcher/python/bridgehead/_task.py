@@ -120,7 +120,7 @@ _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
 }
 
 
-def parse_memory(text: int | str) -> int:
+def parse_memory(text: int | str, what: str = "memory") -> int:
     """Bytes from a number or a text like ``"8GiB"`` or ``"500MB"``.
 
     Raises:
@@ -128,11 +128,11 @@ def parse_memory(text: int | str) -> int:
     """
     if isinstance(text, int):
         if text < 0:
-            raise PlanError(f"memory={text}: give 0 or more bytes")
+            raise PlanError(f"{what}={text}: give 0 or more bytes")
         return text
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if not found or found[2] not in _UNITS:
-        raise PlanError(f"memory={text!r}: give bytes, or a number with a unit such as '8GiB' or '500MB'")
+        raise PlanError(f"{what}={text!r}: give bytes, or a number with a unit such as '8GiB' or '500MB'")
     return int(float(found[1]) * _UNITS[found[2]])
 
 

@@ -10,6 +10,7 @@
 //! - Messages to one peer arrive in the order of their sending, each once, until the peer is lost.
 //! - What a peer asks for wrongly fails at the one who asks, and harms nobody else.
 
+pub mod conformance;
 mod memory;
 mod port;
 

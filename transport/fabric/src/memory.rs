@@ -11,7 +11,8 @@ use std::fmt;
 /// be read. If it is registered with `Access::LOCAL_WRITE` or `Access::REMOTE_WRITE`, it may be written as well.
 /// The range may be accessed by the fabric's threads and by the kernel at any time between `register` and the drop of the last
 /// `Arc`, so nobody may hold a Rust reference into a part that an operation may write, nor a `&mut` into any part. Whoever
-/// writes a part while an operation reads it sends an unspecified mixture of old and new bytes; that is not a memory error.
+/// writes a part while an operation reads it sends an unspecified mixture of old and new bytes, or has the operation
+/// fail as `Reason::Damaged`; that is not a memory error.
 pub unsafe trait Memory: Send + Sync + 'static {
     /// Address of the first byte.
     fn as_ptr(&self) -> *mut u8;

@@ -178,6 +178,9 @@ pub enum Reason {
         /// "local" or "remote".
         side: &'static str,
     },
+    /// The bytes did not match their code.
+    #[error("the bytes were altered on the way, or changed at their source while they were sent")]
+    Damaged,
     /// The two slices of an operation differ in length.
     #[error("the slices differ in length: local {local} bytes, remote {remote} bytes")]
     LengthsDiffer {

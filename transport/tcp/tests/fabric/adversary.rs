@@ -1,0 +1,1 @@
+//! Garbage, strangers and harm on the way.
