@@ -259,7 +259,9 @@ fn seal_bytes(codec: &mut Codec, header: &Header, bytes: Bytes) -> ([u8; HEADER_
 /// The next chunk of a stream, and whether it is the last.
 fn seal_chunk(codec: &mut Codec, stream: &mut Stream) -> (Out, bool) {
     let rest = stream.len - stream.sent;
-    let len = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
+    // What is encrypted is copied first; buffers of this size are taken from the heap without new pages from the kernel.
+    let most = if codec.encrypts() { CHUNK / 4 } else { CHUNK };
+    let len = usize::try_from(rest).unwrap_or(most).min(most);
     let header = chunk_header(stream, len, rest);
     let at = stream.start + stream.sent;
     stream.sent += len as u64;

@@ -12,7 +12,7 @@ pub enum Harm {
     None,
     /// Flips one bit at this place of the stream.
     Flip(u64),
-    /// Sends the 72 bytes before this place a second time.
+    /// Sends up to 72 bytes before this place, at least one, a second time.
     Repeat(u64),
     /// Ends the stream at this place.
     Cut(u64),
@@ -103,7 +103,7 @@ impl Shared {
                 into.write_all(&bytes[..at])?;
                 return Err(std::io::ErrorKind::Other.into());
             }
-            _ => into.write_all(&bytes[at.saturating_sub(72)..at])?,
+            _ => into.write_all(&bytes[at.saturating_sub(72)..at.max(1)])?,
         }
         into.write_all(bytes)
     }
