@@ -4,8 +4,8 @@
 //! drives a network sees the same run for the same seed. Owns no thread. Bytes move in parts, so that things happen in between.
 
 use crate::{
-    Access, Capabilities, Completion, Fabric, FabricError, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteKey,
-    RemoteSlice,
+    Access, Capabilities, Completion, Fabric, FabricError, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey,
+    RemoteKey, RemoteSlice,
 };
 use bytes::Bytes;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -73,13 +73,21 @@ impl Network {
     #[must_use]
     pub fn new(seed: u64, count: usize, options: Options) -> Self {
         let world = Mutex::new(World::new(seed, count, options));
-        Self { shared: Arc::new(Shared { world, changed: Condvar::new() }) }
+        Self {
+            shared: Arc::new(Shared {
+                world,
+                changed: Condvar::new(),
+            }),
+        }
     }
 
     /// The fabric of peer `at`.
     #[must_use]
     pub fn fabric(&self, at: u32) -> Arc<dyn Fabric> {
-        Arc::new(SimFabric { shared: self.shared.clone(), at: PeerId(at) })
+        Arc::new(SimFabric {
+            shared: self.shared.clone(),
+            at: PeerId(at),
+        })
     }
 
     /// Ends a peer, as if its process were killed: the others notice as soon as the news reaches them.
@@ -159,7 +167,10 @@ impl Fabric for SimFabric {
 
     fn register(&self, memory: Arc<dyn Memory>, access: Access) -> Result<RegionKey, FabricError> {
         let number = self.change(|world| world.register(self.at, Region { memory, access }));
-        Ok(RegionKey::new(number, RemoteKey(Bytes::copy_from_slice(&number.to_le_bytes()))))
+        Ok(RegionKey::new(
+            number,
+            RemoteKey(Bytes::copy_from_slice(&number.to_le_bytes())),
+        ))
     }
 
     fn deregister(&self, key: &RegionKey) {
@@ -202,7 +213,12 @@ impl Fabric for SimFabric {
             if world.step() {
                 self.shared.changed.notify_all();
             } else {
-                world = self.shared.changed.wait_timeout(world, rest).unwrap_or_else(PoisonError::into_inner).0;
+                world = self
+                    .shared
+                    .changed
+                    .wait_timeout(world, rest)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
         }
     }
@@ -215,8 +231,8 @@ impl Fabric for SimFabric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Buffer, Reason};
     use crate::conformance::{Group, Settings};
+    use crate::{Buffer, Reason};
 
     struct Simulated {
         network: Network,
@@ -245,7 +261,9 @@ mod tests {
             max_queued: settings.max_queued,
             ..Options::default()
         };
-        Box::new(Simulated { network: Network::new(11, count, options) })
+        Box::new(Simulated {
+            network: Network::new(11, count, options),
+        })
     }
 
     mod calm {
@@ -258,15 +276,34 @@ mod tests {
 
     /// What one thread sees of a run, with its times.
     fn trace(seed: u64, loss: u32) -> Vec<(Duration, Completion)> {
-        let network = Network::new(seed, 2, Options { loss, ..Options::default() });
+        let network = Network::new(
+            seed,
+            2,
+            Options {
+                loss,
+                ..Options::default()
+            },
+        );
         let (a, b) = (network.fabric(0), network.fabric(1));
         a.add_peer(PeerId(1), &b.address()).expect("an address");
-        let from = b.register(Arc::new(Buffer::zeroed(1 << 20)), Access::REMOTE_READ).expect("memory");
-        let into = a.register(Arc::new(Buffer::zeroed(1 << 20)), Access::LOCAL_WRITE).expect("memory");
+        let from = b
+            .register(Arc::new(Buffer::zeroed(1 << 20)), Access::REMOTE_READ)
+            .expect("memory");
+        let into = a
+            .register(Arc::new(Buffer::zeroed(1 << 20)), Access::LOCAL_WRITE)
+            .expect("memory");
         for at in 0..20 {
             let len = at * 50_000;
-            let from = RemoteSlice { region: from.remote(), offset: 0, len };
-            let into = LocalSlice { region: into.clone(), offset: 0, len };
+            let from = RemoteSlice {
+                region: from.remote(),
+                offset: 0,
+                len,
+            };
+            let into = LocalSlice {
+                region: into.clone(),
+                offset: 0,
+                len,
+            };
             assert_eq!(a.read(OpId(at), PeerId(1), from, into), Posted::Accepted);
         }
         let mut seen = Vec::new();
@@ -284,15 +321,31 @@ mod tests {
         assert_eq!(first, trace(1, 10));
         assert_ne!(first, trace(2, 10));
         let order: Vec<&Completion> = first.iter().map(|(_, completion)| completion).collect();
-        assert!(order.windows(2).any(|two| format!("{:?}", two[0]) > format!("{:?}", two[1])), "{order:?}");
+        assert!(
+            order
+                .windows(2)
+                .any(|two| format!("{:?}", two[0]) > format!("{:?}", two[1])),
+            "{order:?}"
+        );
     }
 
     #[test]
     fn loss_that_goes_on_becomes_the_loss_of_the_peer() {
         let seen = trace(1, 1000);
-        let failed = |completion: &Completion| matches!(completion, Completion::Failed { reason: Reason::PeerLost(_), .. });
+        let failed = |completion: &Completion| {
+            matches!(
+                completion,
+                Completion::Failed {
+                    reason: Reason::PeerLost(_),
+                    ..
+                }
+            )
+        };
         assert!(seen.iter().any(|(_, completion)| failed(completion)), "{seen:?}");
         let lost = |completion: &Completion| matches!(completion, Completion::PeerLost { .. });
-        assert!(seen.iter().any(|(_, completion)| lost(completion)) || seen.len() == 20, "{seen:?}");
+        assert!(
+            seen.iter().any(|(_, completion)| lost(completion)) || seen.len() == 20,
+            "{seen:?}"
+        );
     }
 }

@@ -58,15 +58,22 @@ impl Codec {
     /// The header of the next frame, whose payload stays as it is.
     #[must_use]
     pub fn seal(&mut self, header: &Header, payload: &[u8]) -> [u8; HEADER_LEN] {
-        let code = if payload.is_empty() { [0; CODE_LEN] } else { self.code(Part::Payload, self.counter, payload) };
+        let code = if payload.is_empty() {
+            [0; CODE_LEN]
+        } else {
+            self.code(Part::Payload, self.counter, payload)
+        };
         self.seal_header(header, code)
     }
 
     /// The header of the next frame, whose payload is encrypted in place if payloads are.
     #[must_use]
     pub fn seal_in_place(&mut self, header: &Header, payload: &mut [u8]) -> [u8; HEADER_LEN] {
-        let Means::Encrypt(key) = &self.means else { return self.seal(header, payload) };
-        let code = tag_bytes(key.seal_in_place_separate_tag(gcm_nonce(Part::Payload, self.counter), Aad::empty(), payload));
+        let Means::Encrypt(key) = &self.means else {
+            return self.seal(header, payload);
+        };
+        let code =
+            tag_bytes(key.seal_in_place_separate_tag(gcm_nonce(Part::Payload, self.counter), Aad::empty(), payload));
         self.seal_header(header, code)
     }
 
@@ -102,7 +109,9 @@ impl Codec {
         }
         let code = &header[FIELDS_LEN..FIELDS_LEN + CODE_LEN];
         let counter = self.counter - 1;
-        let Means::Encrypt(key) = &self.means else { return self.check(Part::Payload, counter, payload, code) };
+        let Means::Encrypt(key) = &self.means else {
+            return self.check(Part::Payload, counter, payload, code);
+        };
         let tag = Tag::try_from(code).map_err(|_| Damaged)?;
         key.open_in_place_separate_tag(gcm_nonce(Part::Payload, counter), Aad::empty(), tag, payload, 0..)
             .map(|_| ())
@@ -173,9 +182,16 @@ mod tests {
     const ALL: [Integrity; 3] = [Integrity::Mac, Integrity::Crc32c, Integrity::Encrypt];
 
     fn frame(codec: &mut Codec, payload: &[u8]) -> ([u8; HEADER_LEN], Vec<u8>) {
-        let header = Header { len: u32::try_from(payload.len()).expect("short"), ..Header::new(Kind::Message, 4) };
+        let header = Header {
+            len: u32::try_from(payload.len()).expect("short"),
+            ..Header::new(Kind::Message, 4)
+        };
         let mut payload = payload.to_vec();
-        let head = if codec.encrypts() { codec.seal_in_place(&header, &mut payload) } else { codec.seal(&header, &payload) };
+        let head = if codec.encrypts() {
+            codec.seal_in_place(&header, &mut payload)
+        } else {
+            codec.seal(&header, &payload)
+        };
         (head, payload)
     }
 
@@ -189,7 +205,10 @@ mod tests {
     fn frames_open_in_order_and_only_once() {
         for integrity in ALL {
             let (mut out, mut into) = (Codec::new(integrity, &[7; 16]), Codec::new(integrity, &[7; 16]));
-            let frames: Vec<_> = [&b"first"[..], b"", b"third"].iter().map(|text| frame(&mut out, text)).collect();
+            let frames: Vec<_> = [&b"first"[..], b"", b"third"]
+                .iter()
+                .map(|text| frame(&mut out, text))
+                .collect();
             assert_eq!(open(&mut into, &frames[1]), Err(Damaged), "{integrity:?}: out of order");
             assert_eq!(open(&mut into, &frames[0]), Ok(b"first".to_vec()));
             assert_eq!(open(&mut into, &frames[0]), Err(Damaged), "{integrity:?}: replayed");

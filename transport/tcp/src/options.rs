@@ -70,7 +70,11 @@ impl Options {
             max_in_flight: 256,
             max_queued: 8 << 20,
             bulk_lanes: 1,
-            spin: if alone { Duration::ZERO } else { Duration::from_micros(50) },
+            spin: if alone {
+                Duration::ZERO
+            } else {
+                Duration::from_micros(50)
+            },
         }
     }
 }

@@ -16,7 +16,9 @@ pub(super) struct Region {
 
 impl Region {
     fn contains(&self, offset: u64, len: u64) -> bool {
-        offset.checked_add(len).is_some_and(|end| end <= self.memory.len() as u64)
+        offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.memory.len() as u64)
     }
 }
 
@@ -164,8 +166,14 @@ impl World {
         self.node(at).regions.remove(&number);
         let own = |op: &Op| op.pair.0 == at && op.local.0 == number;
         let far = |op: &Op| op.pair.1 == at && op.remote.0 == number;
-        let gone: Vec<u64> = self.ops.iter().filter(|(_, op)| own(op) || far(op)).map(|(key, _)| *key).collect();
-        gone.into_iter().for_each(|key| self.end(key, Some(Reason::Deregistered)));
+        let gone: Vec<u64> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| own(op) || far(op))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.into_iter()
+            .for_each(|key| self.end(key, Some(Reason::Deregistered)));
     }
 
     pub fn wake(&mut self, at: PeerId) {
@@ -220,7 +228,10 @@ impl World {
 
     pub fn send(&mut self, at: PeerId, peer: PeerId, message: Bytes) -> Posted {
         if message.len() > MAX_MESSAGE {
-            return Posted::Refused(Reason::TooLong { len: message.len() as u64, limit: MAX_MESSAGE as u64 });
+            return Posted::Refused(Reason::TooLong {
+                len: message.len() as u64,
+                limit: MAX_MESSAGE as u64,
+            });
         }
         let pair = (at, peer);
         if let Some(reason) = self.obstacle(pair) {
@@ -244,7 +255,15 @@ impl World {
         Posted::Accepted
     }
 
-    pub fn post(&mut self, at: PeerId, id: OpId, peer: PeerId, local: &LocalSlice, remote: &RemoteSlice, read: bool) -> Posted {
+    pub fn post(
+        &mut self,
+        at: PeerId,
+        id: OpId,
+        peer: PeerId,
+        local: &LocalSlice,
+        remote: &RemoteSlice,
+        read: bool,
+    ) -> Posted {
         let pair = (at, peer);
         if let Err(reason) = self.check(pair, local, remote, read) {
             self.tell(at, Completion::Failed { op: id, reason });
@@ -259,7 +278,15 @@ impl World {
         let number = remote.region.0.as_ref().try_into().map_or(0, u64::from_le_bytes);
         let deadline = self.now + self.options.timeout;
         let (own, far) = ((local.region.local(), local.offset), (number, remote.offset));
-        let op = Op { id, pair, read, local: own, remote: far, len: local.len, moved: 0 };
+        let op = Op {
+            id,
+            pair,
+            read,
+            local: own,
+            remote: far,
+            len: local.len,
+            moved: 0,
+        };
         self.ops.insert(key, op);
         self.schedule(deadline, Event::Limit(key));
         self.advance(key);
@@ -271,7 +298,10 @@ impl World {
     }
 
     fn check(&self, pair: Pair, local: &LocalSlice, remote: &RemoteSlice, read: bool) -> Result<(), Reason> {
-        let region = self.nodes[pair.0.0 as usize].regions.get(&local.region.local()).ok_or(Reason::UnknownLocalRegion)?;
+        let region = self.nodes[pair.0.0 as usize]
+            .regions
+            .get(&local.region.local())
+            .ok_or(Reason::UnknownLocalRegion)?;
         if read && !region.access.contains(Access::LOCAL_WRITE) {
             return Err(Reason::AccessDenied { side: "local" });
         }
@@ -279,10 +309,16 @@ impl World {
             return Err(Reason::LocalOutOfRange);
         }
         if local.len != remote.len {
-            return Err(Reason::LengthsDiffer { local: local.len, remote: remote.len });
+            return Err(Reason::LengthsDiffer {
+                local: local.len,
+                remote: remote.len,
+            });
         }
         if local.len > MAX_OPERATION {
-            return Err(Reason::TooLong { len: local.len, limit: MAX_OPERATION });
+            return Err(Reason::TooLong {
+                len: local.len,
+                limit: MAX_OPERATION,
+            });
         }
         self.obstacle(pair).map_or(Ok(()), Err)
     }
@@ -291,7 +327,9 @@ impl World {
 
     /// Moves time to the next event; says whether there was one.
     pub fn step(&mut self) -> bool {
-        let Some(((at, _), event)) = self.events.pop_first() else { return false };
+        let Some(((at, _), event)) = self.events.pop_first() else {
+            return false;
+        };
         self.now = self.now.max(at);
         match self.frozen_end(&event) {
             Some(frozen) => self.held.push((frozen, event)),
@@ -326,7 +364,9 @@ impl World {
 
     /// The next part of the operation sets out, or never arrives.
     fn advance(&mut self, key: u64) {
-        let Some(pair) = self.ops.get(&key).map(|op| op.pair) else { return };
+        let Some(pair) = self.ops.get(&key).map(|op| op.pair) else {
+            return;
+        };
         match self.travel() {
             Some(time) => self.schedule(self.now + time, Event::Part(key)),
             None => self.schedule(self.now + self.giving_up(), Event::Death(pair)),
@@ -345,14 +385,22 @@ impl World {
         }
         let Some(op) = self.ops.get_mut(&key) else { return };
         op.moved += count;
-        if op.moved == op.len { self.end(key, None) } else { self.advance(key) }
+        if op.moved == op.len {
+            self.end(key, None)
+        } else {
+            self.advance(key)
+        }
     }
 
     fn copy(&self, op: &Op, count: u64) -> Result<(), Reason> {
         let (at, peer) = (&self.nodes[op.pair.0.0 as usize], &self.nodes[op.pair.1.0 as usize]);
         let near = at.regions.get(&op.local.0).ok_or(Reason::Deregistered)?;
         let far = peer.regions.get(&op.remote.0).ok_or(Reason::UnknownRemoteRegion)?;
-        let wanted = if op.read { Access::REMOTE_READ } else { Access::REMOTE_WRITE };
+        let wanted = if op.read {
+            Access::REMOTE_READ
+        } else {
+            Access::REMOTE_WRITE
+        };
         if !far.access.contains(wanted) {
             return Err(Reason::AccessDenied { side: "remote" });
         }
@@ -398,7 +446,12 @@ impl World {
     fn cut(&mut self, at: PeerId, peer: PeerId, reason: &Reason, report: Option<&Reason>) {
         let far = Reason::PeerLost("it closed the connection".into());
         for (pair, reason) in [((at, peer), reason), ((peer, at), &far)] {
-            let gone: Vec<u64> = self.ops.iter().filter(|(_, op)| op.pair == pair).map(|(key, _)| *key).collect();
+            let gone: Vec<u64> = self
+                .ops
+                .iter()
+                .filter(|(_, op)| op.pair == pair)
+                .map(|(key, _)| *key)
+                .collect();
             gone.into_iter().for_each(|key| self.end(key, Some(reason.clone())));
             *self.epochs.entry(pair).or_default() += 1;
             self.last.remove(&pair);
@@ -408,14 +461,24 @@ impl World {
                 && let Some(reason) = reason
             {
                 self.standing.insert(pair, Standing::Lost(reason.clone()));
-                self.tell(pair.0, Completion::PeerLost { peer: pair.1, reason: reason.clone() });
+                self.tell(
+                    pair.0,
+                    Completion::PeerLost {
+                        peer: pair.1,
+                        reason: reason.clone(),
+                    },
+                );
             }
         }
     }
 
     pub fn kill(&mut self, dead: PeerId) {
         self.node(dead).dead = true;
-        for at in (0..self.nodes.len()).filter_map(|at| u32::try_from(at).ok()).map(PeerId).filter(|at| *at != dead) {
+        for at in (0..self.nodes.len())
+            .filter_map(|at| u32::try_from(at).ok())
+            .map(PeerId)
+            .filter(|at| *at != dead)
+        {
             self.schedule(self.now + self.options.delay.1, Event::Death((at, dead)));
         }
     }

@@ -26,14 +26,35 @@ fn next(fabric: &TcpFabric) -> Completion {
 
 /// Reads `len` bytes of 7 from `far`; the result, and whether the bytes are right.
 fn read(near: &TcpFabric, far: &TcpFabric, peer: u32, len: usize) -> (Vec<Completion>, bool) {
-    let from = far.register(Arc::new(Buffer::from_bytes(vec![7; len])), Access::REMOTE_READ).expect("memory");
+    let from = far
+        .register(Arc::new(Buffer::from_bytes(vec![7; len])), Access::REMOTE_READ)
+        .expect("memory");
     let copy = Arc::new(Buffer::zeroed(len));
     let into = near.register(copy.clone(), Access::LOCAL_WRITE).expect("memory");
-    let from = RemoteSlice { region: from.remote(), offset: 0, len: len as u64 };
-    assert_eq!(near.read(OpId(1), PeerId(peer), from, LocalSlice { region: into, offset: 0, len: len as u64 }), Posted::Accepted);
+    let from = RemoteSlice {
+        region: from.remote(),
+        offset: 0,
+        len: len as u64,
+    };
+    assert_eq!(
+        near.read(
+            OpId(1),
+            PeerId(peer),
+            from,
+            LocalSlice {
+                region: into,
+                offset: 0,
+                len: len as u64
+            }
+        ),
+        Posted::Accepted
+    );
     let mut news = Vec::new();
     let end = Instant::now() + PATIENCE;
-    while !news.iter().any(|news| matches!(news, Completion::Done { .. } | Completion::Failed { .. })) {
+    while !news
+        .iter()
+        .any(|news| matches!(news, Completion::Done { .. } | Completion::Failed { .. }))
+    {
         assert!(Instant::now() < end, "the read never completes");
         near.wait(Duration::from_millis(100));
         near.poll(&mut news);
@@ -43,15 +64,26 @@ fn read(near: &TcpFabric, far: &TcpFabric, peer: u32, len: usize) -> (Vec<Comple
 
 /// A read over a relay that harms the answer or the request.
 fn harmed_read(integrity: Integrity, there: Harm, back: Harm) {
-    let with = |number| Options { integrity, timeout: Duration::from_secs(5), ..options(number) };
+    let with = |number| Options {
+        integrity,
+        timeout: Duration::from_secs(5),
+        ..options(number)
+    };
     let (near, far) = (start(with(0)), start(with(1)));
     let relay = Relay::start(socket_of(&*far), there, back);
     add(&*near, 1, &address_through(&*far, relay.address));
     let (news, right) = read(&near, &far, 1, 1 << 20);
     match &news[0] {
         Completion::Done { .. } => {
-            assert!(right, "{integrity:?} {there:?} {back:?}: a read completed with wrong bytes");
-            assert_eq!(relay.harmed(), 0, "{integrity:?} {there:?} {back:?}: harm was not found");
+            assert!(
+                right,
+                "{integrity:?} {there:?} {back:?}: a read completed with wrong bytes"
+            );
+            assert_eq!(
+                relay.harmed(),
+                0,
+                "{integrity:?} {there:?} {back:?}: harm was not found"
+            );
         }
         Completion::Failed { reason, .. } => {
             assert_eq!(relay.harmed(), 1);
@@ -88,7 +120,10 @@ fn check_alive(fabric: &TcpFabric, number: u32) {
 
 #[test]
 fn garbage_on_the_listening_socket_harms_nobody() {
-    let fabric = start(Options { max_strangers: 16, ..options(1) });
+    let fabric = start(Options {
+        max_strangers: 16,
+        ..options(1)
+    });
     let mut seed = 9_u64;
     for round in 0..300_usize {
         let mut stream = TcpStream::connect(socket_of(&*fabric)).expect("it listens");
@@ -109,25 +144,43 @@ fn garbage_on_the_listening_socket_harms_nobody() {
 
 #[test]
 fn silent_strangers_are_bounded_and_dropped_in_time() {
-    let brief = Options { max_strangers: 8, handshake_timeout: Duration::from_millis(200), ..options(1) };
+    let brief = Options {
+        max_strangers: 8,
+        handshake_timeout: Duration::from_millis(200),
+        ..options(1)
+    };
     let fabric = start(brief);
-    let mut silent: Vec<TcpStream> =
-        (0..50).map(|_| TcpStream::connect(socket_of(&*fabric)).expect("it listens")).collect();
+    let mut silent: Vec<TcpStream> = (0..50)
+        .map(|_| TcpStream::connect(socket_of(&*fabric)).expect("it listens"))
+        .collect();
     check_alive(&fabric, 1);
     for stream in &mut silent {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)), "a silent stranger is told nothing");
+        assert!(
+            matches!(stream.read(&mut [0]), Ok(0) | Err(_)),
+            "a silent stranger is told nothing"
+        );
     }
 }
 
 /// `near` cannot reach `far`, for a reason that contains `text`.
 fn check_refused(near: Options, far: Options, address: impl Fn(&TcpFabric) -> Vec<u8>, text: &str) {
     let (near, far) = (start(near), start(far));
-    let number = bridgehead_tcp::Address::decode(&address(&far)).expect("an address").number;
+    let number = bridgehead_tcp::Address::decode(&address(&far))
+        .expect("an address")
+        .number;
     add(&*near, number, &address(&far));
-    assert_eq!(near.send(PeerId(number), Bytes::from_static(b"hello")), Posted::Accepted);
-    let Completion::PeerLost { reason, .. } = next(&near) else { panic!("not refused: {text}") };
-    assert!(reason.to_string().contains(text), "\"{reason}\" does not say \"{text}\"");
+    assert_eq!(
+        near.send(PeerId(number), Bytes::from_static(b"hello")),
+        Posted::Accepted
+    );
+    let Completion::PeerLost { reason, .. } = next(&near) else {
+        panic!("not refused: {text}")
+    };
+    assert!(
+        reason.to_string().contains(text),
+        "\"{reason}\" does not say \"{text}\""
+    );
     let mut news = Vec::new();
     assert_eq!(far.poll(&mut news), 0, "{news:?}");
 }
@@ -137,7 +190,15 @@ fn wrong_keys_numbers_incarnations_and_integrities_are_refused_by_name() {
     let own = |far: &TcpFabric| far.address().to_vec();
     let other_key = Options::new(0, [1; 32], options(0).bind);
     check_refused(other_key, options(1), own, "does not know the run's data key");
-    check_refused(Options { integrity: Integrity::Crc32c, ..options(0) }, options(1), own, "disagree on integrity");
+    check_refused(
+        Options {
+            integrity: Integrity::Crc32c,
+            ..options(0)
+        },
+        options(1),
+        own,
+        "disagree on integrity",
+    );
     let changed = |change: fn(&mut bridgehead_tcp::Address)| {
         move |far: &TcpFabric| {
             let mut address = bridgehead_tcp::Address::decode(&far.address()).expect("its own address");
@@ -145,8 +206,18 @@ fn wrong_keys_numbers_incarnations_and_integrities_are_refused_by_name() {
             address.encode().to_vec()
         }
     };
-    check_refused(options(0), options(1), changed(|address| address.number = 5), "another agent");
-    check_refused(options(0), options(1), changed(|address| address.incarnation ^= 1), "another process");
+    check_refused(
+        options(0),
+        options(1),
+        changed(|address| address.number = 5),
+        "another agent",
+    );
+    check_refused(
+        options(0),
+        options(1),
+        changed(|address| address.incarnation ^= 1),
+        "another process",
+    );
 }
 
 #[test]
@@ -156,7 +227,16 @@ fn nobody_listens_there_is_said() {
     add(&*near, 1, &gone);
     assert_eq!(near.send(PeerId(1), Bytes::from_static(b"hello")), Posted::Accepted);
     let lost = next(&near);
-    assert!(matches!(&lost, Completion::PeerLost { reason: Reason::PeerLost(_), .. }), "{lost:?}");
+    assert!(
+        matches!(
+            &lost,
+            Completion::PeerLost {
+                reason: Reason::PeerLost(_),
+                ..
+            }
+        ),
+        "{lost:?}"
+    );
 }
 
 /// A handshake that was overheard opens nothing when it is played back.
@@ -164,7 +244,11 @@ fn nobody_listens_there_is_said() {
 fn a_replayed_handshake_is_refused() {
     let (near, far) = (start(options(0)), start(options(1)));
     let listener = std::net::TcpListener::bind((options(0).bind, 0)).expect("a port");
-    add(&*near, 1, &address_through(&*far, listener.local_addr().expect("bound")));
+    add(
+        &*near,
+        1,
+        &address_through(&*far, listener.local_addr().expect("bound")),
+    );
     assert_eq!(near.send(PeerId(1), Bytes::from_static(b"secret")), Posted::Accepted);
     let (mut client, _) = listener.accept().expect("it connects");
     let mut server = TcpStream::connect(socket_of(&*far)).expect("it listens");
@@ -175,10 +259,18 @@ fn a_replayed_handshake_is_refused() {
     client.write_all(&answer).expect("it reads");
     client.read_exact(&mut rest).expect("a proof and a message");
     server.write_all(&rest).expect("it reads");
-    assert_eq!(next(&far), Completion::Message { peer: PeerId(0), message: Bytes::from_static(b"secret") });
+    assert_eq!(
+        next(&far),
+        Completion::Message {
+            peer: PeerId(0),
+            message: Bytes::from_static(b"secret")
+        }
+    );
     let mut again = TcpStream::connect(socket_of(&*far)).expect("it listens");
     again.write_all(&hello).expect("it reads");
-    again.read_exact(&mut answer).expect("a hello says nothing secret, so it is answered");
+    again
+        .read_exact(&mut answer)
+        .expect("a hello says nothing secret, so it is answered");
     again.write_all(&rest).expect("it reads");
     again.set_read_timeout(Some(PATIENCE)).expect("a socket");
     assert!(matches!(again.read(&mut [0]), Ok(0) | Err(_)), "the replay is dropped");
