@@ -28,7 +28,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_in_flight: 64, max_queued: MIB, timeout: Duration::from_secs(30), freezes: false }
+        Self {
+            max_in_flight: 64,
+            max_queued: MIB,
+            timeout: Duration::from_secs(30),
+            freezes: false,
+        }
     }
 }
 
@@ -76,7 +81,12 @@ struct Side {
 
 impl Side {
     fn new(group: &dyn Group, at: usize) -> Self {
-        Self { fabric: group.fabric(at), news: VecDeque::new(), done: HashMap::new(), next: 0 }
+        Self {
+            fabric: group.fabric(at),
+            news: VecDeque::new(),
+            done: HashMap::new(),
+            next: 0,
+        }
     }
 
     fn op(&mut self) -> OpId {
@@ -110,7 +120,13 @@ impl Side {
             if let Some(found) = found(self) {
                 return found;
             }
-            assert!(Instant::now() < end, "{}: no {what}; there is {:?} {:?}", self.fabric.name(), self.news, self.done);
+            assert!(
+                Instant::now() < end,
+                "{}: no {what}; there is {:?} {:?}",
+                self.fabric.name(),
+                self.news,
+                self.done
+            );
             self.fabric.wait(Duration::from_millis(100));
         }
     }
@@ -128,53 +144,79 @@ impl Side {
 
     fn lost(&mut self, lost: PeerId) {
         self.until("loss", |side| {
-            side.news.drain(..).any(|news| matches!(news, Completion::PeerLost { peer, .. } if peer == lost)).then_some(())
+            side.news
+                .drain(..)
+                .any(|news| matches!(news, Completion::PeerLost { peer, .. } if peer == lost))
+                .then_some(())
         });
     }
 
     fn ready(&mut self, ready: PeerId) {
         self.until("room", |side| {
-            side.news.drain(..).any(|news| news == Completion::Ready { peer: ready }).then_some(())
+            side.news
+                .drain(..)
+                .any(|news| news == Completion::Ready { peer: ready })
+                .then_some(())
         });
     }
 
     fn register(&self, bytes: Vec<u8>, access: Access) -> (Arc<Buffer>, RegionKey) {
         let buffer = Arc::new(Buffer::from_bytes(bytes));
-        let key = self.fabric.register(buffer.clone(), access).expect("a buffer can be registered");
+        let key = self
+            .fabric
+            .register(buffer.clone(), access)
+            .expect("a buffer can be registered");
         (buffer, key)
     }
 
     fn read(&mut self, peer: u32, from: &RegionKey, into: &RegionKey, offset: u64, len: usize) -> OpId {
         let op = self.op();
-        let posted = self.fabric.read(op, PeerId(peer), remote(from, offset, len), local(into, offset, len));
+        let posted = self
+            .fabric
+            .read(op, PeerId(peer), remote(from, offset, len), local(into, offset, len));
         assert_eq!(posted, Posted::Accepted);
         op
     }
 
     fn write(&mut self, peer: u32, from: &RegionKey, into: &RegionKey, offset: u64, len: usize) -> OpId {
         let op = self.op();
-        let posted = self.fabric.write(op, PeerId(peer), local(from, offset, len), remote(into, offset, len));
+        let posted = self
+            .fabric
+            .write(op, PeerId(peer), local(from, offset, len), remote(into, offset, len));
         assert_eq!(posted, Posted::Accepted);
         op
     }
 }
 
 fn remote(key: &RegionKey, offset: u64, len: usize) -> RemoteSlice {
-    RemoteSlice { region: key.remote(), offset, len: len as u64 }
+    RemoteSlice {
+        region: key.remote(),
+        offset,
+        len: len as u64,
+    }
 }
 
 fn local(key: &RegionKey, offset: u64, len: usize) -> LocalSlice {
-    LocalSlice { region: key.clone(), offset, len: len as u64 }
+    LocalSlice {
+        region: key.clone(),
+        offset,
+        len: len as u64,
+    }
 }
 
 /// Bytes that tell their place and seed.
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 24).to_le_bytes()
     };
-    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next).take(len.div_ceil(8)).flatten().collect();
+    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next)
+        .take(len.div_ceil(8))
+        .flatten()
+        .collect();
     bytes.truncate(len);
     bytes
 }
@@ -183,7 +225,9 @@ fn meet(sides: &[&Side]) {
     for (at, side) in sides.iter().enumerate() {
         for (other, peer) in sides.iter().enumerate().filter(|(other, _)| *other != at) {
             let id = PeerId(u32::try_from(other).expect("few fabrics"));
-            side.fabric.add_peer(id, &peer.fabric.address()).expect("an address of the same fabric");
+            side.fabric
+                .add_peer(id, &peer.fabric.address())
+                .expect("an address of the same fabric");
         }
     }
 }
@@ -203,11 +247,17 @@ pub fn reads_and_writes_of_all_sizes(factory: Factory) {
         let (copy, into) = a.register(vec![0; len], Access::LOCAL_WRITE);
         let op = a.read(1, &from, &into, 0, len);
         assert_eq!(a.result(op), Ok(()), "read of {len}");
-        assert!(copy.bytes(0, len) == source.bytes(0, len), "read of {len} gives other bytes");
+        assert!(
+            copy.bytes(0, len) == source.bytes(0, len),
+            "read of {len} gives other bytes"
+        );
         copy.fill(0, &pattern(7, len));
         let op = a.write(1, &into, &from, 0, len);
         assert_eq!(a.result(op), Ok(()), "write of {len}");
-        assert!(copy.bytes(0, len) == source.bytes(0, len), "write of {len} gives other bytes");
+        assert!(
+            copy.bytes(0, len) == source.bytes(0, len),
+            "write of {len} gives other bytes"
+        );
         a.fabric.deregister(&into);
         b.fabric.deregister(&from);
     }
@@ -241,7 +291,9 @@ pub fn many_operations_in_flight(factory: Factory) {
     let (copy, into) = a.register(vec![0; len], Access::LOCAL_WRITE);
     for _ in 0..3 {
         copy.fill(0, &vec![0; len]);
-        let ops: Vec<OpId> = (0..64).map(|at| a.read(1, &from, &into, at * 100_000, 100_000)).collect();
+        let ops: Vec<OpId> = (0..64)
+            .map(|at| a.read(1, &from, &into, at * 100_000, 100_000))
+            .collect();
         assert!(ops.into_iter().all(|op| a.result(op) == Ok(())));
         assert!(copy.bytes(0, len) == source.bytes(0, len), "bytes went astray");
     }
@@ -249,9 +301,20 @@ pub fn many_operations_in_flight(factory: Factory) {
 
 /// Messages of one sender arrive in order, each once, whatever their sizes.
 pub fn messages_arrive_in_order(factory: Factory) {
-    let (_group, a, mut b) = pair(factory, &Settings { max_queued: 64 * MIB, ..Settings::default() });
+    let (_group, a, mut b) = pair(
+        factory,
+        &Settings {
+            max_queued: 64 * MIB,
+            ..Settings::default()
+        },
+    );
     let limit = a.fabric.capabilities().max_message;
-    let text = |at: u64| Bytes::from(pattern(at, [0, 1, 100, 5000, limit][usize::try_from(at % 5).expect("below 5")]));
+    let text = |at: u64| {
+        Bytes::from(pattern(
+            at,
+            [0, 1, 100, 5000, limit][usize::try_from(at % 5).expect("below 5")],
+        ))
+    };
     for at in 0..200 {
         assert_eq!(a.fabric.send(PeerId(1), text(at)), Posted::Accepted);
     }
@@ -259,20 +322,38 @@ pub fn messages_arrive_in_order(factory: Factory) {
         assert!(b.message() == (PeerId(0), text(at)), "message {at}");
     }
     let refused = a.fabric.send(PeerId(1), Bytes::from(vec![0; limit + 1]));
-    assert_eq!(refused, Posted::Refused(Reason::TooLong { len: limit as u64 + 1, limit: limit as u64 }));
-    assert_eq!(a.fabric.send(PeerId(9), Bytes::new()), Posted::Refused(Reason::UnknownPeer));
+    assert_eq!(
+        refused,
+        Posted::Refused(Reason::TooLong {
+            len: limit as u64 + 1,
+            limit: limit as u64
+        })
+    );
+    assert_eq!(
+        a.fabric.send(PeerId(9), Bytes::new()),
+        Posted::Refused(Reason::UnknownPeer)
+    );
 }
 
 /// The limit of operations is kept, is a value, and room is told of.
 pub fn a_full_queue_is_busy_and_recovers(factory: Factory) {
-    let (_group, mut a, b) = pair(factory, &Settings { max_in_flight: 4, ..Settings::default() });
+    let (_group, mut a, b) = pair(
+        factory,
+        &Settings {
+            max_in_flight: 4,
+            ..Settings::default()
+        },
+    );
     let (_source, from) = b.register(pattern(3, MIB), Access::REMOTE_READ);
     let (_copy, into) = a.register(vec![0; MIB], Access::LOCAL_WRITE);
     let mut busy = 0;
     let mut ops = Vec::new();
     while busy < 20 {
         let op = a.op();
-        match a.fabric.read(op, PeerId(1), remote(&from, 0, MIB), local(&into, 0, MIB)) {
+        match a
+            .fabric
+            .read(op, PeerId(1), remote(&from, 0, MIB), local(&into, 0, MIB))
+        {
             Posted::Accepted => ops.push(op),
             Posted::Busy => {
                 busy += 1;
@@ -319,16 +400,26 @@ pub fn a_killed_peer_fails_what_is_pending(factory: Factory) {
     let others: Vec<OpId> = (0..10).map(|_| a.read(1, &from, &into, 0, len)).collect();
     let writes: Vec<OpId> = (0..10).map(|_| a.write(1, &out, &from, 0, 1)).collect();
     assert_eq!(a.result(first), Ok(()));
-    assert!(copy.bytes(1, len - 1) == source.bytes(1, len - 1), "a completed read has its bytes");
+    assert!(
+        copy.bytes(1, len - 1) == source.bytes(1, len - 1),
+        "a completed read has its bytes"
+    );
     drop(b);
     group.kill(1);
     for op in others.into_iter().chain(writes) {
-        assert!(matches!(a.result(op), Ok(()) | Err(Reason::PeerLost(_))), "{:?}", a.done[&op]);
+        assert!(
+            matches!(a.result(op), Ok(()) | Err(Reason::PeerLost(_))),
+            "{:?}",
+            a.done[&op]
+        );
     }
     a.lost(PeerId(1));
     let op = a.read(1, &from, &into, 0, 1);
     assert!(matches!(a.result(op), Err(Reason::PeerLost(_))));
-    assert!(matches!(a.fabric.send(PeerId(1), Bytes::new()), Posted::Refused(Reason::PeerLost(_))));
+    assert!(matches!(
+        a.fabric.send(PeerId(1), Bytes::new()),
+        Posted::Refused(Reason::PeerLost(_))
+    ));
 }
 
 /// A peer that stops in the middle is given up after the time limit.
@@ -339,7 +430,11 @@ pub fn a_frozen_peer_is_given_up(factory: Factory) {
     let op = a.read(1, &from, &into, 0, MIB);
     assert_eq!(a.result(op), Ok(()));
     group.freeze(1);
-    let ops = [a.read(1, &from, &into, 0, MIB), a.read(1, &from, &into, 0, 1), a.write(1, &into, &from, 0, MIB)];
+    let ops = [
+        a.read(1, &from, &into, 0, MIB),
+        a.read(1, &from, &into, 0, 1),
+        a.write(1, &into, &from, 0, MIB),
+    ];
     for op in ops {
         assert!(a.result(op).is_err(), "an operation with a frozen peer succeeded");
     }
@@ -360,7 +455,10 @@ pub fn late_data_touches_nothing(factory: Factory) {
     group.freeze(1);
     let first = a.result(op);
     let op = a.read(1, &from, &into, 0, len);
-    assert!(a.result(op).is_err(), "an operation with a frozen peer succeeded after {first:?}");
+    assert!(
+        a.result(op).is_err(),
+        "an operation with a frozen peer succeeded after {first:?}"
+    );
     copy.fill(0, &vec![0xaa; len]);
     group.thaw(1);
     for _ in 0..20 {
@@ -371,7 +469,11 @@ pub fn late_data_touches_nothing(factory: Factory) {
 }
 
 fn brief() -> Settings {
-    Settings { timeout: Duration::from_millis(500), freezes: true, ..Settings::default() }
+    Settings {
+        timeout: Duration::from_millis(500),
+        freezes: true,
+        ..Settings::default()
+    }
 }
 
 /// Removing a peer fails all that is pending before it returns; the peer is refused until it is added again.
@@ -386,7 +488,10 @@ pub fn a_removed_peer_is_refused(factory: Factory) {
     while a.take() {}
     for op in ops {
         let result = a.done.get(&op).cloned();
-        assert!(matches!(result, Some(Ok(()) | Err(Reason::PeerRemoved))), "{op:?} is {result:?} after the removal");
+        assert!(
+            matches!(result, Some(Ok(()) | Err(Reason::PeerRemoved))),
+            "{op:?} is {result:?} after the removal"
+        );
     }
     let op = a.read(1, &from, &into, 0, 1);
     assert_eq!(a.result(op), Err(Reason::UnknownPeer));
@@ -410,23 +515,45 @@ pub fn wrong_requests_fail_where_they_are_made(factory: Factory) {
     let (_fixed, sealed) = a.register(vec![0; 1000], Access::REMOTE_READ);
     let (_, gone) = b.register(vec![0; 1000], Access::ALL);
     b.fabric.deregister(&gone);
-    let odd = |bytes: &'static [u8]| RemoteSlice { region: RemoteKey(Bytes::from_static(bytes)), offset: 0, len: 10 };
+    let odd = |bytes: &'static [u8]| RemoteSlice {
+        region: RemoteKey(Bytes::from_static(bytes)),
+        offset: 0,
+        len: 10,
+    };
     let (all, ten) = (remote(&from, 0, 1000), local(&into, 0, 10));
     let cases = [
         (remote(&from, 991, 10), ten.clone(), Reason::RemoteOutOfRange),
         (remote(&from, u64::MAX, 10), ten.clone(), Reason::RemoteOutOfRange),
         (remote(&from, 0, 10), local(&into, 991, 10), Reason::LocalOutOfRange),
-        (remote(&from, 0, 10), local(&into, u64::MAX, 10), Reason::LocalOutOfRange),
-        (all, ten.clone(), Reason::LengthsDiffer { local: 10, remote: 1000 }),
+        (
+            remote(&from, 0, 10),
+            local(&into, u64::MAX, 10),
+            Reason::LocalOutOfRange,
+        ),
+        (
+            all,
+            ten.clone(),
+            Reason::LengthsDiffer {
+                local: 10,
+                remote: 1000,
+            },
+        ),
         (remote(&gone, 0, 10), ten.clone(), Reason::UnknownRemoteRegion),
-        (remote(&closed, 0, 10), ten.clone(), Reason::AccessDenied { side: "remote" }),
+        (
+            remote(&closed, 0, 10),
+            ten.clone(),
+            Reason::AccessDenied { side: "remote" },
+        ),
         (odd(b""), ten.clone(), Reason::UnknownRemoteRegion),
         (odd(&[0xff; 17]), ten.clone(), Reason::UnknownRemoteRegion),
         (odd(&[7; 300]), ten, Reason::UnknownRemoteRegion),
     ];
     for (far, near, expected) in cases {
         let (read, write) = (a.op(), a.op());
-        assert_eq!(a.fabric.read(read, PeerId(1), far.clone(), near.clone()), Posted::Accepted);
+        assert_eq!(
+            a.fabric.read(read, PeerId(1), far.clone(), near.clone()),
+            Posted::Accepted
+        );
         assert_eq!(a.fabric.write(write, PeerId(1), near, far), Posted::Accepted);
         assert_eq!(a.result(read), Err(expected.clone()));
         assert_eq!(a.result(write), Err(expected));
@@ -443,7 +570,10 @@ pub fn wrong_requests_fail_where_they_are_made(factory: Factory) {
     let op = b.read(0, &sealed, &again, 0, 1000);
     assert_eq!(b.result(op), Ok(()), "the target goes on");
     for address in [&b""[..], &[0; 5], &[0xff; 400]] {
-        assert!(a.fabric.add_peer(PeerId(5), address).is_err(), "{address:?} is no address");
+        assert!(
+            a.fabric.add_peer(PeerId(5), address).is_err(),
+            "{address:?} is no address"
+        );
     }
 }
 
@@ -470,14 +600,26 @@ pub fn deregistered_while_in_flight(factory: Factory) {
         }
         for op in reads {
             let result = a.result(op);
-            assert!(matches!(result, Ok(()) | Err(Reason::Deregistered | Reason::UnknownRemoteRegion)), "{result:?}");
+            assert!(
+                matches!(result, Ok(()) | Err(Reason::Deregistered | Reason::UnknownRemoteRegion)),
+                "{result:?}"
+            );
         }
         let wrote = a.result(write);
-        assert!(matches!(wrote, Ok(()) | Err(Reason::Deregistered | Reason::UnknownRemoteRegion)), "{wrote:?}");
+        assert!(
+            matches!(wrote, Ok(()) | Err(Reason::Deregistered | Reason::UnknownRemoteRegion)),
+            "{wrote:?}"
+        );
         if round % 2 == 0 {
-            assert!(copy.bytes(0, len) == vec![0xaa; len], "memory was written after it was taken back");
+            assert!(
+                copy.bytes(0, len) == vec![0xaa; len],
+                "memory was written after it was taken back"
+            );
         } else {
-            assert!(source.bytes(0, len) == vec![0xbb; len], "the peer's memory was written after it was taken back");
+            assert!(
+                source.bytes(0, len) == vec![0xbb; len],
+                "the peer's memory was written after it was taken back"
+            );
             let whole = a.done[&reads[1]].is_err() || copy.bytes(0, len) == pattern(round, len);
             assert!(whole, "a read of memory that was taken back succeeded with other bytes");
         }
@@ -499,16 +641,29 @@ pub fn both_directions_at_once(factory: Factory) {
     for _ in 0..4 {
         // First halves are read by the other side, second halves are written by their own.
         ops[0].push(a.op());
-        let posted = a.fabric.read(ops[0][ops[0].len() - 1], PeerId(1), remote(&at_b, 0, len), local(&at_a, len as u64, len));
+        let posted = a.fabric.read(
+            ops[0][ops[0].len() - 1],
+            PeerId(1),
+            remote(&at_b, 0, len),
+            local(&at_a, len as u64, len),
+        );
         assert_eq!(posted, Posted::Accepted);
         ops[1].push(b.op());
-        let posted = b.fabric.read(ops[1][ops[1].len() - 1], PeerId(0), remote(&at_a, 0, len), local(&at_b, len as u64, len));
+        let posted = b.fabric.read(
+            ops[1][ops[1].len() - 1],
+            PeerId(0),
+            remote(&at_a, 0, len),
+            local(&at_b, len as u64, len),
+        );
         assert_eq!(posted, Posted::Accepted);
     }
     ops[0].iter().for_each(|op| assert_eq!(a.result(*op), Ok(())));
     ops[1].iter().for_each(|op| assert_eq!(b.result(*op), Ok(())));
     assert!(of_a.bytes(len, len) == of_b.bytes(0, len) && of_b.bytes(len, len) == of_a.bytes(0, len));
-    let (write, back) = (a.write(1, &at_a, &at_b, 0, len), b.write(0, &at_b, &at_a, len as u64, len));
+    let (write, back) = (
+        a.write(1, &at_a, &at_b, 0, len),
+        b.write(0, &at_b, &at_a, len as u64, len),
+    );
     assert_eq!((a.result(write), b.result(back)), (Ok(()), Ok(())));
     assert!(of_b.bytes(0, len) == of_a.bytes(0, len));
 }
@@ -522,7 +677,7 @@ pub fn sixteen_threads(factory: Factory) {
     let (source_b, at_b) = b.register(pattern(2, len), Access::REMOTE_READ);
     let inboxes = [Shared::default(), Shared::default()];
     let worker = |thread: u64| {
-        let (side, peer, from, source, inbox) = if thread % 2 == 0 {
+        let (side, peer, from, source, inbox) = if thread.is_multiple_of(2) {
             (&a, 1, &at_b, &source_b, &inboxes[0])
         } else {
             (&b, 0, &at_a, &source_a, &inboxes[1])
@@ -531,11 +686,20 @@ pub fn sixteen_threads(factory: Factory) {
         for round in 0..30 {
             let op = OpId(thread << 32 | round);
             let size = usize::try_from(1 + round * 6_000).expect("small");
-            while side.fabric.read(op, PeerId(peer), remote(from, round, size), local(&into, round, size)) != Posted::Accepted {
+            while side
+                .fabric
+                .read(op, PeerId(peer), remote(from, round, size), local(&into, round, size))
+                != Posted::Accepted
+            {
                 collect(side, inbox);
             }
             let end = Instant::now() + PATIENCE;
-            while inbox.lock().unwrap_or_else(PoisonError::into_inner).remove(&op).is_none() {
+            while inbox
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&op)
+                .is_none()
+            {
                 assert!(Instant::now() < end, "no completion of {op:?}");
                 collect(side, inbox);
             }
@@ -556,7 +720,12 @@ pub fn sixteen_threads(factory: Factory) {
         side.fabric.poll(&mut out);
         for completion in out {
             match completion {
-                Completion::Done { op } => drop(inbox.lock().unwrap_or_else(PoisonError::into_inner).insert(op, completion)),
+                Completion::Done { op } => drop(
+                    inbox
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(op, completion),
+                ),
                 Completion::Ready { .. } => {}
                 other => panic!("unexpected {other:?}"),
             }
@@ -573,7 +742,10 @@ pub fn waking_ends_a_wait(factory: Factory) {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| a.fabric.wait(PATIENCE));
         a.fabric.wake();
-        assert!(waiting.join().expect("waiting does not panic"), "a wake during the wait counts");
+        assert!(
+            waiting.join().expect("waiting does not panic"),
+            "a wake during the wait counts"
+        );
     });
 }
 
@@ -584,7 +756,10 @@ pub fn a_lost_peer_can_be_added_again(factory: Factory) {
     let (_copy, into) = a.register(vec![0; 1000], Access::LOCAL_WRITE);
     let op = a.read(1, &from, &into, 0, 1000);
     assert_eq!(a.result(op), Ok(()));
-    assert_eq!(b.fabric.send(PeerId(0), Bytes::from_static(b"before")), Posted::Accepted);
+    assert_eq!(
+        b.fabric.send(PeerId(0), Bytes::from_static(b"before")),
+        Posted::Accepted
+    );
     assert!(a.message().1 == "before");
     group.freeze(1);
     let op = a.read(1, &from, &into, 0, 1000);

@@ -13,6 +13,7 @@
 pub mod conformance;
 mod memory;
 mod port;
+pub mod sim;
 
 pub use memory::{Buffer, Memory};
 pub use port::{

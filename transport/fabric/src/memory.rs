@@ -66,7 +66,10 @@ impl Buffer {
     /// The range is outside the buffer.
     #[must_use]
     pub fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len()), "range outside the buffer");
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.len()),
+            "range outside the buffer"
+        );
         let mut copy = vec![0; len];
         // SAFETY: the range was checked, and `copy` is fresh.
         unsafe { std::ptr::copy_nonoverlapping(self.as_ptr().add(offset), copy.as_mut_ptr(), len) };
@@ -78,7 +81,10 @@ impl Buffer {
     /// # Panics
     /// The range is outside the buffer.
     pub fn fill(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len()), "range outside the buffer");
+        assert!(
+            offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len()),
+            "range outside the buffer"
+        );
         // SAFETY: the range was checked; no reference into the cells exists.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.as_ptr().add(offset), bytes.len()) };
     }

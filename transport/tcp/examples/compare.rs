@@ -1,7 +1,7 @@
 //! Compares the fabric with plain blocking sockets on loopback, in one run: `cargo run --release -p bridgehead-tcp --example compare`.
 //!
 //! Prints the median of `ROUNDS` rounds each: a read of 64 MiB against a blocking copy of 64 MiB, and a request of 1 KiB with an answer
-//! of 1 KiB against a ping-pong of 1 KiB. Both ends run in one process with a thread each, as two agents would.
+//! of 1 KiB against a ping-pong of 1 KiB. Names of integrities as arguments choose among them. Both ends run in one process with a thread each, as two agents would.
 
 use bridgehead_fabric::{Access, Buffer, Completion, Fabric, LocalSlice, OpId, PeerId, Posted, RemoteSlice};
 use bridgehead_tcp::{Integrity, Options, TcpFabric};
@@ -51,14 +51,20 @@ impl Plain {
                 far.write_all(&source[..size]).expect("the near side reads");
             }
         });
-        Self { near, far, room: vec![0; LARGE] }
+        Self {
+            near,
+            far,
+            room: vec![0; LARGE],
+        }
     }
 
     fn get(&mut self, size: usize) {
         let mut request = [0; SMALL];
         request[0] = u8::from(size == LARGE);
         self.near.write_all(&request).expect("the far side reads");
-        self.near.read_exact(&mut self.room[..size]).expect("the far side writes");
+        self.near
+            .read_exact(&mut self.room[..size])
+            .expect("the far side writes");
     }
 
     fn end(self) {
@@ -88,13 +94,33 @@ impl Pair {
         let (near, far) = (start(0), start(1));
         near.add_peer(PeerId(1), &far.address()).expect("its address");
         far.add_peer(PeerId(0), &near.address()).expect("its address");
-        let source = far.register(Arc::new(Buffer::from_bytes(vec![7; LARGE])), Access::REMOTE_READ).expect("memory");
-        let copy = near.register(Arc::new(Buffer::from_bytes(vec![1; LARGE])), Access::LOCAL_WRITE).expect("memory");
+        let source = far
+            .register(Arc::new(Buffer::from_bytes(vec![7; LARGE])), Access::REMOTE_READ)
+            .expect("memory");
+        let copy = near
+            .register(Arc::new(Buffer::from_bytes(vec![1; LARGE])), Access::LOCAL_WRITE)
+            .expect("memory");
         let stop = Arc::new(AtomicBool::new(false));
         let server = Some(Self::serve(far.clone(), stop.clone()));
-        let from = RemoteSlice { region: source.remote(), offset: 0, len: LARGE as u64 };
-        let into = LocalSlice { region: copy, offset: 0, len: LARGE as u64 };
-        Self { near, stop, far, server, from, into, next: 0 }
+        let from = RemoteSlice {
+            region: source.remote(),
+            offset: 0,
+            len: LARGE as u64,
+        };
+        let into = LocalSlice {
+            region: copy,
+            offset: 0,
+            len: LARGE as u64,
+        };
+        Self {
+            near,
+            stop,
+            far,
+            server,
+            from,
+            into,
+            next: 0,
+        }
     }
 
     fn serve(far: Arc<TcpFabric>, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
@@ -123,8 +149,14 @@ impl Pair {
     fn get(&mut self, size: usize) {
         self.next += 1;
         let op = OpId(self.next);
-        let from = RemoteSlice { len: size as u64, ..self.from.clone() };
-        let into = LocalSlice { len: size as u64, ..self.into.clone() };
+        let from = RemoteSlice {
+            len: size as u64,
+            ..self.from.clone()
+        };
+        let into = LocalSlice {
+            len: size as u64,
+            ..self.into.clone()
+        };
         assert_eq!(self.near.read(op, PeerId(1), from, into), Posted::Accepted);
         assert_eq!(self.news(), Completion::Done { op });
     }
@@ -162,9 +194,23 @@ struct Row {
 }
 
 fn main() {
-    let kinds = [("mac", Integrity::Mac), ("crc32c", Integrity::Crc32c), ("encrypt", Integrity::Encrypt)];
-    let row = |name| Row { name, large: Vec::new(), read: Vec::new(), message: Vec::new() };
-    let mut rows = vec![row("plain"), row("mac"), row("crc32c"), row("encrypt")];
+    let mut kinds = vec![
+        ("mac", Integrity::Mac),
+        ("crc32c", Integrity::Crc32c),
+        ("encrypt", Integrity::Encrypt),
+    ];
+    let chosen: Vec<String> = std::env::args().skip(1).collect();
+    kinds.retain(|(name, _)| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name));
+    let row = |name| Row {
+        name,
+        large: Vec::new(),
+        read: Vec::new(),
+        message: Vec::new(),
+    };
+    let mut rows: Vec<Row> = std::iter::once("plain")
+        .chain(kinds.iter().map(|(name, _)| *name))
+        .map(row)
+        .collect();
     let request = Bytes::from(vec![0_u8; SMALL]);
     let mut plain = Plain::start();
     let mut pairs: Vec<Pair> = kinds.iter().map(|(_, integrity)| Pair::start(*integrity)).collect();
@@ -188,13 +234,22 @@ fn main() {
 }
 
 fn print(rows: &[Row]) {
-    println!("{:10} {:>12} {:>9} {:>13} {:>9} {:>16} {:>9}", "", "64 MiB GB/s", "of plain", "1 KiB read us", "x plain", "1 KiB answer us", "x plain");
+    println!(
+        "{:10} {:>12} {:>9} {:>13} {:>9} {:>16} {:>9}",
+        "", "64 MiB GB/s", "of plain", "1 KiB read us", "x plain", "1 KiB answer us", "x plain"
+    );
     let base = [&rows[0].large, &rows[0].read, &rows[0].message].map(|times| median(times.clone()));
     for row in rows {
         let [large, read, message] = [&row.large, &row.read, &row.message].map(|times| median(times.clone()));
         println!(
             "{:10} {:12.2} {:9.2} {:13.1} {:9.2} {:16.1} {:9.2}",
-            row.name, LARGE as f64 / large / 1e9, base[0] / large, read * 1e6, read / base[1], message * 1e6, message / base[2]
+            row.name,
+            LARGE as f64 / large / 1e9,
+            base[0] / large,
+            read * 1e6,
+            read / base[1],
+            message * 1e6,
+            message / base[2]
         );
     }
 }

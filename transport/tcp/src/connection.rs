@@ -40,9 +40,14 @@ pub(crate) struct Ops {
 /// How far a connection is.
 pub(crate) enum Phase {
     /// This side waits to be connected, with the hello that it will send.
-    Connecting { hello: [u8; HELLO_LEN] },
+    Connecting {
+        hello: [u8; HELLO_LEN],
+    },
     /// This side waits for the answer to its hello.
-    Greeting { hello: [u8; HELLO_LEN], answer: Vec<u8> },
+    Greeting {
+        hello: [u8; HELLO_LEN],
+        answer: Vec<u8>,
+    },
     /// Frames flow.
     Open(Box<Rx>),
     Closed,
@@ -87,7 +92,11 @@ impl Connection {
 
     /// The receiving half for this connection's keys; the sending half is opened.
     pub fn open(&self, engine: &Engine, keys: &Keys) -> Phase {
-        let (out, back) = if self.outgoing { (&keys.out, &keys.back) } else { (&keys.back, &keys.out) };
+        let (out, back) = if self.outgoing {
+            (&keys.out, &keys.back)
+        } else {
+            (&keys.back, &keys.out)
+        };
         lock(&self.tx).open(Codec::new(engine.options.integrity, out));
         let rx = Rx::new(Codec::new(engine.options.integrity, back), Lane::stage(self.lane));
         Phase::Open(Box::new(rx))
@@ -136,7 +145,11 @@ impl Connection {
         let mut ops = lock(&self.ops);
         let mut failed = Vec::new();
         let mut writes = Vec::new();
-        for (number, pending) in ops.pending.iter_mut().filter(|(_, pending)| Arc::ptr_eq(&pending.region, region)) {
+        for (number, pending) in ops
+            .pending
+            .iter_mut()
+            .filter(|(_, pending)| Arc::ptr_eq(&pending.region, region))
+        {
             failed.extend(pending.op.take());
             if !pending.read {
                 writes.push(*number);
@@ -170,7 +183,9 @@ impl Incoming<'_> {
     fn answer(&mut self, item: Item) -> Result<(), Broken> {
         let mut tx = lock(&self.connection.tx);
         if tx.queued() > 2 * MAX_WINDOW {
-            return Err(Broken("it has more operations in flight than the protocol allows".to_owned()));
+            return Err(Broken(
+                "it has more operations in flight than the protocol allows".to_owned(),
+            ));
         }
         tx.push(item);
         self.answered = true;
@@ -181,10 +196,16 @@ impl Incoming<'_> {
     fn place_read(&self, header: &Header) -> Result<Dest, Broken> {
         let ops = lock(&self.connection.ops);
         let Some(pending) = ops.pending.get(&header.op) else {
-            return Err(Broken(format!("it answers operation {}, which is not pending", header.op)));
+            return Err(Broken(format!(
+                "it answers operation {}, which is not pending",
+                header.op
+            )));
         };
         if !pending.read || header.total != pending.len || header.offset != pending.received {
-            return Err(Broken(format!("its answer to operation {} does not fit what was asked for", header.op)));
+            return Err(Broken(format!(
+                "its answer to operation {} does not fit what was asked for",
+                header.op
+            )));
         }
         // The range was checked when the operation began; offset + length <= total was checked with the header.
         Ok(match pending.op {
@@ -195,11 +216,16 @@ impl Incoming<'_> {
 
     fn finish_read(&mut self, header: &Header, check: Result<(), Damaged>) {
         let mut ops = lock(&self.connection.ops);
-        let Some(pending) = ops.pending.get_mut(&header.op) else { return };
+        let Some(pending) = ops.pending.get_mut(&header.op) else {
+            return;
+        };
         pending.received += u64::from(header.len);
         let over = pending.received == pending.len;
         let news = match (check, over) {
-            (Err(Damaged), _) => pending.op.take().map(|op| Completion::Failed { op, reason: Reason::Damaged }),
+            (Err(Damaged), _) => pending.op.take().map(|op| Completion::Failed {
+                op,
+                reason: Reason::Damaged,
+            }),
             (Ok(()), true) => pending.op.take().map(|op| Completion::Done { op }),
             (Ok(()), false) => None,
         };
@@ -217,7 +243,9 @@ impl Incoming<'_> {
         let Some(pending) = ended else {
             // Only a write can have been given up meanwhile.
             let fits = !read && header.op <= newest;
-            return fits.then_some(()).ok_or_else(|| Broken("it ends an operation that is not pending".to_owned()));
+            return fits
+                .then_some(())
+                .ok_or_else(|| Broken("it ends an operation that is not pending".to_owned()));
         };
         if pending.read != read {
             return Err(Broken(format!("it ends operation {} as what it is not", header.op)));
@@ -226,7 +254,10 @@ impl Incoming<'_> {
             lock(&self.connection.tx).cancel(header.op);
         }
         let news = pending.op.map(|op| match failed {
-            true => Completion::Failed { op, reason: reason_of(header.reason) },
+            true => Completion::Failed {
+                op,
+                reason: reason_of(header.reason),
+            },
             false => Completion::Done { op },
         });
         self.complete(true, news);
@@ -241,7 +272,9 @@ impl Incoming<'_> {
             self.engine.push(news);
         }
         if over && self.connection.peer.take_starved() {
-            self.engine.push(Completion::Ready { peer: self.connection.peer.id });
+            self.engine.push(Completion::Ready {
+                peer: self.connection.peer.id,
+            });
         }
     }
 
@@ -276,7 +309,9 @@ impl Incoming<'_> {
     }
 
     fn is_refused(&self, number: u64) -> bool {
-        lock(&self.connection.refused).as_ref().is_some_and(|(refused, _)| *refused == number)
+        lock(&self.connection.refused)
+            .as_ref()
+            .is_some_and(|(refused, _)| *refused == number)
     }
 
     fn refuse(&self, number: u64, reason: Reason) {
@@ -292,7 +327,9 @@ impl Incoming<'_> {
         if header.total > u64::from(header.len) {
             return Ok(());
         }
-        let refused = lock(&self.connection.refused).take().filter(|(number, _)| *number == header.op);
+        let refused = lock(&self.connection.refused)
+            .take()
+            .filter(|(number, _)| *number == header.op);
         let answer = match refused {
             Some((_, reason)) => failure(Kind::WriteFailed, header.op, &reason),
             None => Header::new(Kind::WriteDone, header.op),

@@ -76,7 +76,9 @@ impl Engine {
         epoll::add(&poller, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         let random = SystemRandom::new();
         let mut incarnation = [0; 8];
-        random.fill(&mut incarnation).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        random
+            .fill(&mut incarnation)
+            .map_err(|_| io::Error::other("the system gives no random bytes"))?;
         Ok(Self {
             options,
             incarnation: u64::from_le_bytes(incarnation),
@@ -147,12 +149,19 @@ impl Engine {
     // --- peers --------------------------------------------------------------------------------------------------------------
 
     pub fn known_peer(&self, number: u32) -> Option<Arc<Peer>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+        self.peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&number)
+            .cloned()
     }
 
     pub fn peer(&self, number: u32) -> Arc<Peer> {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        peers.entry(number).or_insert_with(|| Arc::new(Peer::new(PeerId(number)))).clone()
+        peers
+            .entry(number)
+            .or_insert_with(|| Arc::new(Peer::new(PeerId(number))))
+            .clone()
     }
 
     /// Takes down all that exists with a peer. All of its operations have failed when this returns.
@@ -170,7 +179,10 @@ impl Engine {
             // It may be gone from the poller already.
             let _ = epoll::delete(&self.poller, &connection.fd);
             for op in connection.close(reason) {
-                self.push(Completion::Failed { op, reason: reason.clone() });
+                self.push(Completion::Failed {
+                    op,
+                    reason: reason.clone(),
+                });
             }
         }
         if peer.take_starved() {
@@ -178,7 +190,10 @@ impl Engine {
         }
         if report && !connections.is_empty() {
             tracing::info!(peer = peer.id.0, %reason, "peer lost");
-            self.push(Completion::PeerLost { peer: peer.id, reason: reason.clone() });
+            self.push(Completion::PeerLost {
+                peer: peer.id,
+                reason: reason.clone(),
+            });
         }
         drop(closing);
     }
@@ -186,8 +201,16 @@ impl Engine {
     /// Closes every connection and lets go of all memory.
     pub fn close_all(&self) {
         let reason = Reason::PeerLost("this side has ended".into());
-        let peers: Vec<_> = self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        peers.iter().for_each(|peer| self.lose(peer, &reason, Standing::Removed, false));
+        let peers: Vec<_> = self
+            .peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
+        peers
+            .iter()
+            .for_each(|peer| self.lose(peer, &reason, Standing::Removed, false));
         lock(&self.table).clear();
     }
 
@@ -227,7 +250,10 @@ impl Engine {
                 drop(state);
                 let reason = Reason::PeerLost(error.to_string().into());
                 self.lose(peer, &reason, Standing::Lost(reason.clone()), false);
-                self.push(Completion::PeerLost { peer: peer.id, reason: reason.clone() });
+                self.push(Completion::PeerLost {
+                    peer: peer.id,
+                    reason: reason.clone(),
+                });
                 Err(reason)
             }
         }
@@ -247,7 +273,9 @@ impl Engine {
             to: peer.id.0,
             from_incarnation: self.incarnation,
             to_incarnation: address.incarnation,
-            nonce: self.random().ok_or_else(|| io::Error::other("the system gives no random bytes"))?,
+            nonce: self
+                .random()
+                .ok_or_else(|| io::Error::other("the system gives no random bytes"))?,
         };
         let fd = socket::connect(address.socket)?;
         socket::tune(&fd, self.options.timeout)?;
@@ -265,7 +293,15 @@ impl Engine {
         interest: EventFlags,
     ) -> io::Result<Arc<Connection>> {
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(token, fd, peer.clone(), outgoing, lane, phase, self.now()));
+        let connection = Arc::new(Connection::new(
+            token,
+            fd,
+            peer.clone(),
+            outgoing,
+            lane,
+            phase,
+            self.now(),
+        ));
         lock(&self.table).insert(token, Entry::Connection(connection.clone()));
         if let Err(error) = epoll::add(&self.poller, &connection.fd, EventData::new_u64(token), interest) {
             lock(&self.table).remove(&token);
@@ -279,14 +315,26 @@ impl Engine {
     pub fn forget(&self, region: &Arc<Region>) {
         for connection in self.connections() {
             for op in connection.forget(region) {
-                self.push(Completion::Failed { op, reason: Reason::Deregistered });
+                self.push(Completion::Failed {
+                    op,
+                    reason: Reason::Deregistered,
+                });
             }
         }
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {
         let table = lock(&self.table);
-        table.values().filter_map(|entry| if let Entry::Connection(c) = entry { Some(c.clone()) } else { None }).collect()
+        table
+            .values()
+            .filter_map(|entry| {
+                if let Entry::Connection(c) = entry {
+                    Some(c.clone())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     // --- sending and receiving ------------------------------------------------------------------------------------------------
@@ -337,7 +385,12 @@ impl Engine {
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, !tx.paused);
         flags.set(EventFlags::OUT, tx.armed);
-        Ok(epoll::modify(&self.poller, &connection.fd, EventData::new_u64(connection.token), flags)?)
+        Ok(epoll::modify(
+            &self.poller,
+            &connection.fd,
+            EventData::new_u64(connection.token),
+            flags,
+        )?)
     }
 
     /// Stops or goes on looking for what comes in, while the caller is behind with polling.
@@ -381,7 +434,11 @@ impl Engine {
     }
 
     fn receive(&self, connection: &Arc<Connection>, rx: &mut Rx) -> (Result<(), Broken>, bool) {
-        let mut incoming = Incoming { engine: self, connection, answered: false };
+        let mut incoming = Incoming {
+            engine: self,
+            connection,
+            answered: false,
+        };
         let received = rx.receive(connection.fd.as_fd(), &mut incoming, BUDGET);
         let answered = incoming.answered;
         if let Ok(1..) = received {
@@ -405,7 +462,9 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(Broken(error.to_string())),
         }
-        let Ok(challenge) = <&[u8; CHALLENGE_LEN]>::try_from(answer.as_slice()) else { return Ok(None) };
+        let Ok(challenge) = <&[u8; CHALLENGE_LEN]>::try_from(answer.as_slice()) else {
+            return Ok(None);
+        };
         let refused = |refusal: Refusal| Broken(refusal.to_string());
         let (proof, keys) = handshake::answer(&self.options.key, hello, challenge).map_err(refused)?;
         send_all(connection.fd.as_fd(), &proof).map_err(|error| Broken(error.to_string()))?;
@@ -417,7 +476,10 @@ impl Engine {
         if let Phase::Connecting { hello } = &*phase {
             let hello = *hello;
             let greeted = socket::connected(&connection.fd).and_then(|()| send_all(connection.fd.as_fd(), &hello));
-            *phase = Phase::Greeting { hello, answer: Vec::with_capacity(CHALLENGE_LEN) };
+            *phase = Phase::Greeting {
+                hello,
+                answer: Vec::with_capacity(CHALLENGE_LEN),
+            };
             drop(phase);
             let waiting = greeted.and_then(|()| self.interest(connection, &lock(&connection.tx)));
             if let Err(error) = waiting {
@@ -468,7 +530,10 @@ impl Engine {
 
     /// The oldest goes: a silent one costs a place for as long as there is room, and never keeps an honest one out.
     fn bound_strangers(&self, table: &mut HashMap<u64, Entry>) {
-        let strangers = table.iter().filter(|(_, entry)| matches!(entry, Entry::Stranger(_))).map(|(token, _)| *token);
+        let strangers = table
+            .iter()
+            .filter(|(_, entry)| matches!(entry, Entry::Stranger(_)))
+            .map(|(token, _)| *token);
         let (count, oldest) = strangers.fold((0, u64::MAX), |(count, oldest), token| (count + 1, oldest.min(token)));
         if count > self.options.max_strangers {
             table.remove(&oldest);
@@ -480,7 +545,9 @@ impl Engine {
         if let Verdict::Waits = verdict {
             return;
         }
-        let Some(Entry::Stranger(_)) = lock(&self.table).remove(&token) else { return };
+        let Some(Entry::Stranger(_)) = lock(&self.table).remove(&token) else {
+            return;
+        };
         let Some(fd) = lock(stranger).fd.take() else { return };
         // A descriptor that goes on gets another token.
         let _ = epoll::delete(&self.poller, &fd);
@@ -574,7 +641,11 @@ impl Engine {
     fn check_silence(&self, connection: &Arc<Connection>, now: u64) {
         let silent = now.saturating_sub(connection.moved.load(Ordering::Relaxed));
         let opening = !matches!(*lock(&connection.phase), Phase::Open(_) | Phase::Closed);
-        let limit = if opening { self.options.handshake_timeout.min(self.options.timeout) } else { self.options.timeout };
+        let limit = if opening {
+            self.options.handshake_timeout.min(self.options.timeout)
+        } else {
+            self.options.timeout
+        };
         if u128::from(silent) > limit.as_millis() {
             self.broken(connection, &Reason::TimedOut(limit));
         }

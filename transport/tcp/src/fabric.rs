@@ -43,7 +43,12 @@ impl TcpFabric {
     /// The address cannot be bound, or the system is out of descriptors or threads.
     pub fn start(mut options: Options) -> Result<Self, FabricError> {
         options.max_in_flight = options.max_in_flight.clamp(1, MAX_WINDOW);
-        let failed = |what: String| move |error: std::io::Error| FabricError::System { what, reason: error.to_string() };
+        let failed = |what: String| {
+            move |error: std::io::Error| FabricError::System {
+                what,
+                reason: error.to_string(),
+            }
+        };
         let bind = options.bind;
         let (listener, socket) = socket::listen(bind).map_err(failed(format!("listening on {bind}")))?;
         let engine = Engine::new(options, listener).map_err(failed("setting up the poller".to_owned()))?;
@@ -53,11 +58,19 @@ impl TcpFabric {
             .name("fabric-tcp".to_owned())
             .spawn(move || helping.help())
             .map_err(failed("starting the fabric's thread".to_owned()))?;
-        Ok(Self { engine, socket, helper: Some(helper) })
+        Ok(Self {
+            engine,
+            socket,
+            helper: Some(helper),
+        })
     }
 
     fn check(&self, peer: PeerId, local: &LocalSlice, remote: &RemoteSlice, access: Access) -> Result<Checked, Reason> {
-        let region = self.engine.regions.get(local.region.local()).ok_or(Reason::UnknownLocalRegion)?;
+        let region = self
+            .engine
+            .regions
+            .get(local.region.local())
+            .ok_or(Reason::UnknownLocalRegion)?;
         if !region.access.contains(access) {
             return Err(Reason::AccessDenied { side: "local" });
         }
@@ -65,13 +78,23 @@ impl TcpFabric {
             return Err(Reason::LocalOutOfRange);
         }
         if local.len != remote.len {
-            return Err(Reason::LengthsDiffer { local: local.len, remote: remote.len });
+            return Err(Reason::LengthsDiffer {
+                local: local.len,
+                remote: remote.len,
+            });
         }
         if local.len > MAX_OPERATION {
-            return Err(Reason::TooLong { len: local.len, limit: MAX_OPERATION });
+            return Err(Reason::TooLong {
+                len: local.len,
+                limit: MAX_OPERATION,
+            });
         }
         let peer = self.engine.known_peer(peer.0).ok_or(Reason::UnknownPeer)?;
-        let incarnation = peer.state().address.map(|address| address.incarnation).ok_or(Reason::UnknownPeer)?;
+        let incarnation = peer
+            .state()
+            .address
+            .map(|address| address.incarnation)
+            .ok_or(Reason::UnknownPeer)?;
         match unpack_key(&remote.region.0) {
             Some((remote, of)) if of == incarnation => Ok(Checked { peer, region, remote }),
             _ => Err(Reason::UnknownRemoteRegion),
@@ -84,7 +107,14 @@ impl TcpFabric {
     }
 
     /// Posts an operation: a place, a connection, a number, and what goes on the wire.
-    fn post(&self, op: OpId, checked: Checked, local: &LocalSlice, wire: impl FnOnce(&Checked, u64) -> Item, read: bool) -> Posted {
+    fn post(
+        &self,
+        op: OpId,
+        checked: Checked,
+        local: &LocalSlice,
+        wire: impl FnOnce(&Checked, u64) -> Item,
+        read: bool,
+    ) -> Posted {
         if !checked.peer.take_place(self.engine.options.max_in_flight) {
             return Posted::Busy;
         }
@@ -96,10 +126,13 @@ impl TcpFabric {
             received: 0,
             read,
         };
-        let begun = self.engine.lane(&checked.peer, Some(local.len > SMALL)).and_then(|connection| {
-            let number = connection.begin(pending, self.engine.now())?;
-            Ok((connection, number))
-        });
+        let begun = self
+            .engine
+            .lane(&checked.peer, Some(local.len > SMALL))
+            .and_then(|connection| {
+                let number = connection.begin(pending, self.engine.now())?;
+                Ok((connection, number))
+            });
         match begun {
             Ok((connection, number)) => self.launch(&connection, &checked, wire(&checked, number)),
             Err(reason) => {
@@ -115,7 +148,10 @@ impl TcpFabric {
         if checked.region.is_gone() {
             // It was deregistered between the check and the number; `deregister` may have missed this operation.
             for op in connection.forget(&checked.region) {
-                self.engine.push(Completion::Failed { op, reason: Reason::Deregistered });
+                self.engine.push(Completion::Failed {
+                    op,
+                    reason: Reason::Deregistered,
+                });
             }
         }
         self.engine.watch_time();
@@ -158,7 +194,12 @@ impl Fabric for TcpFabric {
 
     fn address(&self) -> Bytes {
         let (number, incarnation) = (self.engine.options.number, self.engine.incarnation);
-        Address { number, incarnation, socket: self.socket }.encode()
+        Address {
+            number,
+            incarnation,
+            socket: self.socket,
+        }
+        .encode()
     }
 
     fn add_peer(&self, peer: PeerId, address: &[u8]) -> Result<(), FabricError> {
@@ -190,7 +231,10 @@ impl Fabric for TcpFabric {
 
     fn register(&self, memory: Arc<dyn Memory>, access: Access) -> Result<RegionKey, FabricError> {
         let number = self.engine.regions.add(memory, access);
-        Ok(RegionKey::new(number, RemoteKey(pack_key(number, self.engine.incarnation))))
+        Ok(RegionKey::new(
+            number,
+            RemoteKey(pack_key(number, self.engine.incarnation)),
+        ))
     }
 
     fn deregister(&self, key: &RegionKey) {
@@ -206,7 +250,12 @@ impl Fabric for TcpFabric {
         };
         let wire = |checked: &Checked, number| {
             let base = Header::new(Kind::Read, number);
-            Item::Frame(Header { region: checked.remote, offset: from.offset, total: from.len, ..base })
+            Item::Frame(Header {
+                region: checked.remote,
+                offset: from.offset,
+                total: from.len,
+                ..base
+            })
         };
         self.post(op, checked, &into, wire, true)
     }
@@ -233,9 +282,14 @@ impl Fabric for TcpFabric {
 
     fn send(&self, peer: PeerId, message: Bytes) -> Posted {
         if message.len() > MAX_MESSAGE {
-            return Posted::Refused(Reason::TooLong { len: message.len() as u64, limit: MAX_MESSAGE as u64 });
+            return Posted::Refused(Reason::TooLong {
+                len: message.len() as u64,
+                limit: MAX_MESSAGE as u64,
+            });
         }
-        let Some(known) = self.engine.known_peer(peer.0) else { return Posted::Refused(Reason::UnknownPeer) };
+        let Some(known) = self.engine.known_peer(peer.0) else {
+            return Posted::Refused(Reason::UnknownPeer);
+        };
         let connection = match self.engine.lane(&known, None) {
             Ok(connection) => connection,
             Err(reason) => return Posted::Refused(reason),
@@ -268,7 +322,9 @@ impl TcpFabric {
         let mut tx = lock(&connection.tx);
         if tx.is_empty() {
             // Silence counts from now on.
-            connection.moved.store(self.engine.now(), std::sync::atomic::Ordering::Relaxed);
+            connection
+                .moved
+                .store(self.engine.now(), std::sync::atomic::Ordering::Relaxed);
         }
         if !tx.is_empty() && tx.message_bytes() + message.len() > self.engine.options.max_queued {
             peer.starve();

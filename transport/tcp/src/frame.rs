@@ -45,7 +45,9 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{Message, Read, ReadData, ReadFailed, Write, WriteDone, WriteFailed};
-        [Message, Read, ReadData, ReadFailed, Write, WriteDone, WriteFailed].into_iter().find(|kind| *kind as u8 == byte)
+        [Message, Read, ReadData, ReadFailed, Write, WriteDone, WriteFailed]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 
     fn max_payload(self) -> usize {
@@ -109,7 +111,15 @@ impl Header {
     /// A header with nothing but a kind and an operation.
     #[must_use]
     pub fn new(kind: Kind, op: u64) -> Self {
-        Self { kind, reason: 0, len: 0, op, region: 0, offset: 0, total: 0 }
+        Self {
+            kind,
+            reason: 0,
+            len: 0,
+            op,
+            region: 0,
+            offset: 0,
+            total: 0,
+        }
     }
 
     /// The fields, without codes.
@@ -148,7 +158,11 @@ impl Header {
         if len > limit {
             return Err(FrameError::TooLong { len, limit });
         }
-        if header.range_is_sound() { Ok(header) } else { Err(header.range_error()) }
+        if header.range_is_sound() {
+            Ok(header)
+        } else {
+            Err(header.range_error())
+        }
     }
 
     fn range_is_sound(&self) -> bool {
@@ -161,7 +175,11 @@ impl Header {
     }
 
     fn range_error(&self) -> FrameError {
-        FrameError::Range { offset: self.offset, len: self.len as usize, total: self.total }
+        FrameError::Range {
+            offset: self.offset,
+            len: self.len as usize,
+            total: self.total,
+        }
     }
 }
 
@@ -193,12 +211,23 @@ mod tests {
     use super::*;
 
     fn sample(kind: Kind) -> Header {
-        Header { kind, reason: 3, len: 0, op: 0x0102_0304_0506_0708, region: 9, offset: 10, total: 0x1_0000_0000 }
+        Header {
+            kind,
+            reason: 3,
+            len: 0,
+            op: 0x0102_0304_0506_0708,
+            region: 9,
+            offset: 10,
+            total: 0x1_0000_0000,
+        }
     }
 
     #[test]
     fn frozen_bytes_of_a_header() {
-        let header = Header { len: 5, ..sample(Kind::ReadData) };
+        let header = Header {
+            len: 5,
+            ..sample(Kind::ReadData)
+        };
         let mut expected = vec![3, 0, 3, 0, 5, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(header.encode().as_slice(), expected);
@@ -207,10 +236,21 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_by_kind() {
-        for (kind, limit) in [(Kind::Message, MAX_MESSAGE), (Kind::ReadData, CHUNK), (Kind::Write, CHUNK), (Kind::Read, 0)] {
+        for (kind, limit) in [
+            (Kind::Message, MAX_MESSAGE),
+            (Kind::ReadData, CHUNK),
+            (Kind::Write, CHUNK),
+            (Kind::Read, 0),
+        ] {
             let len = u32::try_from(limit).expect("a chunk is small");
             assert!(Header::decode(&Header { len, ..sample(kind) }.encode()).is_ok() || len == 0);
-            let error = Header::decode(&Header { len: len + 1, ..sample(kind) }.encode());
+            let error = Header::decode(
+                &Header {
+                    len: len + 1,
+                    ..sample(kind)
+                }
+                .encode(),
+            );
             assert_eq!(error, Err(FrameError::TooLong { len: limit + 1, limit }));
         }
     }
@@ -224,8 +264,16 @@ mod tests {
             (Kind::Write, u64::MAX, 4, 10),
             (Kind::Write, 0, 4, 3),
         ] {
-            let header = Header { offset, len, total, ..sample(kind) };
-            assert!(matches!(Header::decode(&header.encode()), Err(FrameError::Range { .. })), "{header:?}");
+            let header = Header {
+                offset,
+                len,
+                total,
+                ..sample(kind)
+            };
+            assert!(
+                matches!(Header::decode(&header.encode()), Err(FrameError::Range { .. })),
+                "{header:?}"
+            );
         }
     }
 

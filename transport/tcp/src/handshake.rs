@@ -49,7 +49,13 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ON_THE_WIRE: [Self; 5] = [Self::Version, Self::Number, Self::Incarnation, Self::Integrity, Self::Removed];
+    const ON_THE_WIRE: [Self; 5] = [
+        Self::Version,
+        Self::Number,
+        Self::Incarnation,
+        Self::Integrity,
+        Self::Removed,
+    ];
 
     fn status(self) -> u16 {
         let at = Self::ON_THE_WIRE.iter().position(|refusal| *refusal == self);
@@ -206,7 +212,9 @@ pub fn integrity_byte(integrity: Integrity) -> u8 {
 fn proof(key: &DataKey, role: &[u8], hello: &[u8], challenge: &[u8]) -> hmac::Tag {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
     let mut context = hmac::Context::with_key(&key);
-    [b"bridgehead data proof ", role, b"\0", hello, challenge].iter().for_each(|part| context.update(part));
+    [b"bridgehead data proof ", role, b"\0", hello, challenge]
+        .iter()
+        .for_each(|part| context.update(part));
     context.sign()
 }
 
@@ -221,7 +229,10 @@ fn keys(key: &DataKey, hello: &[u8], challenge: &[u8]) -> Keys {
     let secret = proof(key, b"session", hello, challenge);
     let session = hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref());
     let expand = |label: &[u8]| array(hmac::sign(&session, label).as_ref(), 0);
-    Keys { out: expand(b"bridgehead data out \x01"), back: expand(b"bridgehead data back \x01") }
+    Keys {
+        out: expand(b"bridgehead data out \x01"),
+        back: expand(b"bridgehead data back \x01"),
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +240,15 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello { integrity: 1, lane: 0, from: 3, to: 5, from_incarnation: 11, to_incarnation: 12, nonce: [1; 32] }
+        Hello {
+            integrity: 1,
+            lane: 0,
+            from: 3,
+            to: 5,
+            from_incarnation: 11,
+            to_incarnation: 12,
+            nonce: [1; 32],
+        }
     }
 
     #[test]
@@ -238,7 +257,7 @@ mod tests {
         let hello = hello().encode();
         let challenge = challenge(&key, &hello, &[2; 32]);
         let (proof, ours) = answer(&key, &hello, &challenge).expect("the same key");
-        let theirs = accept(&key, &hello, &challenge, &proof).ok().expect("the same key");
+        let theirs = accept(&key, &hello, &challenge, &proof).expect("the same key");
         assert_eq!((ours.out, ours.back), (theirs.out, theirs.back));
         assert_ne!(ours.out, ours.back);
     }
@@ -249,16 +268,25 @@ mod tests {
         let bytes = hello().encode();
         let good = challenge(&key, &bytes, &[2; 32]);
         let (proof, _) = answer(&key, &bytes, &good).expect("the same key");
-        let refused = |key: &DataKey, hello: &[u8; HELLO_LEN], challenge: &[u8; CHALLENGE_LEN], proof: &[u8; PROOF_LEN]| {
-            assert_eq!(accept(key, hello, challenge, proof).err(), Some(Refusal::Key));
-        };
+        let refused =
+            |key: &DataKey, hello: &[u8; HELLO_LEN], challenge: &[u8; CHALLENGE_LEN], proof: &[u8; PROOF_LEN]| {
+                assert_eq!(accept(key, hello, challenge, proof).err(), Some(Refusal::Key));
+            };
         refused(&DataKey([8; 32]), &bytes, &good, &proof);
         refused(&key, &Hello { from: 4, ..hello() }.encode(), &good, &proof);
         refused(&key, &bytes, &challenge(&key, &bytes, &[3; 32]), &proof);
         refused(&key, &bytes, &good, &array(&good, COVERED));
         assert_eq!(answer(&DataKey([8; 32]), &bytes, &good).err(), Some(Refusal::Key));
-        let other = Hello { nonce: [4; 32], ..hello() }.encode();
-        assert_eq!(answer(&key, &other, &good).err(), Some(Refusal::Key), "a replayed answer");
+        let other = Hello {
+            nonce: [4; 32],
+            ..hello()
+        }
+        .encode();
+        assert_eq!(
+            answer(&key, &other, &good).err(),
+            Some(Refusal::Key),
+            "a replayed answer"
+        );
     }
 
     #[test]

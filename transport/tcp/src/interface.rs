@@ -7,7 +7,8 @@ use thiserror::Error;
 
 /// Names of interfaces that lead nowhere outside this machine: bridges and pairs of containers and virtual machines.
 const LOCAL_NAMES: [&str; 14] = [
-    "docker", "br-", "veth", "virbr", "cni", "flannel", "cali", "cilium", "lxc", "lxd", "podman", "vmnet", "kube-", "nerdctl",
+    "docker", "br-", "veth", "virbr", "cni", "flannel", "cali", "cilium", "lxc", "lxd", "podman", "vmnet", "kube-",
+    "nerdctl",
 ];
 /// Names of fast networks, which come before others: IP over InfiniBand, Slingshot.
 const FAST_NAMES: [&str; 2] = ["ib", "hsn"];
@@ -52,7 +53,11 @@ impl FromStr for Subnet {
         let base: IpAddr = ip.parse().map_err(|_| wrong())?;
         let most = if base.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Ok(most), str::parse).map_err(|_| wrong())?;
-        if bits > most { Err(wrong()) } else { Ok(Self { base, bits }) }
+        if bits > most {
+            Err(wrong())
+        } else {
+            Ok(Self { base, bits })
+        }
     }
 }
 
@@ -94,16 +99,28 @@ struct Interface {
 /// There is none, or the system does not tell.
 pub fn choose_address(subnet: Option<Subnet>) -> Result<IpAddr, ChooseError> {
     let seen = if_addrs::get_if_addrs().map_err(|error| ChooseError::System(error.to_string()))?;
-    let seen: Vec<Interface> =
-        seen.into_iter().map(|seen| Interface { ip: seen.ip(), name: seen.name }).collect();
+    let seen: Vec<Interface> = seen
+        .into_iter()
+        .map(|seen| Interface {
+            ip: seen.ip(),
+            name: seen.name,
+        })
+        .collect();
     choose(&seen, subnet)
 }
 
 fn choose(seen: &[Interface], subnet: Option<Subnet>) -> Result<IpAddr, ChooseError> {
-    let listed = || seen.iter().map(|i| format!("{} {}", i.name, i.ip)).collect::<Vec<_>>().join(", ");
+    let listed = || {
+        seen.iter()
+            .map(|i| format!("{} {}", i.name, i.ip))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     if let Some(subnet) = subnet {
         let found = seen.iter().find(|interface| subnet.contains(interface.ip));
-        return found.map(|found| found.ip).ok_or_else(|| ChooseError::NoneInSubnet { subnet, seen: listed() });
+        return found
+            .map(|found| found.ip)
+            .ok_or_else(|| ChooseError::NoneInSubnet { subnet, seen: listed() });
     }
     seen.iter()
         .filter(|interface| is_reachable(interface))
@@ -129,14 +146,21 @@ mod tests {
     use super::*;
 
     fn machine(interfaces: &[(&str, &str)]) -> Vec<Interface> {
-        let interface = |(name, ip): &(&str, &str)| Interface { name: (*name).to_owned(), ip: ip.parse().expect("an address") };
+        let interface = |(name, ip): &(&str, &str)| Interface {
+            name: (*name).to_owned(),
+            ip: ip.parse().expect("an address"),
+        };
         interfaces.iter().map(interface).collect()
     }
 
     fn check(interfaces: &[(&str, &str)], subnet: Option<&str>, expected: Option<&str>) {
         let subnet = subnet.map(|text| text.parse().expect("a subnet"));
         let chosen = choose(&machine(interfaces), subnet).ok();
-        assert_eq!(chosen, expected.map(|ip| ip.parse().expect("an address")), "{interfaces:?} {subnet:?}");
+        assert_eq!(
+            chosen,
+            expected.map(|ip| ip.parse().expect("an address")),
+            "{interfaces:?} {subnet:?}"
+        );
     }
 
     const NODE: [(&str, &str); 7] = [
@@ -171,7 +195,9 @@ mod tests {
 
     #[test]
     fn errors_name_what_there_is_and_bad_subnets() {
-        let error = choose(&machine(&NODE[..2]), None).expect_err("nothing to reach").to_string();
+        let error = choose(&machine(&NODE[..2]), None)
+            .expect_err("nothing to reach")
+            .to_string();
         assert!(error.contains("docker0 172.17.0.1"), "{error}");
         for text in ["", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/-1", "host"] {
             assert_eq!(text.parse::<Subnet>(), Err(ChooseError::Subnet(text.to_owned())));

@@ -14,7 +14,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the sockets may be unattended before the helper leads.
-const NAP: Duration = Duration::from_micros(250);
+const NAP: Duration = Duration::from_millis(1);
 /// Events that are taken at once.
 const EVENTS: usize = 64;
 
@@ -145,7 +145,11 @@ impl Engine {
         let role = lock(&lead.role);
         if role.taken && !self.has_news() && !lead.woken.load(Ordering::SeqCst) {
             let limit = end.map_or(TICK, |end| end.saturating_duration_since(Instant::now()).min(TICK));
-            drop(lead.follower.wait_timeout(role, limit).unwrap_or_else(PoisonError::into_inner));
+            drop(
+                lead.follower
+                    .wait_timeout(role, limit)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
         }
         lead.followers.fetch_sub(1, Ordering::SeqCst);
     }
@@ -163,14 +167,20 @@ impl Engine {
                 continue;
             }
             let seen = role.epoch;
-            let (mut role, _) = self.lead.helper.wait_timeout(role, NAP).unwrap_or_else(PoisonError::into_inner);
+            let (mut role, _) = self
+                .lead
+                .helper
+                .wait_timeout(role, NAP)
+                .unwrap_or_else(PoisonError::into_inner);
             if role.taken || role.epoch != seen || role.stop {
                 continue;
             }
             role.taken = true;
             drop(role);
             self.helper_leads.store(true, Ordering::SeqCst);
-            self.lead_until(None, || self.lead.followers.load(Ordering::SeqCst) > 0 || self.lead.stopped());
+            self.lead_until(None, || {
+                self.lead.followers.load(Ordering::SeqCst) > 0 || self.lead.stopped()
+            });
             self.helper_leads.store(false, Ordering::SeqCst);
             self.lead.leave();
         }

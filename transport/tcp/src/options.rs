@@ -7,11 +7,12 @@ use std::time::Duration;
 /// How bytes are protected on the way. Both sides must use the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Integrity {
-    /// A GMAC (AES-128-GCM without a plaintext) over every frame: altered, replayed or cut bytes are found. The default.
+    /// A code with the connection's key (AEGIS-128L without a plaintext) over every frame: altered, replayed or cut bytes are
+    /// found. The default.
     Mac,
     /// A CRC32C over every frame: finds accidents, not attackers. The connection is authenticated when it is made, its bytes are not.
     Crc32c,
-    /// AES-128-GCM over every payload, and a GMAC over every header. Lengths and operation numbers stay readable.
+    /// AES-128-GCM over every payload and, without a plaintext, over every header, whose fields stay readable.
     Encrypt,
 }
 
@@ -69,7 +70,11 @@ impl Options {
             max_in_flight: 256,
             max_queued: 8 << 20,
             bulk_lanes: 1,
-            spin: if alone { Duration::ZERO } else { Duration::from_micros(50) },
+            spin: if alone {
+                Duration::ZERO
+            } else {
+                Duration::from_micros(50)
+            },
         }
     }
 }

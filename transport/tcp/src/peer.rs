@@ -104,7 +104,11 @@ impl Peer {
     }
 
     fn try_place(&self, limit: usize) -> bool {
-        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count < limit).then_some(count + 1)).is_ok()
+        self.in_flight
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+                (count < limit).then_some(count + 1)
+            })
+            .is_ok()
     }
 
     /// Gives a place back.

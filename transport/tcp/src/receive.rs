@@ -63,7 +63,10 @@ impl Body {
         let rest = self.rest();
         match &mut self.dest {
             Dest::Owned(buffer) => Part::room(&mut buffer[self.got..]),
-            Dest::Region(region, offset) => Part { at: region.at(*offset + self.got as u64, rest), len: rest },
+            Dest::Region(region, offset) => Part {
+                at: region.at(*offset + self.got as u64, rest),
+                len: rest,
+            },
             Dest::Discard => Part::room(&mut scratch[..rest.min(SCRATCH)]),
         }
     }
@@ -92,7 +95,14 @@ impl Rx {
     /// `stage`: bytes that are taken at once where no payload is expected. At `HEADER_LEN` no byte of a payload is ever staged; larger ones take many small frames with one call.
     pub fn new(codec: Codec, stage: usize) -> Self {
         let stage = vec![0; stage.max(HEADER_LEN)].into_boxed_slice();
-        Self { codec, stage, start: 0, end: 0, body: None, scratch: Vec::new() }
+        Self {
+            codec,
+            stage,
+            start: 0,
+            end: 0,
+            body: None,
+            scratch: Vec::new(),
+        }
     }
 
     /// Receives until there is no more or `budget` bytes are over; says how many bytes came.
@@ -142,7 +152,9 @@ impl Rx {
             self.start = 0;
         }
         let stage = Part::room(&mut self.stage[self.end..]);
-        let Some(body) = &mut self.body else { return ([stage, stage], 1) };
+        let Some(body) = &mut self.body else {
+            return ([stage, stage], 1);
+        };
         if matches!(body.dest, Dest::Discard) && self.scratch.is_empty() {
             self.scratch = vec![0; SCRATCH];
         }
@@ -181,7 +193,12 @@ impl Rx {
         self.codec.open_header(&head).map_err(altered)?;
         let header = Header::decode(&array(&head, 0)).map_err(|error| Broken(error.to_string()))?;
         let dest = sink.place(&header)?;
-        self.body = Some(Body { head, header, dest, got: 0 });
+        self.body = Some(Body {
+            head,
+            header,
+            dest,
+            got: 0,
+        });
         Ok(())
     }
 
@@ -194,7 +211,9 @@ impl Rx {
         if body.rest() > 0 {
             return Ok(false);
         }
-        let Some(mut body) = self.body.take() else { return Ok(true) };
+        let Some(mut body) = self.body.take() else {
+            return Ok(true);
+        };
         let check = body.check(&self.codec);
         sink.finish(&body.header, body.dest, check)?;
         Ok(true)
@@ -216,7 +235,9 @@ mod tests {
             Ok(Dest::Owned(vec![0; header.len as usize]))
         }
         fn finish(&mut self, _: &Header, dest: Dest, check: Result<(), Damaged>) -> Result<(), Broken> {
-            let Dest::Owned(bytes) = dest else { panic!("placed as owned") };
+            let Dest::Owned(bytes) = dest else {
+                panic!("placed as owned")
+            };
             check.map_err(|Damaged| Broken("payload".to_owned()))?;
             self.0.push(bytes);
             Ok(())
@@ -227,7 +248,11 @@ mod tests {
         while !bytes.is_empty() {
             let (parts, count) = rx.room();
             let first = parts[0].len.min(bytes.len());
-            let second = if count == 2 { parts[1].len.min(bytes.len() - first) } else { 0 };
+            let second = if count == 2 {
+                parts[1].len.min(bytes.len() - first)
+            } else {
+                0
+            };
             // SAFETY: the parts are room in `rx` or in a buffer that it owns.
             unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), parts[0].at, first);
@@ -244,7 +269,10 @@ mod tests {
         let mut codec = Codec::new(Integrity::Mac, &[1; 16]);
         let mut out = Vec::new();
         for text in texts {
-            let header = Header { len: u32::try_from(text.len()).expect("short"), ..Header::new(Kind::Message, 0) };
+            let header = Header {
+                len: u32::try_from(text.len()).expect("short"),
+                ..Header::new(Kind::Message, 0)
+            };
             out.extend(codec.seal(&header, text));
             out.extend(text);
         }
@@ -256,11 +284,15 @@ mod tests {
     fn frames_do_not_depend_on_how_the_stream_is_cut() {
         let mut random = Random::new(3);
         for _ in 0..200 {
-            let texts: Vec<Vec<u8>> =
-                (0..10).map(|_| (0..random.next() % 300).map(|_| random.byte()).collect()).collect();
+            let texts: Vec<Vec<u8>> = (0..10)
+                .map(|_| (0..random.next() % 300).map(|_| random.byte()).collect())
+                .collect();
             let bytes = stream(&texts);
             let stage = HEADER_LEN + usize::try_from(random.next() % 400).expect("small");
-            let (mut rx, mut sink) = (Rx::new(Codec::new(Integrity::Mac, &[1; 16]), stage), Messages::default());
+            let (mut rx, mut sink) = (
+                Rx::new(Codec::new(Integrity::Mac, &[1; 16]), stage),
+                Messages::default(),
+            );
             let mut rest = bytes.as_slice();
             while !rest.is_empty() {
                 let cut = rest.len().min(1 + usize::try_from(random.next() % 200).expect("small"));
@@ -286,7 +318,10 @@ mod tests {
         }
         for _ in 0..2_000 {
             let bytes: [u8; 256] = random.array();
-            let (mut rx, mut sink) = (Rx::new(Codec::new(Integrity::Crc32c, &[1; 16]), 512), Messages::default());
+            let (mut rx, mut sink) = (
+                Rx::new(Codec::new(Integrity::Crc32c, &[1; 16]), 512),
+                Messages::default(),
+            );
             assert!(feed(&mut rx, &mut sink, &bytes).is_err());
         }
     }

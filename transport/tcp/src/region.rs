@@ -21,14 +21,23 @@ impl Region {
 
     /// Whether the range lies inside.
     pub fn contains(&self, offset: u64, len: u64) -> bool {
-        offset.checked_add(len).is_some_and(|end| end <= self.memory.len() as u64)
+        offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.memory.len() as u64)
     }
 
     /// Address of the byte at `offset`, which starts a range of `len` bytes.
     pub fn at(&self, offset: u64, len: usize) -> *mut u8 {
-        assert!(self.contains(offset, len as u64), "ranges are checked before they are used");
+        assert!(
+            self.contains(offset, len as u64),
+            "ranges are checked before they are used"
+        );
         // SAFETY: the range lies inside the memory, which is mapped as long as the `Arc` lives.
-        unsafe { self.memory.as_ptr().add(usize::try_from(offset).expect("inside memory")) }
+        unsafe {
+            self.memory
+                .as_ptr()
+                .add(usize::try_from(offset).expect("inside memory"))
+        }
     }
 
     /// The range as bytes, to compute codes of.
@@ -62,18 +71,33 @@ pub(crate) struct Regions {
 impl Regions {
     pub fn add(&self, memory: Arc<dyn Memory>, access: Access) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let region = Arc::new(Region { memory, access, gone: AtomicBool::new(false) });
-        self.table.write().unwrap_or_else(PoisonError::into_inner).insert(number, region);
+        let region = Arc::new(Region {
+            memory,
+            access,
+            gone: AtomicBool::new(false),
+        });
+        self.table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, region);
         number
     }
 
     pub fn get(&self, number: u64) -> Option<Arc<Region>> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&number)
+            .cloned()
     }
 
     /// Takes the region out and marks it, so that whoever still holds it stops at the next check.
     pub fn remove(&self, number: u64) -> Option<Arc<Region>> {
-        let region = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&number)?;
+        let region = self
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number)?;
         region.gone.store(true, Ordering::SeqCst);
         Some(region)
     }

@@ -59,7 +59,10 @@ impl Out {
         match &self.payload {
             Payload::None => Part::of(&[]),
             Payload::Owned(bytes) => Part::of(bytes),
-            Payload::Region { region, at, len } => Part { at: region.at(*at, *len), len: *len },
+            Payload::Region { region, at, len } => Part {
+                at: region.at(*at, *len),
+                len: *len,
+            },
         }
     }
 
@@ -71,7 +74,13 @@ impl Out {
         let payload = self.payload_part();
         let skip = self.sent.saturating_sub(HEADER_LEN);
         // `skip` is within the payload: `sent` never exceeds `len`, at which the frame is dropped.
-        [Part::of(&self.head[self.sent.min(HEADER_LEN)..]), Part { at: payload.at.wrapping_add(skip), len: payload.len - skip }]
+        [
+            Part::of(&self.head[self.sent.min(HEADER_LEN)..]),
+            Part {
+                at: payload.at.wrapping_add(skip),
+                len: payload.len - skip,
+            },
+        ]
     }
 }
 
@@ -143,7 +152,8 @@ impl Tx {
 
     /// Stops sending operation `op`; a frame that has begun goes on.
     pub fn cancel(&mut self, op: u64) {
-        self.queue.retain(|item| !matches!(item, Item::Stream(stream) if stream.op == op));
+        self.queue
+            .retain(|item| !matches!(item, Item::Stream(stream) if stream.op == op));
     }
 
     /// Lets go of `region`: answers from it become failures, writes from it end, sealed frames get a copy.
@@ -156,7 +166,8 @@ impl Tx {
                 *item = Item::Frame(failure(Kind::ReadFailed, stream.op, &Reason::Deregistered));
             }
         }
-        self.queue.retain(|item| !matches!(item, Item::Stream(stream) if Arc::ptr_eq(&stream.region, region)));
+        self.queue
+            .retain(|item| !matches!(item, Item::Stream(stream) if Arc::ptr_eq(&stream.region, region)));
         for out in &mut self.sealed {
             if let Payload::Region { region: of, at, len } = &out.payload
                 && Arc::ptr_eq(of, region)
@@ -192,7 +203,13 @@ impl Tx {
     fn write(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let mut parts = [Part::of(&[]); MAX_PARTS];
         let mut count = 0;
-        for part in self.sealed.iter().take(MAX_PARTS / 2).flat_map(Out::parts).filter(|part| part.len > 0) {
+        for part in self
+            .sealed
+            .iter()
+            .take(MAX_PARTS / 2)
+            .flat_map(Out::parts)
+            .filter(|part| part.len > 0)
+        {
             parts[count] = part;
             count += 1;
         }
@@ -218,7 +235,9 @@ impl Tx {
 
     fn seal(&mut self) {
         while self.sealed_bytes < AHEAD && self.sealed.len() < MAX_PARTS / 2 {
-            let (Some(codec), Some(item)) = (self.codec.as_mut(), self.queue.front_mut()) else { return };
+            let (Some(codec), Some(item)) = (self.codec.as_mut(), self.queue.front_mut()) else {
+                return;
+            };
             let (out, over) = match item {
                 Item::Frame(header) => (seal_frame(codec, header), true),
                 Item::Message(bytes) => (seal_message(codec, bytes.clone()), true),
@@ -235,17 +254,33 @@ impl Tx {
 
 /// A frame that says why an operation failed.
 pub(crate) fn failure(kind: Kind, op: u64, reason: &Reason) -> Header {
-    Header { reason: code_of(reason), ..Header::new(kind, op) }
+    Header {
+        reason: code_of(reason),
+        ..Header::new(kind, op)
+    }
 }
 
 fn seal_frame(codec: &mut Codec, header: &Header) -> Out {
-    Out { head: codec.seal(header, &[]), payload: Payload::None, message: false, sent: 0 }
+    Out {
+        head: codec.seal(header, &[]),
+        payload: Payload::None,
+        message: false,
+        sent: 0,
+    }
 }
 
 fn seal_message(codec: &mut Codec, bytes: Bytes) -> Out {
-    let header = Header { len: len32(bytes.len()), ..Header::new(Kind::Message, 0) };
+    let header = Header {
+        len: len32(bytes.len()),
+        ..Header::new(Kind::Message, 0)
+    };
     let (head, bytes) = seal_bytes(codec, &header, bytes);
-    Out { head, payload: Payload::Owned(bytes), message: true, sent: 0 }
+    Out {
+        head,
+        payload: Payload::Owned(bytes),
+        message: true,
+        sent: 0,
+    }
 }
 
 fn seal_bytes(codec: &mut Codec, header: &Header, bytes: Bytes) -> ([u8; HEADER_LEN], Bytes) {
@@ -259,7 +294,9 @@ fn seal_bytes(codec: &mut Codec, header: &Header, bytes: Bytes) -> ([u8; HEADER_
 /// The next chunk of a stream, and whether it is the last.
 fn seal_chunk(codec: &mut Codec, stream: &mut Stream) -> (Out, bool) {
     let rest = stream.len - stream.sent;
-    let len = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
+    // What is encrypted is copied first; buffers of this size are taken from the heap without new pages from the kernel.
+    let most = if codec.encrypts() { CHUNK / 4 } else { CHUNK };
+    let len = usize::try_from(rest).unwrap_or(most).min(most);
     let header = chunk_header(stream, len, rest);
     let at = stream.start + stream.sent;
     stream.sent += len as u64;
@@ -268,17 +305,44 @@ fn seal_chunk(codec: &mut Codec, stream: &mut Stream) -> (Out, bool) {
         let (head, bytes) = seal_bytes(codec, &header, Bytes::copy_from_slice(bytes));
         (head, Payload::Owned(bytes))
     } else {
-        (codec.seal(&header, bytes), Payload::Region { region: stream.region.clone(), at, len })
+        (
+            codec.seal(&header, bytes),
+            Payload::Region {
+                region: stream.region.clone(),
+                at,
+                len,
+            },
+        )
     };
-    (Out { head, payload, message: false, sent: 0 }, stream.sent == stream.len)
+    (
+        Out {
+            head,
+            payload,
+            message: false,
+            sent: 0,
+        },
+        stream.sent == stream.len,
+    )
 }
 
 fn chunk_header(stream: &Stream, len: usize, rest: u64) -> Header {
-    let base = Header { len: len32(len), ..Header::new(stream.kind, stream.op) };
+    let base = Header {
+        len: len32(len),
+        ..Header::new(stream.kind, stream.op)
+    };
     if stream.kind == Kind::Write {
-        Header { region: stream.to.0, offset: stream.to.1 + stream.sent, total: rest, ..base }
+        Header {
+            region: stream.to.0,
+            offset: stream.to.1 + stream.sent,
+            total: rest,
+            ..base
+        }
     } else {
-        Header { offset: stream.sent, total: stream.len, ..base }
+        Header {
+            offset: stream.sent,
+            total: stream.len,
+            ..base
+        }
     }
 }
 

@@ -17,16 +17,25 @@ pub(crate) struct Part {
 impl Part {
     /// Bytes to send.
     pub fn of(bytes: &[u8]) -> Self {
-        Self { at: bytes.as_ptr().cast_mut(), len: bytes.len() }
+        Self {
+            at: bytes.as_ptr().cast_mut(),
+            len: bytes.len(),
+        }
     }
 
     /// Room to receive into.
     pub fn room(bytes: &mut [u8]) -> Self {
-        Self { at: bytes.as_mut_ptr(), len: bytes.len() }
+        Self {
+            at: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        }
     }
 
     fn iovec(self) -> libc::iovec {
-        libc::iovec { iov_base: self.at.cast(), iov_len: self.len }
+        libc::iovec {
+            iov_base: self.at.cast(),
+            iov_len: self.len,
+        }
     }
 }
 
@@ -38,8 +47,15 @@ pub(crate) const MAX_PARTS: usize = 64;
 /// # Safety
 /// Each part must be writable for the duration of the call.
 pub(crate) unsafe fn receive(fd: BorrowedFd<'_>, parts: &[Part]) -> io::Result<usize> {
-    let mut vector = [Part { at: std::ptr::null_mut(), len: 0 }.iovec(); 2];
-    vector.iter_mut().zip(parts).for_each(|(slot, part)| *slot = part.iovec());
+    let mut vector = [Part {
+        at: std::ptr::null_mut(),
+        len: 0,
+    }
+    .iovec(); 2];
+    vector
+        .iter_mut()
+        .zip(parts)
+        .for_each(|(slot, part)| *slot = part.iovec());
     let count = i32::try_from(parts.len().min(2)).expect("at most two");
     // SAFETY: the caller vouches for the parts; the vector has `count` of them.
     retry(|| unsafe { libc::readv(fd.as_raw_fd(), vector.as_ptr(), count) })
@@ -50,8 +66,15 @@ pub(crate) unsafe fn receive(fd: BorrowedFd<'_>, parts: &[Part]) -> io::Result<u
 /// # Safety
 /// Each part must be readable for the duration of the call.
 pub(crate) unsafe fn send(fd: BorrowedFd<'_>, parts: &[Part]) -> io::Result<usize> {
-    let mut vector = [Part { at: std::ptr::null_mut(), len: 0 }.iovec(); MAX_PARTS];
-    vector.iter_mut().zip(parts).for_each(|(slot, part)| *slot = part.iovec());
+    let mut vector = [Part {
+        at: std::ptr::null_mut(),
+        len: 0,
+    }
+    .iovec(); MAX_PARTS];
+    vector
+        .iter_mut()
+        .zip(parts)
+        .for_each(|(slot, part)| *slot = part.iovec());
     // SAFETY: all fields of a message header may be zero.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = vector.as_mut_ptr();
@@ -84,13 +107,25 @@ pub(crate) fn listen(ip: IpAddr) -> io::Result<(TcpListener, SocketAddr)> {
 
 /// Takes a connection that came.
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<OwnedFd> {
-    Ok(net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
+    Ok(net::accept_with(
+        listener,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+    )?)
 }
 
 /// Begins to connect; the socket becomes writable when that is decided.
 pub(crate) fn connect(to: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fd = net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let family = if to.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let fd = net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )?;
     match net::connect(&fd, &to) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(fd),
         Err(error) => Err(error.into()),

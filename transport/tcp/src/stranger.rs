@@ -30,13 +30,21 @@ pub(crate) enum Verdict {
 
 impl Stranger {
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd: Some(fd), since: Instant::now(), buffer: [0; HELLO_LEN], got: 0, greeted: None }
+        Self {
+            fd: Some(fd),
+            since: Instant::now(),
+            buffer: [0; HELLO_LEN],
+            got: 0,
+            greeted: None,
+        }
     }
 
     /// Takes what came. Never more is read than the handshake has, so nothing has to be handed on.
     pub fn readable(&mut self, engine: &Engine) -> Verdict {
         loop {
-            let Some(fd) = &self.fd else { return Verdict::Refused(Refusal::Damaged) };
+            let Some(fd) = &self.fd else {
+                return Verdict::Refused(Refusal::Damaged);
+            };
             let wanted = if self.greeted.is_none() { HELLO_LEN } else { PROOF_LEN };
             match receive_into(fd.as_fd(), &mut self.buffer[self.got..wanted]) {
                 Ok(0) => return Verdict::Refused(Refusal::Damaged),
@@ -94,7 +102,9 @@ fn judge(engine: &Engine, hello: &Hello) -> Result<(), Refusal> {
     if hello.integrity != integrity_byte(engine.options.integrity) {
         return Err(Refusal::Integrity);
     }
-    let removed = engine.known_peer(hello.from).is_some_and(|peer| peer.state().standing == Standing::Removed);
+    let removed = engine
+        .known_peer(hello.from)
+        .is_some_and(|peer| peer.state().standing == Standing::Removed);
     if removed { Err(Refusal::Removed) } else { Ok(()) }
 }
 
@@ -110,5 +120,9 @@ pub(crate) fn receive_into(fd: BorrowedFd<'_>, room: &mut [u8]) -> io::Result<us
 pub(crate) fn send_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: the bytes are borrowed for the call.
     let sent = unsafe { socket::send(fd, &[Part::of(bytes)]) }?;
-    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    if sent == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
 }

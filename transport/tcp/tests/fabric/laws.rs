@@ -4,7 +4,8 @@ use crate::relay::{Harm, Relay};
 use crate::{address_through, options, socket_of, start};
 use bridgehead_fabric::conformance::{Group, Settings};
 use bridgehead_fabric::{
-    Access, Capabilities, Completion, Fabric, FabricError, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteSlice,
+    Access, Capabilities, Completion, Fabric, FabricError, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey,
+    RemoteSlice,
 };
 use bridgehead_tcp::{Integrity, Options};
 use bytes::Bytes;
@@ -24,7 +25,10 @@ struct Tcp {
 }
 
 fn group(count: usize, settings: &Settings, change: fn(&mut Options)) -> Box<dyn Group> {
-    let mut group = Tcp { fabrics: Vec::new(), relays: Vec::new() };
+    let mut group = Tcp {
+        fabrics: Vec::new(),
+        relays: Vec::new(),
+    };
     for number in 0..count {
         let mut options = options(u32::try_from(number).expect("few"));
         options.max_in_flight = settings.max_in_flight;
@@ -32,7 +36,11 @@ fn group(count: usize, settings: &Settings, change: fn(&mut Options)) -> Box<dyn
         options.timeout = settings.timeout;
         change(&mut options);
         let fabric: Arc<dyn Fabric> = start(options);
-        let fabric = if settings.freezes { group.relayed(fabric) } else { fabric };
+        let fabric = if settings.freezes {
+            group.relayed(fabric)
+        } else {
+            fabric
+        };
         group.fabrics.push(Some(fabric));
     }
     Box::new(group)

@@ -31,5 +31,7 @@ fn socket_of(fabric: &dyn Fabric) -> std::net::SocketAddr {
 }
 
 fn add(fabric: &dyn Fabric, number: u32, address: &[u8]) {
-    fabric.add_peer(PeerId(number), address).expect("an address of this fabric");
+    fabric
+        .add_peer(PeerId(number), address)
+        .expect("an address of this fabric");
 }

@@ -12,7 +12,7 @@ pub enum Harm {
     None,
     /// Flips one bit at this place of the stream.
     Flip(u64),
-    /// Sends the 72 bytes before this place a second time.
+    /// Sends up to 72 bytes before this place, at least one, a second time.
     Repeat(u64),
     /// Ends the stream at this place.
     Cut(u64),
@@ -41,7 +41,11 @@ impl Relay {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
         let listener = std::thread::spawn(move || own.listen(&listener, to, there, back));
-        Self { address, shared, listener: Some(listener) }
+        Self {
+            address,
+            shared,
+            listener: Some(listener),
+        }
     }
 
     pub fn freeze(&self, frozen: bool) {
@@ -65,13 +69,18 @@ impl Shared {
             let Ok(far) = TcpStream::connect(to) else { continue };
             let mut streams = self.streams.lock().expect("no panic");
             for (from, into, harm) in [(&near, &far, there), (&far, &near, back)] {
-                let (from, into) = (from.try_clone().expect("a descriptor"), into.try_clone().expect("a descriptor"));
+                let (from, into) = (
+                    from.try_clone().expect("a descriptor"),
+                    into.try_clone().expect("a descriptor"),
+                );
                 let own = self.clone();
                 carriers.push(std::thread::spawn(move || own.carry(from, into, harm)));
             }
             streams.extend([near, far]);
         }
-        carriers.into_iter().for_each(|carrier| carrier.join().expect("a carrier does not panic"));
+        carriers
+            .into_iter()
+            .for_each(|carrier| carrier.join().expect("a carrier does not panic"));
     }
 
     fn carry(&self, mut from: TcpStream, mut into: TcpStream, harm: Harm) {
@@ -93,8 +102,12 @@ impl Shared {
     }
 
     fn pass(&self, into: &mut TcpStream, bytes: &mut [u8], place: u64, harm: Harm) -> std::io::Result<()> {
-        let (Harm::Flip(at) | Harm::Repeat(at) | Harm::Cut(at)) = harm else { return into.write_all(bytes) };
-        let Some(at) = at.checked_sub(place).filter(|at| *at < bytes.len() as u64) else { return into.write_all(bytes) };
+        let (Harm::Flip(at) | Harm::Repeat(at) | Harm::Cut(at)) = harm else {
+            return into.write_all(bytes);
+        };
+        let Some(at) = at.checked_sub(place).filter(|at| *at < bytes.len() as u64) else {
+            return into.write_all(bytes);
+        };
         let at = usize::try_from(at).expect("within the buffer");
         self.harmed.fetch_add(1, Ordering::SeqCst);
         match harm {
@@ -103,7 +116,7 @@ impl Shared {
                 into.write_all(&bytes[..at])?;
                 return Err(std::io::ErrorKind::Other.into());
             }
-            _ => into.write_all(&bytes[at.saturating_sub(72)..at])?,
+            _ => into.write_all(&bytes[at.saturating_sub(72)..at.max(1)])?,
         }
         into.write_all(bytes)
     }
@@ -113,9 +126,14 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.freeze(false);
-        self.shared.streams.lock().expect("no panic").drain(..).for_each(|stream| {
-            let _ = stream.shutdown(Shutdown::Both);
-        });
+        self.shared
+            .streams
+            .lock()
+            .expect("no panic")
+            .drain(..)
+            .for_each(|stream| {
+                let _ = stream.shutdown(Shutdown::Both);
+            });
         // Rouses the listener.
         let _ = TcpStream::connect(self.address);
         if let Some(listener) = self.listener.take() {
