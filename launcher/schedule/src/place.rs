@@ -15,7 +15,7 @@ const PATIENCE: u32 = 256;
 pub(crate) const DEPTH: usize = 256;
 /// How far behind the head of a queue a task may stand that is preferred because its inputs lie where room is, and how often
 /// in a row.
-const WINDOW: usize = 16;
+const WINDOW: usize = 8;
 /// Nanoseconds that a transfer between agents costs at least; each byte of it counts one more.
 const TRANSFER_NS: i64 = 200_000;
 

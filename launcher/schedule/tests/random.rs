@@ -364,21 +364,21 @@ fn check(seed: u64, prefetch: usize, steps: usize) -> Vec<(TaskId, AgentId)> {
 
 #[test]
 fn every_task_ends_once_and_no_agent_is_over_committed() {
-    for seed in 0..60 {
+    for seed in 0..30 {
         check(seed, 0, 300);
     }
 }
 
 #[test]
 fn the_same_holds_with_work_given_ahead() {
-    for seed in 100..160 {
+    for seed in 100..130 {
         check(seed, 1 + (seed % 7) as usize, 300);
     }
 }
 
 #[test]
 fn the_same_events_give_the_same_assignments() {
-    for seed in 200..210 {
+    for seed in 200..205 {
         assert_eq!(check(seed, 3, 300), check(seed, 3, 300), "seed {seed}");
     }
 }
