@@ -47,6 +47,8 @@ pub struct Job {
     pub persist: Persist,
     /// Whether a cancel was asked for while it ran.
     pub cancelling: Option<Box<str>>,
+    /// Whether its inputs are held for it.
+    pub holds_inputs: bool,
 }
 
 /// When a result is written to the run folder.
@@ -95,6 +97,7 @@ impl Job {
             keep: false,
             persist: Persist::Auto,
             cancelling: None,
+            holds_inputs: false,
         }
     }
 

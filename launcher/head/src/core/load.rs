@@ -214,6 +214,7 @@ impl Core {
                 PersistSpec::Never => Persist::Never,
             },
             cancelling: None,
+            holds_inputs: false,
         }
     }
 

@@ -118,12 +118,15 @@ impl Core {
         for &input in &inputs {
             self.need(input);
         }
-        for input in inputs {
+        for &input in &inputs {
             if let Some(job) = self.job_mut(input) {
                 job.consumers += 1;
             } else {
                 self.hold_value(input);
             }
+        }
+        if let Some(job) = self.job_mut(task) {
+            job.holds_inputs = true;
         }
         let open: Vec<TaskId> = dependencies
             .into_iter()
@@ -138,6 +141,28 @@ impl Core {
             return;
         }
         self.engine.submit(TaskId(task), &resources, priority, &open);
+        self.tell_places(task);
+    }
+
+    /// Tells the scheduler where arguments and inputs of a task lie that are stored already; those that are yet to be made
+    /// it learns of as they are finished.
+    fn tell_places(&mut self, task: u64) {
+        let Some(job) = self.job(task) else { return };
+        let inputs = job.inputs.iter().filter_map(|input| match input.kind.as_ref()? {
+            input::Kind::Value(value) => value.object(),
+            input::Kind::Task(producer) => match &self.state.row(*producer)?.end {
+                End::Value(value) => value.object(),
+                _ => None,
+            },
+        });
+        let stored = job.args.iter().filter_map(Value::object).chain(inputs);
+        let places: Vec<(AgentId, u64)> = stored
+            .filter_map(|object| self.objects.locate(object.id()))
+            .map(|object| (AgentId(object.node), object.len))
+            .collect();
+        for (agent, bytes) in places {
+            self.engine.input_at(TaskId(task), agent, bytes);
+        }
     }
 
     /// Whether some agent that the run was given could ever hold `resources`.
