@@ -8,7 +8,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PySlice, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PySlice, PyTuple};
 use std::cell::RefCell;
 use std::sync::Mutex;
 
@@ -69,6 +69,10 @@ pub fn pack_call(
     }
     let kwargs = kwargs.map_or_else(|| PyDict::new(py), Clone::clone);
     let both = PyTuple::new(py, [args.as_any(), kwargs.as_any()])?;
+    if kwargs.is_empty() && args.iter().all(|arg| is_plain(&arg)) {
+        let inputs = Vec::new();
+        return plain(both.as_any()).map(|args| Call { args, inputs });
+    }
     let packing = Packing {
         owner: owner.clone().unbind(),
         inputs: Vec::new(),
@@ -87,6 +91,9 @@ pub fn pack(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     let py = object.py();
     if object.is_none() {
         return Ok(Bytes::from_static(b"\x01\x80\x05N."));
+    }
+    if is_plain(object) {
+        return plain(object);
     }
     let collector = Bound::new(py, Collector::default())?;
     let pickle = pickled(object, &collector)?;
@@ -109,6 +116,22 @@ pub fn pack(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         return Ok(Bytes::from(out));
     }
     framed(py, pickle, &buffers)
+}
+
+/// Whether a value is a scalar: it holds no placeholder, no buffer and nothing of the project's.
+fn is_plain(object: &Bound<'_, PyAny>) -> bool {
+    object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyFloat>()
+        || object.is_exact_instance_of::<PyBool>()
+        || object.is_none()
+}
+
+/// Packs scalars without looking for what they cannot hold, which costs several times the pickling.
+fn plain(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    let py = object.py();
+    let pickle = api(py)?.dumps.bind(py).call1((object, 5))?;
+    let pickle = pickle.cast::<PyBytes>()?.as_bytes();
+    Ok([&[PICKLE], pickle].concat().into())
 }
 
 /// Lays out a pickle and its buffers.
