@@ -30,7 +30,11 @@ def main() -> None:
         pass
     except Exception as error:
         traceback.print_exc()
-        tell(failure=f"{type(error).__name__}: {error}"[:500])
+        tell(failure=_words(error))
+
+
+def _words(error: Exception, where: str = "") -> str:
+    return f"{where}{type(error).__name__}: {error}"[:500]
 
 
 def _measure(name: str, group: str, sizes: measures.Sizes, tell: Any) -> None:
@@ -40,7 +44,10 @@ def _measure(name: str, group: str, sizes: measures.Sizes, tell: Any) -> None:
         system.open()
     try:
         for key, value in measures.MEASURES[group](system, sizes):
-            tell(row=key, value=value)
+            if isinstance(value, Exception):
+                tell(failure=_words(value, f"{key}: "))
+            else:
+                tell(row=key, value=value)
     finally:
         if group not in measures.ALONE:
             system.close()
