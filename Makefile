@@ -16,7 +16,7 @@ test: setup
 check: setup
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	$(BIN)/ruff check launcher/python examples
+	$(BIN)/ruff check launcher/python examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/pyright
 
