@@ -82,10 +82,7 @@ def noop(system: System, sizes: Sizes) -> Iterator[Sample]:
     yield "submit", _rate(system.submit, count, "submit")
     yield "cpu", (cpu_seconds() - before) / count * 1e6
     yield from _supported(lambda: _rate(lambda n: system.map(n, CHUNK), count, "map"), "map")
-
-
-def pipeline(system: System, sizes: Sizes) -> Iterator[Sample]:
-    yield "pipeline", _rate(system.pipeline, sizes.tasks.get(system.name, FEW), "pipeline")
+    yield from _supported(lambda: _rate(system.pipeline, count, "pipeline"), "pipeline")
 
 
 def trip(system: System, sizes: Sizes) -> Iterator[Sample]:
@@ -174,10 +171,9 @@ def _read(system: System, sizes: Sizes) -> float:
 
 MEASURES: dict[str, Callable[[System, Sizes], Iterator[Sample]]] = {
     "noop": noop,
-    "pipeline": pipeline,
     "trip": trip,
     "programs": programs,
     "store": store,
 }
-ALONE = ("pipeline", "programs")
+ALONE = ("programs",)
 """Groups that start what they need themselves: the system's workers are not started for them."""

@@ -68,10 +68,10 @@ def play(groups: list[str], systems: list[str], rounds: int, size: str, say: Cal
 
 def takes_part(group: str, system: str) -> bool:
     """Whether there is anything of the group to measure on the system; the others are not even started for it."""
-    without = {"pipeline": ("pool", "ray", "dask", "parsl"), "programs": ("pool", "ray", "dask", "parsl")}
+    without = {"programs": ("pool", "ray", "dask", "parsl"), "store": ("pool", "parsl")}
     if system == "xargs":
         return group == "programs"
-    return system not in without.get(group, ()) and not (group == "store" and system in ("pool", "parsl"))
+    return system not in without.get(group, ())
 
 
 def _turn(results: Results, group: str, system: str, round: int, size: str) -> None:

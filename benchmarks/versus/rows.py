@@ -49,7 +49,7 @@ ROWS = (
     Row("cpu", "noop", "CPU time of a no-op task, all processes", "µs", "less", (Target(30),)),
     Row(
         "pipeline",
-        "pipeline",
+        "noop",
         "no-op tasks through a pipeline",
         "tasks/s",
         "more",
