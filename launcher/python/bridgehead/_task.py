@@ -173,7 +173,20 @@ class Task(Generic[P, R]):
 
 
 @overload
-def task(function: Callable[P, R], /) -> Task[P, R]: ...
+def task(
+    function: Callable[P, R],
+    /,
+    *,
+    cpus: float = ...,
+    gpus: int = ...,
+    memory: int | str = ...,
+    retries: Retries | int = ...,
+    timeout: float | str | None = ...,
+    priority: int = ...,
+    resources: Mapping[str, int] = ...,
+    persist: Persist = ...,
+    name: str | None = ...,
+) -> Task[P, R]: ...
 @overload
 def task(
     *,
@@ -189,9 +202,9 @@ def task(
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **changes: Any) -> Any:
     """Makes a function a task. Use it bare or with options, see `Options`."""
-    if function is not None:
-        return Task(function, Options())
     options = make_options(Options(), changes)
+    if function is not None:
+        return Task(function, options)
     return lambda function: Task(function, options)
 
 

@@ -47,7 +47,10 @@ impl Sink for Shared {
     fn take(&self, kind: u16, body: &[u8], answers: &mut Vec<Answer>) -> Result<(), FrameError> {
         match HeadToClient::decode(kind, body)? {
             HeadToClient::Outcome(o) => {
-                answers.push((Wanted::Task(o.token), Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home)));
+                answers.push((
+                    Wanted::Task(o.token),
+                    Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
+                ));
             }
             HeadToClient::Fetched(f) => {
                 answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
@@ -214,7 +217,9 @@ impl Client {
         let this = slf.get();
         let token = this.next_token.fetch_add(1, Ordering::Relaxed);
         let future = new_future(slf.as_any(), token)?;
-        this.shared.futures.insert(Wanted::Fetch(token), future.clone().unbind());
+        this.shared
+            .futures
+            .insert(Wanted::Fetch(token), future.clone().unbind());
         let object = raw.object();
         this.send(slf.py(), Fetch { token, object }.into())?;
         Ok(future)

@@ -53,13 +53,11 @@ impl Raw {
         if let Some(text) = &self.text {
             return Ok(Some(text.into_pyobject(py)?.into_any()));
         }
-        let taken = lock(&self.outcome).take();
-        match taken {
-            Some(outcome::Kind::Value(value)) => {
-                let loaded = pack::unpack_value(py, &value, self.home.as_deref());
-                drop(lock(&self.held).take()); // Views in the value have leases of their own.
-                loaded.map(Some)
-            }
+        // A copy of the message's part, not of the bytes: two threads may look at once, and both must find it. The hold on a
+        // stored value goes with this answer.
+        let outcome = lock(&self.outcome).clone();
+        match outcome {
+            Some(outcome::Kind::Value(value)) => pack::unpack_value(py, &value, self.home.as_deref()).map(Some),
             _ => Ok(None),
         }
     }
@@ -68,7 +66,8 @@ impl Raw {
     #[getter]
     fn away(&self) -> bool {
         let home = self.home.as_deref();
-        self.object().is_some_and(|object| home.is_some_and(|home| home.is_away(&object)))
+        self.object()
+            .is_some_and(|object| home.is_some_and(|home| home.is_away(&object)))
     }
 
     /// The failure as a dictionary, for kind `failure`.
@@ -256,15 +255,14 @@ pub fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 fn complete(future: &Bound<'_, PyAny>, raw: Raw) -> PyResult<()> {
     let py = future.py();
-    let fields = future.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
     let raw_kind = raw.kind;
     let raw = Bound::new(py, raw)?;
-    // Nobody can wait on a future before it has a condition, and none can appear while this thread is attached and runs no
-    // Python code, so the two attributes are one step for everybody else.
-    if raw_kind == "cancelled" || fields.contains(intern!(py, "_condition"))? {
+    // Nobody can wait on a future before `_waited`, and it cannot change while this thread is attached and runs no Python
+    // code, so the two attributes are one step for everybody else. `__dict__` is left alone: asking for it makes one.
+    if raw_kind == "cancelled" || future.getattr(intern!(py, "_waited"))?.is_truthy()? {
         future.call_method1(intern!(py, "_finish"), (raw,))?;
         return Ok(());
     }
-    fields.set_item(intern!(py, "_raw"), raw)?;
-    fields.set_item(intern!(py, "_state"), &api(py)?.finished)
+    future.setattr(intern!(py, "_raw"), raw)?;
+    future.setattr(intern!(py, "_state"), &api(py)?.finished)
 }

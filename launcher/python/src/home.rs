@@ -1,8 +1,8 @@
 //! A process's place in a run: its connection and its node's store. Owns holds on objects (given back when dropped), values
 //! put for later use, and the memory behind arrays that were read. Hot path: `write`, `Home::lease`, once a large value.
 
+use crate::layout::Layout;
 use crate::link::{Link, lock};
-use crate::pack::Layout;
 use crate::python::api;
 use bridgehead_store_node::{Client, ClientError, Lease, new_id};
 use bridgehead_wire::{ClientToHead, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
@@ -57,7 +57,11 @@ impl Home {
     pub fn settle(&self, path: &str, node: u32, inline_limit: u32) {
         let inline_limit = inline_limit as usize;
         let path = path.into();
-        let _ = self.place.set(Place { path, node, inline_limit }); // A second welcome changes nothing.
+        let _ = self.place.set(Place {
+            path,
+            node,
+            inline_limit,
+        }); // A second welcome changes nothing.
     }
 
     /// Values up to this many bytes travel in messages.
@@ -89,12 +93,15 @@ impl Home {
     /// # Errors
     /// `ResultLost`: it is not on this node, or its run is over.
     pub fn lease(&self, py: Python<'_>, object: &ObjectRef) -> PyResult<Lease> {
-        py.detach(|| self.store()?.lease(object)).map_err(|e| raise(py, &e, "lost"))
+        py.detach(|| self.store()?.lease(object))
+            .map_err(|e| raise(py, &e, "lost"))
     }
 
     /// Tells of an object that this process wrote; it is the run's from then on, with a hold for this process.
     fn tell_put(&self, object: &ObjectRef) {
-        let put = PutObject { object: Some(object.clone()) };
+        let put = PutObject {
+            object: Some(object.clone()),
+        };
         match self.role {
             Role::Driver => drop(self.link.send(|out| ClientToHead::from(put).encode(out))),
             Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(put).encode(out))),
@@ -243,7 +250,10 @@ impl Kept {
             Value::Here(bytes) => bytes.clone(),
             Value::Stored(stored) => Bytes::copy_from_slice(self.lease(py, stored)?.bytes()),
         };
-        let known = lock(&self.copies).iter().find(|copy| Arc::ptr_eq(&copy.held.home, home)).cloned();
+        let known = lock(&self.copies)
+            .iter()
+            .find(|copy| Arc::ptr_eq(&copy.held.home, home))
+            .cloned();
         let copy = match known {
             Some(copy) => copy,
             None => {
@@ -298,7 +308,11 @@ impl StoreBuffer {
         let failed = unsafe {
             pyo3::ffi::PyBuffer_FillInfo(view, slf.as_ptr(), bytes.as_ptr().cast_mut().cast(), len, 1, flags)
         };
-        if failed == -1 { Err(PyErr::fetch(slf.py())) } else { Ok(()) }
+        if failed == -1 {
+            Err(PyErr::fetch(slf.py()))
+        } else {
+            Ok(())
+        }
     }
 
     #[allow(unsafe_code)]

@@ -6,6 +6,7 @@ mod client;
 mod futures;
 mod home;
 mod launch;
+mod layout;
 mod link;
 mod options;
 mod pack;

@@ -10,8 +10,8 @@ use bridgehead_wire::{
 };
 use pyo3::prelude::*;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The call that runs.
@@ -47,13 +47,17 @@ impl Sink for Shared {
                 lock(&self.new_functions).insert(put.index, put);
             }
             AgentToWorker::Outcome(o) => {
-                answers.push((Wanted::Task(o.token), Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home)));
+                answers.push((
+                    Wanted::Task(o.token),
+                    Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
+                ));
             }
             AgentToWorker::Fetched(f) => {
                 answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
             }
             AgentToWorker::Config(config) => {
-                self.home.settle(&config.store_socket, config.agent, config.inline_limit);
+                self.home
+                    .settle(&config.store_socket, config.agent, config.inline_limit);
                 *lock(&self.config) = Some(config);
             }
             AgentToWorker::Shutdown(_) => self.stop.store(true, Ordering::SeqCst),

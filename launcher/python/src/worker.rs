@@ -11,8 +11,8 @@ use crate::receive::{Pumped, Reader};
 use crate::shared::{Current, Shared};
 use crate::watchdog;
 use bridgehead_wire::{
-    Blocked, CancelTasks, Failure, Fetch, FailureCause, LogText, Outcome, PutFunction, TaskCall, TaskDone, TaskSubmit, Value,
-    WorkerReady, value,
+    Blocked, CancelTasks, Failure, FailureCause, Fetch, LogText, Outcome, PutFunction, TaskCall, TaskDone, TaskSubmit,
+    Value, WorkerReady, value,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -194,7 +194,9 @@ impl Worker {
         let this = slf.get();
         let token = this.next_token.fetch_add(1, Ordering::Relaxed);
         let future = new_future(slf.as_any(), token)?;
-        this.shared.futures.insert(Wanted::Fetch(token), future.clone().unbind());
+        this.shared
+            .futures
+            .insert(Wanted::Fetch(token), future.clone().unbind());
         let object = raw.object();
         this.shared.add(Fetch { token, object });
         this.flush(slf.py())?;

@@ -128,7 +128,7 @@ def test_what_memory_has_no_room_for_goes_to_disk_and_comes_back() -> None:
         assert [one.submit(describe, ref).result()[0] for ref in refs] == [numbers(float(s)).sum() for s in range(10)]
         folder = Path(one.folder)
         assert list(folder.glob("spill/*/*/*.bhs"))
-    assert not (folder / "spill").exists()
+    wait_until(lambda: not (folder / "spill").exists())
 
 
 def test_a_value_larger_than_the_store_is_refused_with_its_size() -> None:

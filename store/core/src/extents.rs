@@ -140,7 +140,9 @@ mod tests {
 
     /// A small generator of our own, so that a failure names its seed and nothing else.
     fn random(state: &mut u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         *state >> 33
     }
 
@@ -149,13 +151,19 @@ mod tests {
         all.sort();
         let mut at = 0;
         for extent in &all {
-            assert_eq!(extent.offset, at, "pieces and taken ranges cover the arena without gap or overlap");
+            assert_eq!(
+                extent.offset, at,
+                "pieces and taken ranges cover the arena without gap or overlap"
+            );
             at = extent.end();
         }
         assert_eq!(at, extents.total());
         let mut free: Vec<Extent> = extents.pieces().collect();
         free.sort();
-        assert!(free.windows(2).all(|w| w[0].end() < w[1].offset), "free neighbours are joined");
+        assert!(
+            free.windows(2).all(|w| w[0].end() < w[1].offset),
+            "free neighbours are joined"
+        );
         assert_eq!(free.iter().map(|e| e.len).sum::<u64>(), extents.free());
         assert_eq!(free.iter().map(|e| e.len).max().unwrap_or(0), extents.longest());
     }

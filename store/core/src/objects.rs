@@ -166,7 +166,13 @@ impl Core {
                 total,
             });
         };
-        self.grants.insert(extent.offset, Grant { len: extent.len, client });
+        self.grants.insert(
+            extent.offset,
+            Grant {
+                len: extent.len,
+                client,
+            },
+        );
         Ok(extent)
     }
 
@@ -208,7 +214,13 @@ impl Core {
         self.grants.remove(&offset);
         let mut rest = |from: u64, to: u64| {
             if to > from {
-                self.grants.insert(from, Grant { len: to - from, ..grant });
+                self.grants.insert(
+                    from,
+                    Grant {
+                        len: to - from,
+                        ..grant
+                    },
+                );
             }
         };
         rest(offset, extent.offset);
@@ -464,12 +476,18 @@ impl Core {
             Place::Memory(e) | Place::Spilling(e) | Place::Restoring(e) => Some(e),
             Place::Disk => None,
         });
-        let granted = self.grants.iter().map(|(&offset, grant)| Extent::new(offset, grant.len));
+        let granted = self
+            .grants
+            .iter()
+            .map(|(&offset, grant)| Extent::new(offset, grant.len));
         let mut all: Vec<Extent> = self.extents.pieces().chain(resident).chain(granted).collect();
         all.sort();
         let mut at = 0;
         for extent in all {
-            assert_eq!(extent.offset, at, "each byte is free, granted or an object's, and only one of them");
+            assert_eq!(
+                extent.offset, at,
+                "each byte is free, granted or an object's, and only one of them"
+            );
             at = extent.end();
         }
         assert_eq!(at, self.extents.total());

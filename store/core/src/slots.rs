@@ -60,7 +60,8 @@ impl Slots {
         for slot in 0..self.slots.len() {
             if self.slots[slot] == Slot::Lent(client) {
                 self.slots[slot] = Slot::Free;
-                self.free.push(u32::try_from(slot).expect("places are counted in 32 bits"));
+                self.free
+                    .push(u32::try_from(slot).expect("places are counted in 32 bits"));
             }
         }
     }

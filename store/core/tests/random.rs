@@ -9,7 +9,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
@@ -47,7 +50,11 @@ fn pick(random: &mut Random, from: &[ObjectId]) -> Option<ObjectId> {
 }
 
 fn free(core: &mut Core, model: &mut Model, id: ObjectId) {
-    assert_eq!(model.pins.get(&id).copied().unwrap_or(0), 0, "{id} is freed while it is pinned");
+    assert_eq!(
+        model.pins.get(&id).copied().unwrap_or(0),
+        0,
+        "{id} is freed while it is pinned"
+    );
     assert!(model.released.contains(&id), "{id} is freed before it is released");
     assert!(core.free(id).is_some());
     model.released.retain(|&other| other != id);
@@ -149,14 +156,33 @@ fn a_writer_can_only_publish_what_it_was_granted() {
     let extent = core.grant(ClientId(1), 256).expect("room");
     let slot = core.lend_slots(ClientId(1), 1)[0];
     let id = ObjectId(1);
-    for (offset, len) in [(extent.offset, 257), (extent.end(), 64), (u64::MAX - 63, 64), (extent.offset + 1, 8)] {
-        assert_eq!(core.publish(id, offset, len, slot), Err(PublishError::NotGranted), "{offset} {len}");
+    for (offset, len) in [
+        (extent.offset, 257),
+        (extent.end(), 64),
+        (u64::MAX - 63, 64),
+        (extent.offset + 1, 8),
+    ] {
+        assert_eq!(
+            core.publish(id, offset, len, slot),
+            Err(PublishError::NotGranted),
+            "{offset} {len}"
+        );
     }
-    assert_eq!(core.publish(id, extent.offset, 64, SlotId(7)), Err(PublishError::NoSlot));
-    assert_eq!(core.publish(id, extent.offset + 64, 64, slot), Ok(Extent::new(extent.offset + 64, 64)));
+    assert_eq!(
+        core.publish(id, extent.offset, 64, SlotId(7)),
+        Err(PublishError::NoSlot)
+    );
+    assert_eq!(
+        core.publish(id, extent.offset + 64, 64, slot),
+        Ok(Extent::new(extent.offset + 64, 64))
+    );
     core.client_gone(ClientId(1));
     core.sanity_check();
-    assert_eq!(core.find(id).map(|(len, ..)| len), Some(64), "what was published outlives its writer");
+    assert_eq!(
+        core.find(id).map(|(len, ..)| len),
+        Some(64),
+        "what was published outlives its writer"
+    );
 }
 
 #[test]

@@ -134,7 +134,9 @@ impl Client {
         taken?; // On failure the reservation gives its range back.
         match slot {
             Some(_) => Ok(reservation),
-            None => Err(ClientError::Full("the store's index is full: drop references, or put fewer, larger objects".to_owned())),
+            None => Err(ClientError::Full(
+                "the store's index is full: drop references, or put fewer, larger objects".to_owned(),
+            )),
         }
     }
 
@@ -207,7 +209,10 @@ impl Inner {
 
     fn grant(&self, len: u64) -> Result<u64, ClientError> {
         let extent = self.ask(&Message::new(Kind::Grant, &[len]))?.extent();
-        let inside = extent.offset.checked_add(len).is_some_and(|end| end <= self.work.len() as u64);
+        let inside = extent
+            .offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.work.len() as u64);
         if inside && extent.len >= len {
             Ok(extent.offset)
         } else {
@@ -223,7 +228,9 @@ impl Inner {
 
 impl Stock {
     fn add_slots(&mut self, text: &[u8]) {
-        let slots = text.chunks_exact(4).map(|raw| u32::from_le_bytes(raw.try_into().expect("four bytes each")));
+        let slots = text
+            .chunks_exact(4)
+            .map(|raw| u32::from_le_bytes(raw.try_into().expect("four bytes each")));
         self.slots.extend(slots.map(SlotId));
     }
 
@@ -233,8 +240,16 @@ impl Stock {
             if let Some(rest) = self.shared.take().filter(|rest| rest.len > 0) {
                 inner.give_back(rest);
             }
-            let granted = inner.grant(SHARED.min(inner.work.len() as u64 / 16).max(len).next_multiple_of(ALIGN));
-            let size = SHARED.min(inner.work.len() as u64 / 16).max(len).next_multiple_of(ALIGN);
+            let granted = inner.grant(
+                SHARED
+                    .min(inner.work.len() as u64 / 16)
+                    .max(len)
+                    .next_multiple_of(ALIGN),
+            );
+            let size = SHARED
+                .min(inner.work.len() as u64 / 16)
+                .max(len)
+                .next_multiple_of(ALIGN);
             match granted {
                 Ok(offset) => self.shared = Some(Extent::new(offset, size)),
                 Err(ClientError::Full(_)) => return inner.grant(len), // There may be room for just this one.
@@ -263,7 +278,9 @@ impl Stock {
                 from += 1;
                 continue;
             }
-            let to = (from..=last).find(|piece| self.taken.contains(piece)).unwrap_or(last + 1);
+            let to = (from..=last)
+                .find(|piece| self.taken.contains(piece))
+                .unwrap_or(last + 1);
             let end = (to * PIECE).min(inner.work.len() as u64);
             let taken = inner.work.populate(&inner.arena_fd, from * PIECE, end - from * PIECE);
             taken.map_err(|e| ClientError::Full(format!("this machine has no memory left for the store: {e}")))?;

@@ -28,7 +28,12 @@ impl SpillFolder {
         use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let path = self.path(id);
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path);
         let result = file.and_then(|mut file| file.write_all(bytes));
         if result.is_err() {
             self.remove(id);
@@ -41,7 +46,10 @@ impl SpillFolder {
         let mut file = File::open(self.path(id))?;
         file.read_exact(into)?;
         if file.read(&mut [0])? > 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is longer than the object"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the file is longer than the object",
+            ));
         }
         Ok(())
     }

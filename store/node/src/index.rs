@@ -143,7 +143,11 @@ mod tests {
         let check = |id, expected| {
             let held = leases.holds(slot);
             assert_eq!(index.lease(&leases, slot, id), expected);
-            assert_eq!(leases.holds(slot), held || expected.is_some(), "a lease that was not had leaves no trace");
+            assert_eq!(
+                leases.holds(slot),
+                held || expected.is_some(),
+                "a lease that was not had leaves no trace"
+            );
         };
         check(id, None);
         index.enter(slot, id, 64, 10);
@@ -154,7 +158,11 @@ mod tests {
         check(id, None);
         index.mark(slot, State::Memory);
         check(id, Some((64, 10)));
-        assert_eq!(index.lease(&leases, SlotId(SLOTS), id), None, "a place beyond the index");
+        assert_eq!(
+            index.lease(&leases, SlotId(SLOTS), id),
+            None,
+            "a place beyond the index"
+        );
     }
 
     #[test]

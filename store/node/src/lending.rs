@@ -16,7 +16,12 @@ pub(crate) enum Note {
     /// The sender wants an object.
     Lend { token: u64, id: ObjectId },
     /// It lies pinned at `offset` of `region` until `Return`.
-    Lent { token: u64, len: u64, offset: u64, region: RemoteKey },
+    Lent {
+        token: u64,
+        len: u64,
+        offset: u64,
+        region: RemoteKey,
+    },
     /// Here are its bytes; nothing is lent.
     Inline { token: u64, bytes: Bytes },
     /// It cannot be had, with the reason.
@@ -37,7 +42,12 @@ impl Note {
                 head(1, *token);
                 out.extend_from_slice(&id.0.to_le_bytes());
             }
-            Self::Lent { token, len, offset, region } => {
+            Self::Lent {
+                token,
+                len,
+                offset,
+                region,
+            } => {
                 head(2, *token);
                 out.extend_from_slice(&len.to_le_bytes());
                 out.extend_from_slice(&offset.to_le_bytes());
@@ -75,7 +85,10 @@ impl Note {
                 region: RemoteKey(body.slice(16..)),
             },
             3 => Self::Inline { token, bytes: body },
-            4 => Self::Gone { token, reason: String::from_utf8_lossy(&body).into_owned() },
+            4 => Self::Gone {
+                token,
+                reason: String::from_utf8_lossy(&body).into_owned(),
+            },
             5 => Self::Return { id: id()? },
             _ => return None,
         })
@@ -92,7 +105,10 @@ pub(crate) struct Lending {
 impl Lending {
     /// Nothing is lent yet of the arena that peers reach by `region`.
     pub(crate) fn new(region: RemoteKey) -> Self {
-        Self { region, lent: HashMap::new() }
+        Self {
+            region,
+            lent: HashMap::new(),
+        }
     }
 
     pub(crate) fn key(&self) -> RemoteKey {
@@ -119,7 +135,9 @@ impl Lending {
 
     /// `false` where it was not lent to this peer.
     pub(crate) fn returned(&mut self, peer: PeerId, id: ObjectId) -> bool {
-        let Some(theirs) = self.lent.get_mut(&peer) else { return false };
+        let Some(theirs) = self.lent.get_mut(&peer) else {
+            return false;
+        };
         let Some(count) = theirs.get_mut(&id) else { return false };
         *count -= 1;
         if *count == 0 {
@@ -131,7 +149,10 @@ impl Lending {
     /// A peer is gone: what it was lent, one entry a pin.
     pub(crate) fn lost(&mut self, peer: PeerId) -> Vec<ObjectId> {
         let theirs = self.lent.remove(&peer).unwrap_or_default();
-        theirs.into_iter().flat_map(|(id, count)| std::iter::repeat_n(id, count as usize)).collect()
+        theirs
+            .into_iter()
+            .flat_map(|(id, count)| std::iter::repeat_n(id, count as usize))
+            .collect()
     }
 
     /// Everything that is lent, at the end.
@@ -151,9 +172,20 @@ mod tests {
         let region = RemoteKey(Bytes::from_static(b"key"));
         for note in [
             Note::Lend { token, id },
-            Note::Lent { token, len: 9, offset: 64, region },
-            Note::Inline { token, bytes: Bytes::from_static(b"bytes") },
-            Note::Gone { token, reason: "why".to_owned() },
+            Note::Lent {
+                token,
+                len: 9,
+                offset: 64,
+                region,
+            },
+            Note::Inline {
+                token,
+                bytes: Bytes::from_static(b"bytes"),
+            },
+            Note::Gone {
+                token,
+                reason: "why".to_owned(),
+            },
             Note::Return { id },
         ] {
             assert_eq!(Note::decode(&note.encode()), Some(note));

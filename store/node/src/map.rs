@@ -52,7 +52,11 @@ impl Mapping {
         // SAFETY: a new mapping at an address of the kernel's choice changes no memory of this process.
         let start = unsafe { mmap(std::ptr::null_mut(), size, prot, MapFlags::SHARED, fd, 0) }?;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mapping = Self { start, len: size, access };
+        let mapping = Self {
+            start,
+            len: size,
+            access,
+        };
         // SAFETY: the range is this mapping; an advice changes no contents. Refused where the kernel has no huge pages.
         let _ = unsafe { madvise(start.as_ptr().cast(), size, Advice::LinuxHugepage) };
         Ok(mapping)
@@ -65,7 +69,10 @@ impl Mapping {
     /// The address of a range that lies inside the mapping.
     fn at(&self, offset: u64, len: u64) -> *mut u8 {
         let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
-        assert!(end.is_some_and(|end| end <= self.len), "{offset}+{len} lies outside the mapping");
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{offset}+{len} lies outside the mapping"
+        );
         // SAFETY: the range was just checked to lie inside the mapping, so `offset` fits and the sum does not wrap.
         unsafe { self.start.as_ptr().add(offset as usize) }
     }

@@ -222,7 +222,10 @@ impl Node {
         }
         match &self.remote {
             Some(remote) => remote.fetch(object.clone(), done),
-            None => done(Err(format!("node {} is not connected to node {}", self.shared.options.agent, object.node))),
+            None => done(Err(format!(
+                "node {} is not connected to node {}",
+                self.shared.options.agent, object.node
+            ))),
         }
     }
 
@@ -273,10 +276,7 @@ impl Drop for Node {
     }
 }
 
-fn mover(
-    shared: &Arc<Shared>,
-    queue: &Arc<Mutex<Receiver<Job>>>,
-) -> Result<std::thread::JoinHandle<()>, StoreError> {
+fn mover(shared: &Arc<Shared>, queue: &Arc<Mutex<Receiver<Job>>>) -> Result<std::thread::JoinHandle<()>, StoreError> {
     let (shared, queue) = (shared.clone(), queue.clone());
     let work = move || {
         loop {
@@ -348,7 +348,8 @@ impl Shared {
             }
         }
         drop(state);
-        self.pin(id).ok_or_else(|| format!("object {id} was released while it came"))
+        self.pin(id)
+            .ok_or_else(|| format!("object {id} was released while it came"))
     }
 
     /// The bytes of a pinned object.
@@ -392,7 +393,11 @@ impl Shared {
             }
             let mut state = self.lock();
             match state.core.find(id) {
-                None => return Err(StoreError::Gone(format!("object {id} is not in the store of this node"))),
+                None => {
+                    return Err(StoreError::Gone(format!(
+                        "object {id} is not in the store of this node"
+                    )));
+                }
                 Some((len, _, Place::Disk)) => {
                     drop(state);
                     self.read_back(id, len, deadline)?;
@@ -400,9 +405,15 @@ impl Shared {
                 Some(_) => {
                     let wait = deadline.saturating_duration_since(Instant::now());
                     if wait.is_zero() || self.is_stopping() {
-                        return Err(StoreError::Full(format!("object {id} did not come back from disk in time")));
+                        return Err(StoreError::Full(format!(
+                            "object {id} did not come back from disk in time"
+                        )));
                     }
-                    state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self
+                        .changed
+                        .wait_timeout(state, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                     drop(state);
                 }
             }

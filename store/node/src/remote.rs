@@ -4,8 +4,8 @@
 
 use crate::lending::{Lending, Note};
 use crate::map::Mapping;
-use crate::node::{Job, SELF, Shared, StoreError, lock, system};
 use crate::node::Arrival;
+use crate::node::{Job, SELF, Shared, StoreError, lock, system};
 use bridgehead_fabric::{
     Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteKey, RemoteSlice,
 };
@@ -209,7 +209,12 @@ impl Conversation {
             .filter(|(agent, address)| *agent != self.shared.options.agent && !address.is_empty())
             .map(|(agent, address)| (PeerId(agent), address))
             .collect();
-        let gone: Vec<PeerId> = self.addresses.keys().filter(|peer| !here.contains_key(peer)).copied().collect();
+        let gone: Vec<PeerId> = self
+            .addresses
+            .keys()
+            .filter(|peer| !here.contains_key(peer))
+            .copied()
+            .collect();
         self.addresses = here;
         for peer in gone {
             self.fabric.remove_peer(peer);
@@ -222,7 +227,9 @@ impl Conversation {
     }
 
     fn add_peer(&mut self, peer: PeerId) {
-        let Some(address) = self.addresses.get(&peer) else { return };
+        let Some(address) = self.addresses.get(&peer) else {
+            return;
+        };
         if let Err(error) = self.fabric.add_peer(peer, address) {
             tracing::warn!(%peer, %error, "cannot reach another node of the run");
         }
@@ -234,7 +241,11 @@ impl Conversation {
         self.next += 1;
         let known = self.addresses.contains_key(&peer);
         // A node that is not known yet may be about to join the network.
-        let patience = if known { self.shared.options.patience * 2 } else { UNKNOWN };
+        let patience = if known {
+            self.shared.options.patience * 2
+        } else {
+            UNKNOWN
+        };
         let fetch = Fetch {
             id,
             peer,
@@ -314,7 +325,12 @@ impl Conversation {
     fn on_note(&mut self, peer: PeerId, note: Note) {
         match note {
             Note::Lend { token, id } => self.lend(peer, token, id),
-            Note::Lent { token, len, offset, region } => self.on_lent(peer, token, len, offset, region),
+            Note::Lent {
+                token,
+                len,
+                offset,
+                region,
+            } => self.on_lent(peer, token, len, offset, region),
             Note::Inline { token, bytes } => self.on_inline(peer, token, &bytes),
             Note::Gone { token, reason } => {
                 if self.is_from(peer, token) {
@@ -330,7 +346,9 @@ impl Conversation {
     }
 
     fn is_from(&self, peer: PeerId, token: u64) -> bool {
-        self.fetches.get(&token).is_some_and(|fetch| fetch.peer == peer && fetch.lent.is_none())
+        self.fetches
+            .get(&token)
+            .is_some_and(|fetch| fetch.peer == peer && fetch.lent.is_none())
     }
 
     /// A peer wants an object: at once if it is in memory, else a mover looks for it.
@@ -344,7 +362,13 @@ impl Conversation {
             let brought = shared.bring(id, Instant::now() + shared.options.patience);
             let (note, pinned) = match brought {
                 Ok(object) => (Lending::new(lending).note(shared, token, &object), Some(id)),
-                Err(error) => (Note::Gone { token, reason: error.to_string() }, None),
+                Err(error) => (
+                    Note::Gone {
+                        token,
+                        reason: error.to_string(),
+                    },
+                    None,
+                ),
             };
             lock(&orders.0).push(Order::Answer(peer, note, pinned));
             fabric.wake();
@@ -424,7 +448,9 @@ impl Conversation {
     }
 
     fn read_all(&mut self, token: u64, len: u64, from: &RemoteSlice, extent: Extent) {
-        let Some(peer) = self.fetches.get(&token).map(|fetch| fetch.peer) else { return };
+        let Some(peer) = self.fetches.get(&token).map(|fetch| fetch.peer) else {
+            return;
+        };
         let most = self.fabric.capabilities().max_operation.max(1);
         let mut at = 0;
         let mut postings = Vec::new();
@@ -433,8 +459,16 @@ impl Conversation {
             let op = OpId(self.next);
             self.next += 1;
             self.reads.insert(op, token);
-            let from = RemoteSlice { region: from.region.clone(), offset: from.offset + at, len: part };
-            let into = LocalSlice { region: self.region.clone(), offset: extent.offset + at, len: part };
+            let from = RemoteSlice {
+                region: from.region.clone(),
+                offset: from.offset + at,
+                len: part,
+            };
+            let into = LocalSlice {
+                region: self.region.clone(),
+                offset: extent.offset + at,
+                len: part,
+            };
             postings.push(Posting::Read(op, from, into));
             at += part;
         }
@@ -448,7 +482,9 @@ impl Conversation {
 
     fn on_read(&mut self, op: OpId, failed: Option<String>) {
         let Some(token) = self.reads.remove(&op) else { return };
-        let Some(fetch) = self.fetches.get_mut(&token) else { return };
+        let Some(fetch) = self.fetches.get_mut(&token) else {
+            return;
+        };
         fetch.open -= 1;
         if failed.is_some() {
             fetch.failed = failed;
@@ -469,12 +505,16 @@ impl Conversation {
 
     /// The bytes are here: they become an object of this node.
     fn complete(&mut self, token: u64, extent: Extent, len: u64) {
-        let Some(fetch) = self.fetches.remove(&token) else { return };
+        let Some(fetch) = self.fetches.remove(&token) else {
+            return;
+        };
         (fetch.done)(self.shared.adopt(fetch.id, extent, len));
     }
 
     fn fail(&mut self, token: u64, reason: &str) {
-        let Some(fetch) = self.fetches.remove(&token) else { return };
+        let Some(fetch) = self.fetches.remove(&token) else {
+            return;
+        };
         if let Some(extent) = fetch.extent {
             self.shared.lock().core.give_back(SELF, extent);
         }
@@ -503,7 +543,14 @@ impl Conversation {
         let late = |(token, fetch): (&u64, &Fetch)| (fetch.open == 0 && fetch.deadline < now).then_some(*token);
         for token in self.fetches.iter().filter_map(late).collect::<Vec<_>>() {
             let asked = self.fetches.get(&token).is_some_and(|fetch| fetch.asked);
-            self.fail(token, if asked { "its node did not answer in time" } else { "its node is not in the run" });
+            self.fail(
+                token,
+                if asked {
+                    "its node did not answer in time"
+                } else {
+                    "its node is not in the run"
+                },
+            );
         }
     }
 }

@@ -57,14 +57,20 @@ impl Shared {
         }
         // Readers let go without telling, so what they held is looked at again from time to time.
         let left = left.min(std::time::Duration::from_millis(20));
-        let (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        let (state, _) = self
+            .changed
+            .wait_timeout(state, left)
+            .unwrap_or_else(PoisonError::into_inner);
         Ok(state)
     }
 
     fn describe(&self, state: &State, len: u64) -> String {
         let usage = state.core.usage();
         let held = usage.used.saturating_sub(usage.pinned).saturating_sub(usage.granted);
-        let trouble = state.trouble.as_ref().map_or_else(String::new, |t| format!("; moving objects to disk failed: {t}"));
+        let trouble = state
+            .trouble
+            .as_ref()
+            .map_or_else(String::new, |t| format!("; moving objects to disk failed: {t}"));
         format!(
             "the store of node {} is full: no room for {len} bytes within {:?} (of {} bytes, running tasks hold {}, \
              arrays that processes still look at {held}){trouble}: drop references, run fewer tasks at once, or give the run a larger store",
@@ -152,7 +158,10 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
-        read.map_err(system(format!("read object {id} back from {}", self.files.path(id).display())))
+        read.map_err(system(format!(
+            "read object {id} back from {}",
+            self.files.path(id).display()
+        )))
     }
 
     /// Gives pages back that nobody uses, beyond what is kept warm.

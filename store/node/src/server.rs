@@ -38,9 +38,13 @@ impl Server {
         let path = &shared.options.socket;
         let doing = || format!("listen on {}", path.display());
         let _ = std::fs::remove_file(path); // Left by an agent of the same socket folder; mostly there is none.
-        let address = SocketAddrUnix::new(path.as_path()).map_err(io::Error::from).map_err(system(doing()))?;
+        let address = SocketAddrUnix::new(path.as_path())
+            .map_err(io::Error::from)
+            .map_err(system(doing()))?;
         let socket = new_socket().map_err(system(doing()))?;
-        bind(&socket, &address).map_err(io::Error::from).map_err(system(doing()))?;
+        bind(&socket, &address)
+            .map_err(io::Error::from)
+            .map_err(system(doing()))?;
         listen(&socket, 128).map_err(io::Error::from).map_err(system(doing()))?;
         let (socket, connections) = (Arc::new(socket), Arc::new(Connections::default()));
         let thread = {
@@ -96,7 +100,10 @@ fn accept_all(shared: &Arc<Shared>, socket: &OwnedFd, connections: &Arc<Connecti
             move || {
                 serve(&shared, &peer, client);
                 // At the end `drop` has taken this thread out of the table and waits for it.
-                connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
+                connections
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&client);
             }
         };
         let mut table = connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +137,11 @@ fn serve(shared: &Shared, socket: &OwnedFd, client: ClientId) {
         if left.is_zero() {
             break;
         }
-        state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        state = shared
+            .changed
+            .wait_timeout(state, left)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
     state.core.client_gone(client);
     drop(state);
@@ -174,7 +185,10 @@ fn converse(
 
 fn hello(shared: &Shared, socket: &OwnedFd, client: ClientId, message: &Message) -> Result<(), StoreError> {
     if message.words[0] != VERSION {
-        let text = format!("this store speaks version {VERSION} of its protocol, the process {}", message.words[0]);
+        let text = format!(
+            "this store speaks version {VERSION} of its protocol, the process {}",
+            message.words[0]
+        );
         send(socket, &Message::refused(true, &text), &[]).map_err(system("refuse a process"))?;
         return Err(StoreError::Gone(text));
     }

@@ -40,7 +40,9 @@ impl Bench {
 }
 
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8).collect()
+    (0..len as u64)
+        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
+        .collect()
 }
 
 fn write(client: &Client, seed: u64, len: usize) -> Result<(ObjectRef, Lease), ClientError> {
@@ -58,7 +60,10 @@ fn put(bench: &Bench, client: &Client, seed: u64, len: usize) -> ObjectRef {
 /// The object reads as what was written under `seed`.
 fn check(client: &Client, object: &ObjectRef, seed: u64) -> Lease {
     let lease = client.lease(object).expect("the object is here");
-    assert!(lease.bytes() == pattern(seed, lease.bytes().len()), "object {seed} has the bytes that were written");
+    assert!(
+        lease.bytes() == pattern(seed, lease.bytes().len()),
+        "object {seed} has the bytes that were written"
+    );
     assert_eq!(lease.bytes().len() as u64, object.len);
     lease
 }
@@ -75,7 +80,10 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 fn what_one_process_puts_another_one_reads() {
     let bench = start(64 << 20);
     let (writer, reader) = (bench.client(), bench.client());
-    for (seed, len) in [0, 1, 63, 64, 65, 4096, (1 << 20) - 1, 1 << 20, 9 << 20].into_iter().enumerate() {
+    for (seed, len) in [0, 1, 63, 64, 65, 4096, (1 << 20) - 1, 1 << 20, 9 << 20]
+        .into_iter()
+        .enumerate()
+    {
         let object = put(&bench, &writer, seed as u64, len);
         drop(check(&reader, &object, seed as u64));
         drop(check(&writer, &object, seed as u64));
@@ -92,7 +100,10 @@ fn a_reference_that_names_an_old_place_still_finds_the_object() {
     object.offset = 0;
     check(&client, &object, 1);
     object.id_lo ^= 1;
-    assert!(matches!(client.lease(&object), Err(ClientError::Never(_))), "an unknown object is refused");
+    assert!(
+        matches!(client.lease(&object), Err(ClientError::Never(_))),
+        "an unknown object is refused"
+    );
 }
 
 #[test]
@@ -102,7 +113,10 @@ fn released_bytes_stay_while_a_reader_has_a_lease_and_not_longer() {
     let object = put(&bench, &client, 3, 1_500_000);
     let lease = check(&client, &object, 3);
     bench.node.release(object.id());
-    assert!(matches!(client.lease(&object), Err(ClientError::Never(_))), "nobody new can read it");
+    assert!(
+        matches!(client.lease(&object), Err(ClientError::Never(_))),
+        "nobody new can read it"
+    );
     assert!(bench.node.usage().used >= 1_500_000);
     assert_eq!(lease.bytes(), pattern(3, 1_500_000), "the reader still can");
     drop(lease);
@@ -139,7 +153,10 @@ fn a_reader_that_is_killed_takes_its_leases_with_it() {
         .spawn()
         .expect("a reader");
     let lines = std::io::BufReader::new(reader.stdout.take().expect("piped")).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.contains("leased")), "the reader has its lease");
+    assert!(
+        lines.map_while(Result::ok).any(|line| line.contains("leased")),
+        "the reader has its lease"
+    );
     bench.node.release(object.id());
     assert!(bench.node.usage().used >= 1_500_000, "its bytes stay for the reader");
     reader.kill().expect("it runs");
@@ -171,10 +188,17 @@ fn leased_and_pinned_objects_are_never_moved() {
     let bench = start_with(4 << 20, 100, None);
     let client = bench.client();
     let objects: Vec<_> = (0..3).map(|seed| put(&bench, &client, seed, 1 << 20)).collect();
-    let leases: Vec<_> = objects[..2].iter().zip(0..).map(|(object, seed)| check(&client, object, seed)).collect();
+    let leases: Vec<_> = objects[..2]
+        .iter()
+        .zip(0..)
+        .map(|(object, seed)| check(&client, object, seed))
+        .collect();
     bench.node.pin(objects[2].id()).expect("it is in memory");
     let refused = write(&client, 9, 2 << 20).expect_err("no room");
-    assert!(matches!(&refused, ClientError::Full(text) if text.contains("larger store")), "{refused}");
+    assert!(
+        matches!(&refused, ClientError::Full(text) if text.contains("larger store")),
+        "{refused}"
+    );
     drop(leases);
     bench.node.unpin(objects[2].id());
     assert!(write(&client, 9, 2 << 20).is_ok(), "there is room once they are let go");
@@ -184,7 +208,10 @@ fn leased_and_pinned_objects_are_never_moved() {
 fn what_is_larger_than_the_store_is_refused_at_once() {
     let bench = start_with(1 << 20, 60_000, None);
     let refused = bench.client().reserve(2 << 20).expect_err("no room");
-    assert!(matches!(&refused, ClientError::Never(text) if text.contains("2097152")), "{refused}");
+    assert!(
+        matches!(&refused, ClientError::Never(text) if text.contains("2097152")),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -207,7 +234,10 @@ fn a_disk_that_cannot_be_written_loses_nothing_and_is_named() {
     let client = bench.client();
     let objects: Vec<_> = (0..3).map(|seed| put(&bench, &client, seed, 1 << 20)).collect();
     let refused = write(&client, 9, 3 << 20).expect_err("no room");
-    assert!(matches!(&refused, ClientError::Full(text) if text.contains("to disk failed")), "{refused}");
+    assert!(
+        matches!(&refused, ClientError::Full(text) if text.contains("to disk failed")),
+        "{refused}"
+    );
     for (seed, object) in objects.iter().enumerate() {
         check(&client, object, seed as u64);
     }
@@ -234,13 +264,21 @@ fn results_are_written_whole_from_memory_and_from_disk() {
     for (seed, object) in objects.iter().enumerate() {
         let path = bench.folder.path().join(format!("results/{seed}"));
         let (sender, answer) = channel();
-        bench.node.persist(object.id(), &path, Box::new(move |written| sender.send(written).expect("we wait")));
+        bench.node.persist(
+            object.id(),
+            &path,
+            Box::new(move |written| sender.send(written).expect("we wait")),
+        );
         assert_eq!(answer.recv().expect("an answer"), Ok(1_000_000));
         assert_eq!(std::fs::read(&path).expect("a file"), pattern(seed as u64, 1_000_000));
     }
     let (sender, answer) = channel();
     let nowhere = Path::new("/proc/nowhere/file");
-    bench.node.persist(objects[0].id(), nowhere, Box::new(move |written| sender.send(written).expect("we wait")));
+    bench.node.persist(
+        objects[0].id(),
+        nowhere,
+        Box::new(move |written| sender.send(written).expect("we wait")),
+    );
     let error = answer.recv().expect("an answer").expect_err("it cannot be written");
     assert!(error.contains("/proc/nowhere/file"), "{error}");
 }

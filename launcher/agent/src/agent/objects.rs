@@ -6,8 +6,8 @@ use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects,
-    TaskCall, TaskDone, Value, outcome,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Peers, Persist,
+    Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value, outcome,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -169,7 +169,9 @@ impl Agent {
 
     /// A worker gives holds back.
     pub(super) fn on_worker_release(&mut self, worker: u32, mut release: ReleaseObjects) {
-        release.objects.retain(|object| self.holds.give_back(worker, object.id()));
+        release
+            .objects
+            .retain(|object| self.holds.give_back(worker, object.id()));
         self.tell(release);
     }
 
