@@ -102,6 +102,14 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
     out
 }
 
+fn kubernetes(s: &Software) -> String {
+    match (&s.kubeconfig, &s.kubectl) {
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(kubectl)) => format!("{}, but no kubeconfig", kubectl.display()),
+        (None, None) => "not found".to_owned(),
+    }
+}
+
 #[allow(clippy::cast_precision_loss)] // Cores for people.
 fn processors(t: &Topology) -> String {
     let cpus = &t.processors;
@@ -215,7 +223,7 @@ fn lacks(t: &Topology, s: &Software) -> Vec<(String, &'static str)> {
         "no active InfiniBand or RoCE port",
         "data between nodes is as fast as the ordinary network",
     );
-    let scheduler = s.sbatch.is_some() || s.kubeconfig.is_some() || s.kubectl.is_some();
+    let scheduler = s.sbatch.is_some() || s.kubeconfig.is_some();
     lack(
         !scheduler,
         "no scheduler (neither Slurm's commands nor a kubeconfig)",

@@ -204,13 +204,7 @@ class Pipeline:
             trace: where to write a Chrome trace.
             resources: site-named resources that each agent has.
         """
-        do = os.environ.get("BRIDGEHEAD_DO", "run")
-        if do == "plan":
-            print(self.plan(agents=agents, cpus=cpus, resources=resources))
-            raise SystemExit(0)
-        if do == "submit":
-            print(self.submit(agents=agents, cpus=cpus, trace=trace, resources=resources).id)
-            raise SystemExit(0)
+        self._obey(agents, cpus, trace, resources)
         run = self._start(agents, cpus, trace, resources, attached=True)
         if wait:
             run.watch()
@@ -225,6 +219,7 @@ class Pipeline:
         resources: dict[str, int] | None = None,
     ) -> Run:
         """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again."""
+        self._obey(agents, cpus, trace, resources)
         return self._start(agents, cpus, trace, resources, attached=False)
 
     def plan(
@@ -236,6 +231,23 @@ class Pipeline:
             PlanError: it cannot be run as it is.
         """
         return self._plan(self.to_json(), _shares(agents, cpus, resources))[1]
+
+    def _obey(
+        self, agents: int | None, cpus: int | None, trace: str | Path | None, resources: dict[str, int] | None
+    ) -> None:
+        """Does what `bridgehead plan` or `bridgehead submit` asks of the script, and ends it."""
+        do = _launch.asked()
+        if do == "run":
+            return
+        try:
+            if do == "plan":
+                plan, text = self._plan(self.to_json(), _shares(agents, cpus, resources))
+            else:
+                run = self._start(agents, cpus, trace, resources, attached=False)
+                plan, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
+        except errors.PlanError as error:
+            _launch.refuse(str(error))
+        _launch.answer(plan, text.rstrip("\n"))
 
     def to_json(self) -> bytes:
         """The pipeline as it is written down, in canonical form (`docs/formats/pipeline-spec.md`).
