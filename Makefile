@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test check setup examples bench bench-quick clean
+.PHONY: demo test check docs setup examples bench bench-quick clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -16,9 +16,16 @@ test: setup
 check: setup
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	$(BIN)/ruff check launcher/python examples benchmarks
+	$(BIN)/ruff check launcher/python examples benchmarks tests
+	$(BIN)/ruff format --check launcher/python examples benchmarks tests
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+# The site in site/ and the crates' documentation in target/doc; a warning is an error.
+docs: $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	$(BIN)/zensical build --strict --clean
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ import itertools
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from . import _launch
@@ -53,6 +54,7 @@ class Executor(concurrent.futures.Executor):
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
+        _launch.only_if_run("an Executor")
         shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
         self.run, self.folder, self._client = _launch.start(name, shares, attached=True)
@@ -105,6 +107,13 @@ class Executor(concurrent.futures.Executor):
             self._client.close("drain")
         else:
             self._client.drain()  # The connection ends with the last future.
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        # Who interrupts a program does not want to wait for what it has queued.
+        self.shutdown(wait=True, cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
+        return None
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

@@ -6,10 +6,48 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _bridgehead, _failures, errors
 from ._task import parse_memory
+
+
+def asked() -> str:
+    """What the command line wants of the script's pipelines: `run`, `plan` or `submit`."""
+    return os.environ.get("BRIDGEHEAD_DO", "run")
+
+
+def answer(document: str, text: str) -> NoReturn:
+    """Prints what the command line asked for, as JSON or for people, and ends the script."""
+    found_pipeline()
+    try:
+        print(document if os.environ.get("BRIDGEHEAD_JSON") else text, flush=True)
+    except BrokenPipeError:
+        # The reader has seen enough. What is still buffered must not fail a second time at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends a script that cannot be planned or submitted."""
+    found_pipeline()
+    print(f"bridgehead: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def found_pipeline() -> None:
+    """Tells `bridgehead plan` and `submit`, who wait, that the script has a pipeline."""
+    number = os.environ.pop("BRIDGEHEAD_FOUND_FD", "")
+    if number.isdigit():
+        with contextlib.suppress(OSError):
+            os.write(int(number), b"1")
+            os.close(int(number))
+
+
+def only_if_run(what: str) -> None:
+    """Refuses what would start processes in a script that is only planned or submitted."""
+    if asked() != "run":
+        refuse(f"`bridgehead {asked()}` is for pipelines, this script starts {what}: use `bridgehead run`")
 
 
 def find_binary() -> str:
@@ -94,7 +132,14 @@ def start(
         HeadLost: the head did not come up; the message holds the end of its log.
     """
     binary = find_binary()
-    run, folder = _bridgehead.create_run(name)
+    # What the command line asked of this script it did not ask of the scripts that its tasks may run.
+    os.environ.pop("BRIDGEHEAD_DO", None)
+    if trace and not os.path.isdir(os.path.dirname(os.path.abspath(trace))):
+        raise errors.PlanError(f"the trace cannot be written: there is no folder for {trace}")
+    try:
+        run, folder = _bridgehead.create_run(name)
+    except OSError as error:
+        raise errors.BridgeheadError(f"{error}; set BRIDGEHEAD_HOME to a folder that can be written") from None
     document: dict[str, Any] = {
         "version": 1,
         "run": run,

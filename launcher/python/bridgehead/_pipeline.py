@@ -221,13 +221,7 @@ class Pipeline:
             store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go
                 to disk.
         """
-        do = os.environ.get("BRIDGEHEAD_DO", "run")
-        if do == "plan":
-            print(self.plan(agents=agents, cpus=cpus, resources=resources, store=store))
-            raise SystemExit(0)
-        if do == "submit":
-            print(self.submit(agents=agents, cpus=cpus, trace=trace, resources=resources, store=store).id)
-            raise SystemExit(0)
+        self._obey(agents, cpus, trace, resources, store)
         run = self._start(agents, cpus, trace, resources, store, attached=True)
         if wait:
             run.watch()
@@ -243,6 +237,7 @@ class Pipeline:
         store: int | str | None = None,
     ) -> Run:
         """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again."""
+        self._obey(agents, cpus, trace, resources, store)
         return self._start(agents, cpus, trace, resources, store, attached=False)
 
     def plan(
@@ -259,6 +254,28 @@ class Pipeline:
             PlanError: it cannot be run as it is.
         """
         return self._plan(_shares(agents, cpus, resources, store))[2]
+
+    def _obey(
+        self,
+        agents: int | None,
+        cpus: int | None,
+        trace: str | Path | None,
+        resources: dict[str, int] | None,
+        store: int | str | None,
+    ) -> None:
+        """Does what `bridgehead plan` or `bridgehead submit` asks of the script, and ends it."""
+        do = _launch.asked()
+        if do == "run":
+            return
+        try:
+            if do == "plan":
+                _, plan, text = self._plan(_shares(agents, cpus, resources, store))
+            else:
+                run = self._start(agents, cpus, trace, resources, store, attached=False)
+                plan, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
+        except errors.PlanError as error:
+            _launch.refuse(str(error))
+        _launch.answer(plan, text.rstrip("\n"))
 
     def to_json(self) -> bytes:
         """The pipeline as it is written down, in canonical form (`docs/formats/pipeline-spec.md`).

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import bridgehead as bh
+import joblib
+import numpy as np
 import pytest
 from conftest import processes_of, wait_until
 
@@ -309,7 +311,18 @@ def test_max_workers_must_make_sense() -> None:
 
 
 def test_joblib_can_use_it(home: Path) -> None:
-    joblib = pytest.importorskip("joblib")
     bh.joblib.register()
     with joblib.parallel_config("bridgehead", n_jobs=2):
         assert joblib.Parallel()(joblib.delayed(abs)(-i) for i in range(30)) == list(range(30))
+
+
+def test_scikit_learn_scores_the_same_through_it(home: Path) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import cross_val_score
+
+    rows = np.arange(200.0).reshape(100, 2)
+    here = cross_val_score(Ridge(), rows, rows.sum(axis=1), cv=4)
+    bh.joblib.register()
+    with joblib.parallel_config("bridgehead", n_jobs=2):
+        there = cross_val_score(Ridge(), rows, rows.sum(axis=1), cv=4)
+    assert there.tolist() == here.tolist()
