@@ -16,8 +16,7 @@ pub(crate) fn watch(args: &OneRun) -> Result<u8, CliError> {
         Err(error) => match snapshot(&folder) {
             Some(status) if status["phase"] != "lost" => {
                 let phase = status["phase"].as_str().unwrap_or("?").to_owned();
-                tell_end(&phase, status["message"].as_str().unwrap_or(""), args.json);
-                Ok(code(&phase))
+                Ok(tell_end(&phase, status["message"].as_str().unwrap_or(""), args.json))
             }
             _ => Err(error.into()),
         },
@@ -28,7 +27,8 @@ fn code(phase: &str) -> u8 {
     if phase == "finished" { OK } else { RUN_FAILED }
 }
 
-fn tell_end(phase: &str, message: &str, as_json: bool) {
+/// Says how a run ended; the exit code for it.
+pub(crate) fn tell_end(phase: &str, message: &str, as_json: bool) -> u8 {
     if as_json {
         println!("{}", json!({ "phase": phase, "message": message }));
     } else if message.is_empty() {
@@ -36,6 +36,7 @@ fn tell_end(phase: &str, message: &str, as_json: bool) {
     } else {
         println!("{phase}: {message}");
     }
+    code(phase)
 }
 
 /// Follows a run until it ends; the exit code says how.
@@ -56,8 +57,7 @@ pub(crate) fn to_the_end(mut client: Client, as_json: bool) -> Result<u8, CliErr
             HeadToClient::Progress(p) => show(&bar, p),
             HeadToClient::RunEnd(end) => {
                 bar.finish_and_clear();
-                tell_end(&end.phase, &end.message, as_json);
-                return Ok(code(&end.phase));
+                return Ok(tell_end(&end.phase, &end.message, as_json));
             }
             _ => {}
         }

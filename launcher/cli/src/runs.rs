@@ -4,6 +4,7 @@ use crate::args::{Cancel, Gc, Ps, Resume};
 use crate::error::{CliError, NO_HEAD, OK};
 use crate::follow;
 use bridgehead_backend::{Backend, LaunchRequest};
+use bridgehead_head::state::RunState;
 use bridgehead_head::{journal, mailbox};
 use bridgehead_local::{Client, Local, home, is_alive, list_runs, resolve_run};
 use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
@@ -121,7 +122,13 @@ pub(crate) fn resume(args: &Resume) -> Result<u8, CliError> {
         let message = "this run has no pipeline: the calls of an Executor cannot be made again without its program";
         return Err(CliError::new(crate::error::DAMAGED, message));
     }
-    journal::read_all(&folder.journal())?; // What the head would refuse is refused here, where it is seen.
+    // What the head would refuse is refused here, where it is seen.
+    for segment in journal::read_all(&folder.journal())? {
+        if let Some((bytes, reason)) = segment.dropped {
+            let attempt = segment.attempt;
+            eprintln!("the journal of attempt {attempt} is damaged: its last {bytes} bytes are dropped ({reason})");
+        }
+    }
     if config.attached {
         config.attached = false; // Nobody holds this attempt: it ends by itself.
         let text = serde_json::to_vec(&config).map_err(std::io::Error::from)?;
@@ -131,13 +138,30 @@ pub(crate) fn resume(args: &Resume) -> Result<u8, CliError> {
     }
     let attempt = journal::attempts(&folder.journal())?.last().copied().unwrap_or(0) + 1;
     let pid = launch(&folder, &config)?;
-    let client = Client::wait(&folder, attempt, pid, false)?;
-    println!("resumed {} as attempt {attempt}", config.run);
-    if args.detach {
-        Ok(OK)
-    } else {
-        follow::to_the_end(client, false)
+    let followed = Client::wait(&folder, attempt, pid, false)
+        .map_err(CliError::from)
+        .and_then(|client| {
+            println!("resumed {} as attempt {attempt}", config.run);
+            if args.detach {
+                Ok(OK)
+            } else {
+                follow::to_the_end(client, false)
+            }
+        });
+    // With little left to do a run can be over before anybody has connected: the journal knows.
+    followed.or_else(|error| match end_of(&folder, attempt)? {
+        Some((phase, message)) => Ok(follow::tell_end(&phase, &message, false)),
+        None => Err(error),
+    })
+}
+
+/// Phase and message with which `attempt` (or a later one) ended, if it did.
+fn end_of(folder: &RunFolder, attempt: u32) -> Result<Option<(String, String)>, CliError> {
+    let mut state = RunState::new(false);
+    for segment in journal::read_all(&folder.journal())? {
+        segment.records.iter().for_each(|record| state.apply(record));
     }
+    Ok(state.ended.filter(|_| state.attempt >= attempt))
 }
 
 fn launch(folder: &RunFolder, config: &RunConfig) -> Result<u32, CliError> {

@@ -21,6 +21,12 @@ pub enum LoadError {
         /// Why.
         source: bridgehead_spec::SpecError,
     },
+    /// A file of the run folder was changed.
+    #[error("{path} of the run folder is damaged: its bytes do not match its name; run the pipeline again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of the run folder cannot be read.
     #[error("cannot read {path} of the run folder: {source}")]
     Io {
@@ -81,7 +87,11 @@ impl Core {
                 ..
             } = &task.call
             {
-                let bytes = read(folder.blob(digest))?;
+                let path = folder.blob(digest);
+                let bytes = read(path.clone())?;
+                if Digest::of(&bytes) != *digest {
+                    return Err(LoadError::Damaged { path });
+                }
                 self.blobs.insert(*digest, Bytes::from(bytes));
             }
         }
