@@ -60,6 +60,7 @@ fn report(result: Result<RunOutcome>) -> u8 {
 /// `bridgehead head`.
 pub(crate) fn head(args: &args::Head) -> u8 {
     log();
+    bridgehead_agent::take_orphans();
     report(run_head(&args.run_dir))
 }
 
@@ -119,6 +120,7 @@ fn agent_options(
 /// `bridgehead agent`.
 pub(crate) fn agent(args: &args::Agent) -> u8 {
     log();
+    bridgehead_agent::take_orphans();
     match run_agent(&args.run_dir, args.rank) {
         Ok(()) => OK,
         Err(error) => {

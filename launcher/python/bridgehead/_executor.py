@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from . import _launch
 from ._calls import Calls
-from ._task import Task
+from ._task import Task, names_options
 
 if TYPE_CHECKING:
     from ._future import Future
@@ -41,6 +41,7 @@ class Executor(concurrent.futures.Executor):
         name: for people, and the first part of the run's id.
     """
 
+    @names_options
     def __init__(
         self,
         max_workers: int | None = None,
@@ -53,7 +54,9 @@ class Executor(concurrent.futures.Executor):
             raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
         shares = _launch.share_out(agents, max_workers, resources)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
-        self.run, self.folder, self._client = _launch.start(name, shares, attached=True)
+        self.run, self.folder, client = _launch.start(name, shares, attached=True)
+        assert client is not None  # An attached run waits for its client.
+        self._client = client
         self._calls = Calls(self._client, original=True)
         self._submit = self._calls.submit
         self._closed = False

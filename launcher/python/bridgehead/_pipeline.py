@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from . import _bridgehead, _launch, errors
 from ._pickling import dump_function, name_of
-from ._task import Options, Program, ProgramResult, Task, run_program
+from ._task import Options, Program, ProgramResult, Task, names_options, run_program
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -101,6 +101,7 @@ class Pipeline:
         name: for people, and the first part of its runs' ids.
     """
 
+    @names_options
     def __init__(self, name: str) -> None:
         if not name:
             raise errors.PlanError("a pipeline needs a name")
@@ -176,6 +177,7 @@ class Pipeline:
         """Adds a node for each set of items, as the built-in `map` would call."""
         return [self.add(task, *items) for items in zip(*iterables, strict=False)]
 
+    @names_options
     def group(
         self, name: str, *, nodes: int | None = None, gpus: int | None = None, partition: str | None = None
     ) -> Group:
@@ -184,6 +186,7 @@ class Pipeline:
         self._groups[name] = {key: value for key, value in asked.items() if value is not None}
         return Group(self, name)
 
+    @names_options
     def run(
         self,
         *,
@@ -216,6 +219,7 @@ class Pipeline:
             run.watch()
         return run
 
+    @names_options
     def submit(
         self,
         *,
@@ -227,6 +231,7 @@ class Pipeline:
         """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again."""
         return self._start(agents, cpus, trace, resources, attached=False)
 
+    @names_options
     def plan(
         self, *, agents: int | None = None, cpus: int | None = None, resources: dict[str, int] | None = None
     ) -> str:

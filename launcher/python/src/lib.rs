@@ -8,6 +8,7 @@ mod launch;
 mod link;
 mod options;
 mod pack;
+mod printed;
 mod python;
 mod receive;
 mod shared;

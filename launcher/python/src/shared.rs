@@ -2,15 +2,20 @@
 
 use crate::futures::{Answer, Raw, Table, Wanted};
 use crate::link::{Link, lock};
+use crate::printed::{Below, Measure};
 use crate::receive::{Reader, Sink};
 use crate::watchdog;
+use bridgehead_spec::{RunFolder, running_note};
 use bridgehead_wire::{
     AgentToWorker, FrameError, LogText, PutFunction, ReturnedTasks, TaskCall, WorkerConfig, WorkerToAgent,
 };
 use pyo3::prelude::*;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The call that runs.
@@ -33,6 +38,9 @@ pub struct Shared {
     /// Locked while queued calls are returned, so that the agent hears of them before it hears that this call is done.
     pub current: Mutex<Option<Current>>,
     pub logs: Mutex<Vec<LogText>>,
+    pub printed: Mutex<(Option<Below>, Measure)>,
+    /// Where the agent finds which call ran when this process died.
+    pub note: OnceLock<File>,
     pub stop: AtomicBool,
     pub watchdog: watchdog::Parking,
 }
@@ -48,7 +56,7 @@ impl Sink for Shared {
                 answers.push((Wanted::Task(o.token), Raw::new(o.outcome, o.attempts, o.elapsed_ns)));
             }
             AgentToWorker::Fetched(f) => answers.push((Wanted::Fetch(f.token), Raw::new(f.outcome, 1, 0))),
-            AgentToWorker::Config(config) => *lock(&self.config) = Some(config),
+            AgentToWorker::Config(config) => self.configure(config),
             AgentToWorker::Shutdown(_) => self.stop.store(true, Ordering::SeqCst),
         }
         Ok(())
@@ -69,11 +77,46 @@ impl Shared {
         slow
     }
 
+    fn configure(&self, config: WorkerConfig) {
+        let log = RunFolder::new(&config.run_dir).worker_log(config.agent, config.worker);
+        lock(&self.printed).0 = Below::open(&log);
+        // Without a note the agent takes the first of its calls for the one that ran.
+        if let Some(note) = Path::new(&config.store_socket)
+            .parent()
+            .map(|dir| running_note(dir, config.worker))
+        {
+            if let Ok(file) = File::create(note) {
+                let _ = self.note.set(file); // A second configuration changes nothing.
+            }
+        }
+        *lock(&self.config) = Some(config);
+    }
+
+    /// Says where the agent can read it after this process's death: this call runs, those before it have ended.
+    pub fn note_running(&self, task: u64) {
+        if let Some(file) = self.note.get() {
+            let _ = file.write_at(&task.to_le_bytes(), 0); // A wrong note only blames another call of this worker.
+        }
+    }
+
     /// Moves what was printed into the outgoing frames.
     pub fn add_logs(&self) {
-        let texts = std::mem::take(&mut *lock(&self.logs));
+        let mut texts = std::mem::take(&mut *lock(&self.logs));
+        let mut printed = lock(&self.printed);
+        let (below, measure) = &mut *printed;
+        if let Some(text) = below.as_mut().and_then(Below::take) {
+            let current = lock(&self.current);
+            texts.extend(current.as_ref().map(|Current { call, .. }| LogText {
+                task: call.task,
+                attempt: call.attempt,
+                stream: "output".to_owned(),
+                text,
+            }));
+        }
         for text in texts {
-            self.add(text);
+            measure.cut(text, |piece| {
+                self.add(piece);
+            });
         }
     }
 

@@ -55,6 +55,8 @@ impl Worker {
             config: Mutex::default(),
             current: Mutex::default(),
             logs: Mutex::default(),
+            printed: Mutex::default(),
+            note: std::sync::OnceLock::new(),
             stop: AtomicBool::new(false),
             watchdog: watchdog::Parking::default(),
         });
@@ -100,6 +102,12 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// In a forked child: it takes no calls, and says nothing over its parent's connection.
+    fn forsake(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.link.forsake();
     }
 
     /// Text that the running task printed to `stream`.
@@ -267,6 +275,7 @@ impl Worker {
             since,
             started_ns,
         });
+        self.shared.note_running(task);
         self.shared.watchdog.wake();
         let outcome = self
             .evaluate(py, function, args, inputs, &devices)
