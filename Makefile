@@ -12,11 +12,12 @@ demo: examples
 test: setup
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/faults
 
 check: setup
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	$(BIN)/ruff check launcher/python examples
+	$(BIN)/ruff check launcher/python examples tests
 	$(BIN)/mypy
 	$(BIN)/pyright
 

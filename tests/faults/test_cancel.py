@@ -30,7 +30,7 @@ def pipeline(tmp_path: Path) -> bh.Pipeline:
     p = bh.Pipeline("cancel")
     first = p.add(bh.task(hold), str(tmp_path), "first")
     p.add(bh.task(spawn), str(tmp_path)).after(first)
-    shell = 'sh -c \'touch {folder}/begun-program; while [ ! -e {folder}/go ]; do sleep 0.01; done\''
+    shell = "sh -c 'touch {folder}/begun-program; while [ ! -e {folder}/go ]; do sleep 0.01; done'"
     p.add(bh.program(shell), folder=tmp_path)
     for i in range(20):
         p.add(bh.task(hold), str(tmp_path), f"behind-{i}").after(first)

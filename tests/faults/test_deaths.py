@@ -39,8 +39,6 @@ def abort() -> None:
     os.abort()
 
 
-
-
 @pytest.mark.parametrize(
     ("function", "args", "words", "code", "number"),
     [
@@ -52,7 +50,12 @@ def abort() -> None:
     ],
 )
 def test_a_death_names_its_signal_or_code_and_others_go_on(
-    pool: bh.Executor, function: Any, args: tuple[int, ...], words: tuple[str, ...], code: int | None, number: int | None
+    pool: bh.Executor,
+    function: Any,
+    args: tuple[int, ...],
+    words: tuple[str, ...],
+    code: int | None,
+    number: int | None,
 ) -> None:
     beside = pool.submit(sum, range(1000))
     error = failure_of(pool.submit(function, *args), bh.WorkerDied, *words)

@@ -196,7 +196,9 @@ def test_a_second_head_refuses_while_the_first_one_works(tmp_path: Path) -> None
     done = bridgehead("head", "--run-dir", run.folder)
     assert done.returncode == 70 and str(first[0]) in done.stderr and "at work" in done.stderr, done
     assert bridgehead("resume", run.folder).returncode == 4
-    assert processes_of(run.folder, "head") == first and list((run.folder / "journal").iterdir()) == [segment(run.folder)]
+    assert processes_of(run.folder, "head") == first and list((run.folder / "journal").iterdir()) == [
+        segment(run.folder)
+    ]
     assert run.status()["phase"] == "running"
     run.cancel()
     assert run.wait(60) == "cancelled"

@@ -120,7 +120,15 @@ def test_frames_of_random_bodies_are_refused(run: bh.Run, seed: int) -> None:
         frame(1, b"")[:5],
         frame(1, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
     ],
-    ids=["longest", "too long", "another protocol", "unknown kind", "half a body", "half a header", "bad length inside"],
+    ids=[
+        "longest",
+        "too long",
+        "another protocol",
+        "unknown kind",
+        "half a body",
+        "half a header",
+        "bad length inside",
+    ],
 )
 def test_a_broken_frame_closes_its_connection_only(run: bh.Run, data: bytes) -> None:
     sock = connect(run, "unix")

@@ -119,7 +119,6 @@ def test_last_words_of_a_worker_are_in_its_failure() -> None:
     assert isinstance(error, bh.WorkerDied) and "last raw words" in str(error)
 
 
-
 def test_a_program_that_prints_much_is_cut_and_counted() -> None:
     p = bh.Pipeline("program")
     node = p.add(bh.program("head -c 30000000 /dev/zero"))

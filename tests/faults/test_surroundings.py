@@ -68,7 +68,9 @@ def test_a_task_may_leave_and_remove_its_folder(one: bh.Executor, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "harm", [lose_environment, close_standard_streams, replace_standard_streams, change_signals], ids=lambda f: f.__name__
+    "harm",
+    [lose_environment, close_standard_streams, replace_standard_streams, change_signals],
+    ids=lambda f: f.__name__,
 )
 def test_a_task_may_harm_its_process(one: bh.Executor, harm: object) -> None:
     one.submit(harm).result(60)  # type: ignore[arg-type]
@@ -127,7 +129,9 @@ def test_a_forked_child_does_not_answer_for_its_parent(one: bh.Executor) -> None
 
 def start_daemon(mark: str, keep_environment: bool) -> None:
     env = {**os.environ, "DAEMON": mark} if keep_environment else {"DAEMON": mark}
-    subprocess.Popen(["/bin/sh", "-c", "setsid sleep 1000 & setsid sleep 1000 &"], env=env, start_new_session=True).wait()
+    subprocess.Popen(
+        ["/bin/sh", "-c", "setsid sleep 1000 & setsid sleep 1000 &"], env=env, start_new_session=True
+    ).wait()
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["marked", "without its environment"])

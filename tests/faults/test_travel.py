@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,7 @@ def take(*args: Any, **kwargs: Any) -> int:
         ((1, [2, {"key": Config()}]), {}, r"argument\[1\]\[1\]\['key'\]\.lock is a _thread\.lock"),
         ((), {"setup": Holder()}, r"argument\['setup'\]\.config\.lock is a _thread\.lock"),
         (((x for x in range(3)),), {}, r"argument\[0\] is a generator"),
-        ((1, open(__file__)), {}, r"argument\[1\] is a _io\.TextIOWrapper"),  # noqa: SIM115
+        ((1, open(os.devnull, "w")), {}, r"argument\[1\] is a _io\.TextIOWrapper"),  # noqa: SIM115
     ],
     ids=["attributes", "items", "by name", "generator", "open file"],
 )
@@ -100,7 +101,9 @@ def test_a_large_closure_is_refused_with_its_largest_names() -> None:
     def work() -> int:
         return len(table) + len(small) + len(note)
 
-    with pytest.raises(bh.ClosureTooLarge, match=r"work carries 4,19\d,\d+ bytes.*table \(3,.*small \(1,.*bridgehead.put"):
+    with pytest.raises(
+        bh.ClosureTooLarge, match=r"work carries 4,19\d,\d+ bytes.*table \(3,.*small \(1,.*bridgehead.put"
+    ):
         bh.Pipeline("p").add(bh.task(work))
 
 
@@ -150,7 +153,7 @@ def fail(kind: str) -> None:
         ("locked", ("Locked: holds a lock", "raise Locked")),
         ("mute", ("Mute",)),
         ("huge", ("ValueError: xxx", "left out")),
-        ("chain", ("OSError: outer", "KeyError: 'inner'", "direct cause", "a note that was added", 'in fail')),
+        ("chain", ("OSError: outer", "KeyError: 'inner'", "direct cause", "a note that was added", "in fail")),
         ("group", ("ExceptionGroup: several", "ValueError: one", "NeedsTwo: two (2)")),
         ("exit", ("SystemExit: 3",)),
     ],

@@ -116,6 +116,11 @@ def name_of(function: Callable[..., Any]) -> str:
     return name if module == "__main__" else f"{module}.{name}"
 
 
+def short_name(function: Callable[..., Any]) -> str:
+    """`name_of`, or the end of it where it has more bytes than a document takes."""
+    return name_of(function).encode(errors="replace")[-256:].decode(errors="ignore")
+
+
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     """A function's code and its SHA-256 digest.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from . import _bridgehead, _launch, errors
-from ._pickling import dump_function, name_of
+from ._pickling import dump_function, name_of, short_name
 from ._task import Options, Program, ProgramResult, Task, names_options, run_program
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Pipeline:
         known = self._functions.get(function)
         if known is None:
             code, digest = dump_function(function)
-            known = self._functions[function] = (digest.hex(), code, name_of(function)[-256:])
+            known = self._functions[function] = (digest.hex(), code, short_name(function))
         packed, inputs = _bridgehead.pack_arguments(self, args, kwargs)
         call: dict[str, Any] = {"digest": known[0]}
         if len(packed) > _BLOB:

@@ -47,7 +47,10 @@ class TaskStream(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
-        self._worker.log(self.name, text)
+        try:
+            self._worker.log(self.name, text)
+        except UnicodeEncodeError:  # A lone surrogate, which only Python's own strings can hold.
+            self._worker.log(self.name, text.encode("utf-8", "backslashreplace").decode())
         return len(text)
 
     def flush(self) -> None:
