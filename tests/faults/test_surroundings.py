@@ -158,6 +158,45 @@ def test_a_daemon_does_not_outlive_a_head_that_is_killed(tmp_path: Path) -> None
     wait_gone(run.folder)
 
 
+def heard_by_reaper(run: str) -> int:
+    """Bytes that the reaper of a run's head has read so far."""
+    head = processes_of(Path(os.environ["BRIDGEHEAD_HOME"], "runs", run), "head")[0]
+    reaper = next(pid for pid in children(head) if b"reaper" in Path("/proc", str(pid), "cmdline").read_bytes())
+    return int(Path("/proc", str(reaper), "io").read_text().split()[1])
+
+
+def children(parent: int) -> list[int]:
+    lists = [file.read_text().split() for file in Path("/proc", str(parent), "task").glob("*/children")]
+    return [int(pid) for pids in lists for pid in pids]
+
+
+def test_a_daemon_without_its_environment_does_not_outlive_a_head_that_is_killed(tmp_path: Path) -> None:
+    executor = bh.Executor(1)
+    assert executor.submit(abs, -1).result(60) == 1
+    before = heard_by_reaper(executor.run)
+    executor.submit(start_daemon, tmp_path.name, False).result(60)
+    wait_until(lambda: heard_by_reaper(executor.run) > before, "the reaper is told")
+    kill(processes_of(Path(executor.folder), "head")[0])
+    wait_until(lambda: not processes_with("DAEMON", tmp_path.name), "the daemons end")
+    executor.shutdown()
+
+
+def quit_in_background() -> None:
+    subprocess.Popen(["/bin/sh", "-c", "setsid true & setsid true &"], start_new_session=True).wait()
+
+
+def test_detached_processes_that_end_leave_no_zombie(one: bh.Executor) -> None:
+    for _ in range(5):
+        one.submit(quit_in_background).result(60)
+    head = processes_of(Path(one.folder), "head")[0]
+
+    def zombies() -> list[int]:
+        stats = [(pid, Path("/proc", str(pid), "stat")) for pid in children(head)]
+        return [pid for pid, stat in stats if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"]
+
+    wait_until(lambda: not zombies(), "their ends are taken note of")
+
+
 def ignore_and_hang(file: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
