@@ -141,7 +141,7 @@ def test_a_daemon_does_not_outlive_its_run(tmp_path: Path, keep: bool) -> None:
     node = p.add(bh.task(start_daemon), mark, keep)
     run = p.run()
     assert run[node].exception(60) is None
-    assert len(processes_with("DAEMON", mark)) == 2
+    wait_until(lambda: len(processes_with("DAEMON", mark)) == 2, "both daemons run")
     run.close()
     wait_gone(run.folder)
     wait_until(lambda: not processes_with("DAEMON", mark), "the daemons end")

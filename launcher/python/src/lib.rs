@@ -6,6 +6,7 @@ mod client;
 mod futures;
 mod launch;
 mod link;
+mod note;
 mod options;
 mod pack;
 mod printed;

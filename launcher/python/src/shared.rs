@@ -2,18 +2,16 @@
 
 use crate::futures::{Answer, Raw, Table, Wanted};
 use crate::link::{Link, lock};
-use crate::printed::{Below, Measure};
+use crate::note::Note;
+use crate::printed::Printed;
 use crate::receive::{Reader, Sink};
 use crate::watchdog;
-use bridgehead_spec::{RunFolder, running_note};
+use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
     AgentToWorker, FrameError, LogText, PutFunction, ReturnedTasks, TaskCall, WorkerConfig, WorkerToAgent,
 };
 use pyo3::prelude::*;
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -38,9 +36,9 @@ pub struct Shared {
     /// Locked while queued calls are returned, so that the agent hears of them before it hears that this call is done.
     pub current: Mutex<Option<Current>>,
     pub logs: Mutex<Vec<LogText>>,
-    pub printed: Mutex<(Option<Below>, Measure)>,
+    pub printed: Mutex<Printed>,
     /// Where the agent finds which call ran when this process died.
-    pub note: OnceLock<File>,
+    pub note: OnceLock<Note>,
     pub stop: AtomicBool,
     pub watchdog: watchdog::Parking,
 }
@@ -79,45 +77,41 @@ impl Shared {
 
     fn configure(&self, config: WorkerConfig) {
         let log = RunFolder::new(&config.run_dir).worker_log(config.agent, config.worker);
-        lock(&self.printed).0 = Below::open(&log);
-        // Without a note the agent takes the first of its calls for the one that ran.
-        if let Some(note) = Path::new(&config.store_socket)
-            .parent()
-            .map(|dir| running_note(dir, config.worker))
-        {
-            if let Ok(file) = File::create(note) {
-                let _ = self.note.set(file); // A second configuration changes nothing.
-            }
+        lock(&self.printed).follow(&log);
+        match Note::open(&config) {
+            Ok(note) => drop(self.note.set(note)), // A second configuration changes nothing.
+            // Without a note the agent takes the first of its calls for the one that ran.
+            Err(error) => eprintln!("cannot note which task runs: {error}"),
         }
         *lock(&self.config) = Some(config);
     }
 
     /// Says where the agent can read it after this process's death: this call runs, those before it have ended.
     pub fn note_running(&self, task: u64) {
-        if let Some(file) = self.note.get() {
-            let _ = file.write_at(&task.to_le_bytes(), 0); // A wrong note only blames another call of this worker.
+        if let Some(note) = self.note.get() {
+            note.set(task);
         }
     }
 
-    /// Moves what was printed into the outgoing frames.
+    /// Moves what the running call printed into the outgoing frames.
     pub fn add_logs(&self) {
-        let mut texts = std::mem::take(&mut *lock(&self.logs));
-        let mut printed = lock(&self.printed);
-        let (below, measure) = &mut *printed;
-        if let Some(text) = below.as_mut().and_then(Below::take) {
-            let current = lock(&self.current);
-            texts.extend(current.as_ref().map(|Current { call, .. }| LogText {
-                task: call.task,
-                attempt: call.attempt,
-                stream: "output".to_owned(),
-                text,
-            }));
-        }
-        for text in texts {
-            measure.cut(text, |piece| {
-                self.add(piece);
-            });
-        }
+        let texts = std::mem::take(&mut *lock(&self.logs));
+        let current = lock(&self.current)
+            .as_ref()
+            .map(|c| (c.call.task, c.call.attempt, c.since.elapsed()));
+        let Some((task, attempt, elapsed)) = current else {
+            return;
+        };
+        lock(&self.printed).add(texts, (task, attempt), elapsed, |text| {
+            self.add(text);
+        });
+    }
+
+    /// Moves what calls printed past Python and was not looked for when they ended into the outgoing frames.
+    pub fn add_late_logs(&self) {
+        lock(&self.printed).add_late(|text| {
+            self.add(text);
+        });
     }
 
     /// Adds a message to what is sent next; how long the oldest unsent one has been waiting.

@@ -96,6 +96,7 @@ impl Worker {
             match call {
                 Some(call) => self.run_call(py, call)?,
                 None => {
+                    self.shared.add_late_logs();
                     self.flush(py)?;
                     self.pump(py)?;
                 }
