@@ -12,6 +12,7 @@ demo: examples
 test: setup
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/faults
 
 check: setup
 	cargo fmt --all -- --check

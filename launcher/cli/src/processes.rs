@@ -62,6 +62,7 @@ fn report(result: Result<RunOutcome>) -> u8 {
 /// `bridgehead head`.
 pub(crate) fn head(args: &args::Head) -> u8 {
     log();
+    bridgehead_agent::take_orphans();
     report(run_head(&args.run_dir))
 }
 
@@ -130,6 +131,7 @@ fn make_fabric(agent: u32, key: [u8; 32]) -> std::result::Result<Arc<dyn Fabric>
 /// `bridgehead agent`.
 pub(crate) fn agent(args: &args::Agent) -> u8 {
     log();
+    bridgehead_agent::take_orphans();
     match run_agent(&args.run_dir, args.rank) {
         Ok(()) => OK,
         Err(error) => {

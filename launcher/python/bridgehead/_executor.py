@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from . import _launch
 from ._calls import Calls
-from ._task import Task
+from ._task import Task, names_options
 
 if TYPE_CHECKING:
     from ._future import Future
@@ -43,6 +43,7 @@ class Executor(concurrent.futures.Executor):
         store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go to disk.
     """
 
+    @names_options
     def __init__(
         self,
         max_workers: int | None = None,
@@ -57,7 +58,9 @@ class Executor(concurrent.futures.Executor):
         _launch.only_if_run("an Executor")
         shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
-        self.run, self.folder, self._client = _launch.start(name, shares, attached=True)
+        self.run, self.folder, client = _launch.start(name, shares, attached=True)
+        assert client is not None  # An attached run waits for its client.
+        self._client = client
         self._calls = Calls(self._client, original=True)
         self._submit = self._calls.submit
         self._closed = False

@@ -16,17 +16,13 @@ CAUSES = ("user", "lost_node", "preempted", "walltime", "oom", "system", "upstre
 """Causes by their number on the wire."""
 
 
-_MOST = 1 << 20
-"""Bytes of a pickled exception that travel; of a larger one only the description does."""
-
-
 def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     """An exception of a task as (cause, kind, message, traceback, pickled); runs in the worker."""
     import traceback
 
     kind = type(error).__qualname__
-    text = str(error)
-    message = f"{kind}: {text}" if text else kind
+    text = _words(error)
+    message = _bounded(f"{kind}: {text}" if text else kind, _MESSAGE)
     if isinstance(error, errors.StoreFull):
         cause, kind = "system", "store-full"
     elif isinstance(error, errors.UnpicklableError):
@@ -36,7 +32,26 @@ def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     else:
         cause = "user"
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return CAUSES.index(cause), kind, message, lines, _pickled(error)
+    return CAUSES.index(cause), kind, message, _bounded(lines, _TRACEBACK), _pickled(error)
+
+
+_MESSAGE, _TRACEBACK, _PICKLED = 16 << 10, 256 << 10, 1 << 20
+"""Most characters of a message and of a traceback, and bytes of a pickled exception: every dependent gets a copy."""
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text cannot be had: {type(second).__qualname__})"
+
+
+def _bounded(text: str, most: int) -> str:
+    """The text as it can travel: its beginning and end where it is long, lone surrogates written out."""
+    if len(text) > most:
+        left_out = f"\n[bridgehead: {len(text) - most:,} characters left out here]\n"
+        text = text[: most // 2] + left_out + text[-most // 2 :]
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -47,7 +62,7 @@ def _pickled(error: BaseException) -> bytes:
         _bridgehead.unpack_bytes(packed)  # An exception with required arguments often pickles and then does not load.
     except BaseException:
         return b""
-    return packed if len(packed) <= _MOST else b""
+    return packed if len(packed) <= _PICKLED else b""
 
 
 def _original(pickled: bytes) -> BaseException | None:

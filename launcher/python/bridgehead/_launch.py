@@ -125,8 +125,9 @@ def start(
     plan: str | None = None,
     blobs: dict[str, bytes] | None = None,
     trace: str | None = None,
-) -> tuple[str, str, _bridgehead.Client]:
-    """Makes a run folder, starts the run's processes and connects: (run id, folder, connection).
+) -> tuple[str, str, _bridgehead.Client | None]:
+    """Makes a run folder, starts the run's processes and connects: (run id, folder, connection). There is no connection
+    where a run that is not attached was over before it was made.
 
     Raises:
         HeadLost: the head did not come up; the message holds the end of its log.
@@ -164,6 +165,8 @@ def start(
     try:
         return run, folder, connect(folder, owner=attached, started=(1, pid))
     except BaseException as error:
+        if not attached and isinstance(error, errors.HeadLost) and _bridgehead.read_state(folder)[0]:
+            return run, folder, None
         _abandon(pid)
         if isinstance(error, KeyboardInterrupt):
             print(f"cancelled; `bridgehead resume {run}` goes on with what is left", file=sys.stderr)

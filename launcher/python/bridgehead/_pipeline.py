@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from . import _bridgehead, _launch, _refs, errors
-from ._pickling import dump_function, name_of
-from ._task import Options, Program, ProgramResult, Task, run_program
+from ._pickling import dump_function, name_of, short_name
+from ._task import Options, Program, ProgramResult, Task, names_options, run_program
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -107,6 +107,7 @@ class Pipeline:
         name: for people, and the first part of its runs' ids.
     """
 
+    @names_options
     def __init__(self, name: str) -> None:
         if not name:
             raise errors.PlanError("a pipeline needs a name")
@@ -190,6 +191,7 @@ class Pipeline:
             node = self._refs[ref] = self._add_call(_itself, (_refs.get(ref),), {}, Options(name="put"))
         return node
 
+    @names_options
     def group(
         self, name: str, *, nodes: int | None = None, gpus: int | None = None, partition: str | None = None
     ) -> Group:
@@ -198,6 +200,7 @@ class Pipeline:
         self._groups[name] = {key: value for key, value in asked.items() if value is not None}
         return Group(self, name)
 
+    @names_options
     def run(
         self,
         *,
@@ -227,6 +230,7 @@ class Pipeline:
             run.watch()
         return run
 
+    @names_options
     def submit(
         self,
         *,
@@ -240,6 +244,7 @@ class Pipeline:
         self._obey(agents, cpus, trace, resources, store)
         return self._start(agents, cpus, trace, resources, store, attached=False)
 
+    @names_options
     def plan(
         self,
         *,
@@ -343,7 +348,7 @@ class Pipeline:
         known = self._functions.get(function)
         if known is None:
             code, digest = dump_function(function)
-            known = self._functions[function] = (digest.hex(), code, name_of(function)[-256:])
+            known = self._functions[function] = (digest.hex(), code, short_name(function))
         packed, inputs = _bridgehead.pack_arguments(self, args, kwargs)
         if len(packed) > _BLOB:
             import hashlib

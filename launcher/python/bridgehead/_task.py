@@ -17,6 +17,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def names_options(function: Callable[P, R]) -> Callable[P, R]:
+    """A function or method that answers to an unknown option with the names of those that it has."""
+    code = function.__code__  # type: ignore[attr-defined]
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    valid = [name for name in names if name not in ("self", "name")]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(f"unknown option {name!r}; the options are {', '.join(valid) or 'none'}")
+        return function(*args, **kwargs)
+
+    return checked
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retries:
     """How often a task may be tried again, by cause. Only ``user`` counts the task's own errors."""
@@ -26,6 +42,9 @@ class Retries:
     walltime: int = 0
     oom: int = 0
     user: int = 0
+
+
+Retries.__init__ = names_options(Retries.__init__)  # type: ignore[method-assign]
 
 
 Persist = Literal["auto", "always", "never"]

@@ -58,6 +58,8 @@ impl Worker {
             config: Mutex::default(),
             current: Mutex::default(),
             logs: Mutex::default(),
+            printed: Mutex::default(),
+            note: std::sync::OnceLock::new(),
             stop: AtomicBool::new(false),
             watchdog: watchdog::Parking::default(),
         });
@@ -97,12 +99,19 @@ impl Worker {
             match call {
                 Some(call) => self.run_call(py, call)?,
                 None => {
+                    self.shared.add_late_logs();
                     self.flush(py)?;
                     self.pump(py)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// In a forked child: it takes no calls, and says nothing over its parent's connection.
+    fn forsake(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.link.forsake();
     }
 
     /// Text that the running task printed to `stream`.
@@ -297,6 +306,7 @@ impl Worker {
             since,
             started_ns,
         });
+        self.shared.note_running(task);
         self.shared.watchdog.wake();
         let outcome = self
             .evaluate(py, function, args, inputs, &devices)

@@ -3,14 +3,17 @@
 use super::{Agent, Event};
 use crate::calls::{Given, oom_kills};
 use crate::logs::tail;
+use crate::orphans;
 use crate::program::Ended;
 use crate::reaper::sweep;
 use crate::spawn::End;
 use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
+use bridgehead_spec::running_note;
 use bridgehead_wire::{
     Failure, FailureCause, Heartbeat, Outcome, ReleaseObjects, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent,
 };
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -122,6 +125,12 @@ impl Agent {
                 self.room.give(&first.holds, &first.devices);
             }
         }
+        let note = running_note(&self.options.socket_dir, id);
+        let running = noted(&note).filter(|_| worker.killed.is_none());
+        let _ = std::fs::remove_file(note); // One that never began a call has none.
+        // Calls before the one that ran had ended, but their results went down with the process.
+        let ended = running.and_then(|task| worker.calls.iter().position(|given| given.call.task == task));
+        let unreported: Vec<Given> = worker.calls.drain(..ended.unwrap_or(0)).collect();
         let ended_by_us = worker.killed.take();
         let named = |given: &Given| ended_by_us.as_ref().is_none_or(|(task, _)| *task == given.call.task);
         // A kill that came too late, when its task had ended already, must not hit the next one.
@@ -130,7 +139,7 @@ impl Agent {
         } else {
             None
         };
-        for given in worker.calls.drain(..).rev() {
+        for given in unreported.into_iter().chain(worker.calls.drain(..)).rev() {
             self.queue.push_front(given.take_back());
         }
         if let Some(first) = first {
@@ -249,6 +258,7 @@ impl Agent {
                 store_spilled: usage.spilled,
             });
             self.reaper.keep();
+            self.reaper.tell(&orphans::living());
         }
     }
 
@@ -340,6 +350,7 @@ impl Agent {
             worker.kill(Outcome::cancelled(&reason));
         }
         sweep(&self.options.incarnation);
+        orphans::end_all();
         // Killed processes end for certain, unless the kernel holds them: those are left to it.
         let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
         self.log.flush();
@@ -361,6 +372,12 @@ impl Agent {
             self.queue.clear();
         }
     }
+}
+
+/// The task that a dead worker noted last.
+fn noted(note: &Path) -> Option<u64> {
+    let bytes = std::fs::read(note).ok()?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 fn was_killed(outcome: &Outcome) -> bool {

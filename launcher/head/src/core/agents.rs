@@ -13,6 +13,10 @@ impl Core {
     /// An agent whose certificate and ticket were checked joins.
     pub fn on_join(&mut self, join: AgentJoin, run_dir: &str) {
         let agent = join.agent;
+        if self.is_over() {
+            let reason = "the run has ended".to_owned();
+            return self.tell_agent(agent, Shutdown { reason }); // The end is the journal's last word.
+        }
         let resources = join.resources.clone().unwrap_or_default();
         self.record(Event::AgentJoined(AgentJoined {
             agent,

@@ -51,6 +51,10 @@ impl Core {
 
     /// A message of a connected client.
     pub fn on_message(&mut self, conn: ConnId, message: ClientToHead) {
+        if !self.clients.contains_key(&conn) {
+            tracing::warn!(conn = conn.0, "dropped a message of a client that was not greeted");
+            return;
+        }
         match message {
             ClientToHead::Submit(submit) => self.on_submit(conn, submit),
             ClientToHead::PutFunction(put) => {

@@ -173,7 +173,7 @@ impl Core {
         let tried = cause_index(cause)
             .and_then(|i| self.state.row(task).map(|row| u32::from(row.tries[i])))
             .unwrap_or(u32::MAX);
-        if tried < job.allowed(cause) && !matches!(self.ending, Ending::Cancel(_)) {
+        if tried < job.allowed(cause).min(u16::MAX.into()) && !matches!(self.ending, Ending::Cancel(_)) {
             tracing::info!(task, attempt, kind = %failure.kind, "attempt failed, trying again");
             let made_again: Vec<u64> = job.input_tasks().filter(|&input| self.job(input).is_some()).collect();
             self.record(Event::TaskFailed(TaskFailed {

@@ -21,6 +21,12 @@ pub enum LoadError {
         /// Why.
         source: bridgehead_spec::SpecError,
     },
+    /// A file of the run folder was changed.
+    #[error("{path} of the run folder is damaged: its bytes do not match its name; run the pipeline again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of the run folder cannot be read.
     #[error("cannot read {path} of the run folder: {source}")]
     Io {
@@ -82,8 +88,11 @@ impl Core {
             } = &task.call
             {
                 let path = folder.blob(digest);
-                let found = std::fs::metadata(&path).map_err(|source| LoadError::Io { path, source })?;
-                self.blobs.insert(*digest, found.len());
+                let bytes = read(path.clone())?;
+                if Digest::of(&bytes) != *digest {
+                    return Err(LoadError::Damaged { path });
+                }
+                self.blobs.insert(*digest, bytes.len() as u64);
             }
         }
         self.kept = pipeline.keep().iter().map(|id| id.0).collect();

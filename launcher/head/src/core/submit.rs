@@ -186,7 +186,9 @@ impl Core {
     pub(super) fn upstream_failure(&self, task: u64) -> Option<Failure> {
         let row = self.state.row(task)?;
         let (root, why) = match (&row.phase, &row.end) {
-            (Phase::Failed, End::Failure(failure)) => (failure.root.unwrap_or(task), failure.message.clone()),
+            // Passed on as it is: a text that grew by each link would fill the journal of a long chain.
+            (Phase::Failed, End::Failure(failure)) if failure.root.is_some() => return Some((**failure).clone()),
+            (Phase::Failed, End::Failure(failure)) => (task, failure.message.clone()),
             (Phase::Cancelled, End::Cancelled(reason)) => (task, format!("cancelled: {reason}")),
             _ => return None,
         };
@@ -232,6 +234,16 @@ impl Core {
             self.finish_failed(task, Failure::new(FailureCause::LostNode, "input-lost", message));
             return;
         };
+        let len = prost::Message::encoded_len(&call);
+        if len > bridgehead_wire::MAX_BODY {
+            let message = format!(
+                "its arguments and inputs are {len} bytes together, more than the {} that can travel: give it less at a time, or files",
+                bridgehead_wire::MAX_BODY
+            );
+            self.give_up(TaskId(task));
+            self.finish_failed(task, Failure::new(FailureCause::System, "too-large", message));
+            return;
+        }
         if call.program.is_none() {
             if let Some(put) = self.functions.introduce(agent.0, call.function) {
                 self.tell_agent(agent.0, put);
