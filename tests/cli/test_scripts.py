@@ -148,3 +148,22 @@ def test_a_second_interrupt_does_not_wait(cli: Cli, gate: Path) -> None:
     script.communicate(timeout=60)
     wait_until(lambda: not processes_of(run))
     assert cli.json("status", run)["phase"] == "cancelled"
+
+
+def test_an_interrupted_executor_does_not_wait_for_what_it_was_given(cli: Cli, gate: Path, tmp_path: Path) -> None:
+    script = tmp_path / "executor.py"
+    script.write_text(
+        "import sys, bridgehead as bh\n"
+        "def gate(path):\n    print('at the gate')\n    open(path).read()\n"
+        "with bh.Executor(1) as executor:\n"
+        "    for future in [executor.submit(gate, sys.argv[1]) for _ in range(3)]:\n        future.result()\n"
+    )
+    before = cli.runs()
+    process = cli.start("run", script, gate)
+    wait_until(lambda: cli.runs() - before)
+    [run] = cli.runs() - before
+    cli.at_the_gate(run)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    wait_until(lambda: not processes_of(run))
