@@ -96,7 +96,7 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
     out.push(("transports", "TCP between nodes".to_owned()));
     out.push(("ucx", found(&s.ucx)));
     out.push(("slurm", found(&s.sbatch.clone().or_else(|| s.srun.clone()))));
-    out.push(("kubernetes", found(&s.kubeconfig.clone().or_else(|| s.kubectl.clone()))));
+    out.push(("kubernetes", kubernetes(s)));
     out.push(("python", found(&s.python)));
     out.push(("home", bridgehead_local::home().display().to_string()));
     out

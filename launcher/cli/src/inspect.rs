@@ -49,7 +49,10 @@ pub(crate) fn ps(args: &Ps) -> Result<u8, CliError> {
 fn row(folder: &RunFolder, run: &str) -> Value {
     let other = |phase: &str, message: &str| json!({ "run": run, "phase": phase, "message": message });
     match folder::snapshot(folder) {
-        Ok(Some(status)) => status,
+        Ok(Some(mut status)) => {
+            status["run"] = json!(run); // A copied folder is a run of its own.
+            status
+        }
         Ok(None) if folder::head_lives(folder) => other("starting", ""),
         Ok(None) => other("lost", "its head never wrote a status"),
         Err(error) => other("damaged", &error.to_string()),

@@ -50,14 +50,24 @@ fn dispatch(command: Command) -> Result<u8, CliError> {
         Command::Results(args) => inspect::results(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Gc(args) => gc::gc(&args),
-        Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "bridgehead", &mut script);
-            output::raw(&script)?;
-            Ok(OK)
-        }
+        Command::Completions(args) => completions(&args),
         Command::Head(args) => Ok(processes::head(&args)),
         Command::Agent(args) => Ok(processes::agent(&args)),
         Command::Reaper(args) => Ok(processes::reaper(&args)),
     }
+}
+
+/// The script completes what `--help` shows; what backends and agents start is left out.
+fn completions(args: &args::Completions) -> Result<u8, CliError> {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut offered = clap::Command::new("bridgehead")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .args(all.get_arguments().cloned())
+        .subcommands(shown);
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut offered, "bridgehead", &mut script);
+    output::raw(&script)?;
+    Ok(OK)
 }

@@ -42,7 +42,11 @@ fn host() -> String {
 /// Runs `future` on a runtime of one thread: head and agent share it, so that a message between them is no wake-up.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, future)
+    LocalSet::new().block_on(&runtime, async {
+        // A terminal that goes away takes its processes with it by this signal; a run outlives the shell that started it.
+        let _hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        future.await
+    })
 }
 
 fn report(result: Result<RunOutcome>) -> u8 {

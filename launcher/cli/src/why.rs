@@ -134,7 +134,11 @@ impl Story {
             .spec
             .as_ref()
             .and_then(|spec| spec.tasks.get(usize::try_from(task).ok()?));
-        let mut needs: Vec<u64> = spec.into_iter().flat_map(|task| task.needs()).map(|id| id.0).collect();
+        let mut needs: Vec<u64> = spec
+            .into_iter()
+            .flat_map(bridgehead_spec::TaskSpec::needs)
+            .map(|id| id.0)
+            .collect();
         needs.sort_unstable();
         needs.dedup();
         let open = needs.into_iter().filter_map(|need| {

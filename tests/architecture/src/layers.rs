@@ -87,8 +87,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A workspace of crates, each with its folder and the crates that it depends on, gives these complaints.
-    fn check(crates: &[(&str, &str, &[(&str, Option<&str>)])], complaints: &[&str]) {
+    /// A crate: its name, its folder, and the crates that it depends on with the kind of dependency.
+    type Crate<'a> = (&'a str, &'a str, &'a [(&'a str, Option<&'a str>)]);
+
+    /// A workspace of crates gives these complaints.
+    fn check(crates: &[Crate<'_>], complaints: &[&str]) {
         let packages: Vec<_> = crates
             .iter()
             .map(|(name, folder, needs)| {

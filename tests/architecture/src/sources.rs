@@ -84,9 +84,9 @@ fn skip(rest: &str) -> usize {
             return until(hashes + 2, &format!("\"{}", "#".repeat(hashes)));
         }
     }
-    if rest.starts_with('"') {
+    if let Some(inside) = rest.strip_prefix('"') {
         let mut escaped = false;
-        let end = rest[1..].find(|c| {
+        let end = inside.find(|c| {
             let closes = c == '"' && !escaped;
             escaped = c == '\\' && !escaped;
             closes
