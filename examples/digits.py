@@ -63,7 +63,12 @@ COMPONENTS = [8, 16, 32]
 
 p = bh.Pipeline("digits")
 scaled = p.add(scale, p.add(load, 0))
-table = {(n, name): p.add(score, projected, name) for n in COMPONENTS for projected in [p.add(project, scaled, n)] for name in CLASSIFIERS}
+table = {
+    (n, name): p.add(score, projected, name)
+    for n in COMPONENTS
+    for projected in [p.add(project, scaled, n)]
+    for name in CLASSIFIERS
+}
 
 if __name__ == "__main__":
     with p.run() as run:

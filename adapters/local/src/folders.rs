@@ -138,21 +138,26 @@ pub fn create_run(home: &Path, run: &RunId) -> Result<RunFolder, FolderError> {
 }
 
 /// The ids of all runs under `home`, newest last.
-#[must_use]
-pub fn list_runs(home: &Path) -> Vec<RunId> {
-    let Ok(entries) = std::fs::read_dir(home.join("runs")) else {
-        return Vec::new();
+///
+/// # Errors
+/// The folder cannot be read (a missing one is an empty list).
+pub fn list_runs(home: &Path) -> Result<Vec<RunId>, FolderError> {
+    let runs = home.join("runs");
+    let entries = match std::fs::read_dir(&runs) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(io_error("list", &runs)(e)),
     };
     let mut runs: Vec<_> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let facts = entry.metadata().ok()?;
+            let facts = entry.metadata().ok().filter(std::fs::Metadata::is_dir)?;
             let made = facts.created().or_else(|_| facts.modified()).ok()?;
             Some((made, RunId::parse(entry.file_name().to_str()?)?))
         })
         .collect();
     runs.sort();
-    runs.into_iter().map(|(_, run)| run).collect()
+    Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
 /// The run that `asked` means: a path to a run folder, an id, or a prefix that only one run has.
@@ -164,7 +169,7 @@ pub fn resolve_run(home: &Path, asked: &str) -> Result<RunFolder, FolderError> {
     if asked.contains('/') && as_path.join("run.json").is_file() {
         return Ok(RunFolder::new(as_path));
     }
-    let runs = list_runs(home);
+    let runs = list_runs(home)?;
     let matches: Vec<&RunId> = runs.iter().filter(|run| run.as_str().starts_with(asked)).collect();
     let exact = matches.iter().find(|run| run.as_str() == asked);
     match (exact, matches.as_slice()) {
@@ -180,18 +185,57 @@ pub fn resolve_run(home: &Path, asked: &str) -> Result<RunFolder, FolderError> {
     }
 }
 
+/// The folder that holds this user's folders of sockets.
+fn sockets_top(uid: u32) -> PathBuf {
+    let base = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|p| p.is_dir() && p.as_os_str().len() < 40);
+    base.unwrap_or_else(|| PathBuf::from("/tmp"))
+        .join(format!("bridgehead-{uid}"))
+}
+
+/// Folders of sockets that no process names in its command line or environment: an agent's reaper does as long as the agent
+/// lives, and removes the folder after it, unless it was killed itself.
+///
+/// # Errors
+/// The folder of folders or the list of processes cannot be read.
+pub fn stale_socket_dirs() -> Result<Vec<PathBuf>, FolderError> {
+    let top = sockets_top(rustix::process::geteuid().as_raw());
+    let mut found = match std::fs::read_dir(&top) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(io_error("list", &top)(e)),
+    };
+    // One that was made a moment ago may belong to an agent that has no reaper yet.
+    let settled = |path: &PathBuf| {
+        let made = std::fs::metadata(path).and_then(|facts| facts.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() >= 60))
+    };
+    found.retain(settled);
+    let processes = Path::new("/proc");
+    for process in std::fs::read_dir(processes)
+        .map_err(io_error("list", processes))?
+        .flatten()
+    {
+        for words in ["cmdline", "environ"] {
+            let text = std::fs::read(process.path().join(words)).unwrap_or_default(); // Gone, or somebody else's.
+            let text = String::from_utf8_lossy(&text).into_owned();
+            found.retain(|path| {
+                path.file_name()
+                    .is_some_and(|name| !text.contains(&*name.to_string_lossy()))
+            });
+        }
+    }
+    Ok(found)
+}
+
 /// The folder for the sockets of one process of a run: short enough for a socket's name, mode 0700, of this user only.
 ///
 /// # Errors
 /// It cannot be made, or is somebody else's.
 pub fn socket_dir(name: &str) -> Result<PathBuf, FolderError> {
-    let base = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|p| p.is_dir() && p.as_os_str().len() < 40);
     let uid = rustix::process::geteuid().as_raw();
-    let top = base
-        .unwrap_or_else(|| PathBuf::from("/tmp"))
-        .join(format!("bridgehead-{uid}"));
+    let top = sockets_top(uid);
     for path in [top.clone(), top.join(name)] {
         match std::fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io_error("make", &path)(e)),

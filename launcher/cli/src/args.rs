@@ -16,9 +16,9 @@ pub(crate) enum Command {
     /// Runs a script; its pipelines run on local agents.
     Run(Script),
     /// Prints what a script's pipeline would be run as, and why; starts nothing.
-    Plan(Script),
+    Plan(ScriptWithData),
     /// Starts a script's pipeline, prints the run's id and returns.
-    Submit(Script),
+    Submit(ScriptWithData),
     /// Lists runs.
     Ps(Ps),
     /// Shows how a run stands.
@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// Prints what tasks printed.
     Logs(Logs),
     /// Says in sentences what failed or what a run waits for, and the way out.
-    Why(OneRun),
+    Why(Why),
     /// Cancels what has not finished.
     Cancel(Cancel),
     /// Goes on with a run that was killed, cancelled or failed: what finished is not run again.
@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Results(OneRun),
     /// Shows what this machine has and what each lack costs.
     Doctor(Doctor),
-    /// Removes ended runs, and the sockets of dead heads.
+    /// Removes folders of ended runs, and the sockets of dead processes; never a run at work.
     Gc(Gc),
     /// Prints a completion script for a shell.
     Completions(Completions),
@@ -60,6 +60,9 @@ pub(crate) struct Script {
     /// Cores to use; all where left out.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub cpus: Option<u32>,
+    /// Bytes that each agent's store may hold in memory, `8GiB` for instance; beyond it values go to disk.
+    #[arg(long)]
+    pub store: Option<String>,
     /// Write a Chrome trace (open it in Perfetto) to this file.
     #[arg(long)]
     pub trace: Option<PathBuf>,
@@ -71,6 +74,15 @@ pub(crate) struct Script {
     /// Its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScriptWithData {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub script: Script,
 }
 
 #[derive(Debug, Args)]
@@ -96,12 +108,23 @@ pub(crate) struct OneRun {
 pub(crate) struct Logs {
     /// The run: its id, a unique prefix of it, or its folder.
     pub run: String,
-    /// Only this task: its number or its name.
+    /// Only this task: its number, or a name for all tasks that have it.
     pub task: Option<String>,
     /// Wait for more until the run ends.
     #[arg(long, short)]
     pub follow: bool,
     /// As JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    /// The run: its id, a unique prefix of it, or its folder.
+    pub run: String,
+    /// This task: its number, or a name for all tasks that have it.
+    pub task: Option<String>,
+    /// As JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -113,6 +136,9 @@ pub(crate) struct Cancel {
     /// Why, for the journal.
     #[arg(long, default_value = "cancelled by the user")]
     pub reason: String,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +148,9 @@ pub(crate) struct Resume {
     /// Return at once instead of following it.
     #[arg(long)]
     pub detach: bool,
+    /// As JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -133,12 +162,18 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
-    /// Only runs that ended at least so many days ago.
-    #[arg(long, default_value_t = 7)]
+    /// Only runs whose last word is at least so many days old.
+    #[arg(long, value_name = "DAYS", default_value_t = 7)]
     pub older_than: u64,
+    /// Runs too whose head died, and that could be resumed.
+    #[arg(long)]
+    pub lost: bool,
     /// Only say what would be removed.
     #[arg(long)]
     pub dry_run: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,46 +1,56 @@
-//! `watch`: a run to its end, with a bar on a terminal and silence in a pipe.
+//! Following a run to its end, with a bar on a terminal and silence in a pipe.
 
 use crate::args::OneRun;
 use crate::error::{CliError, OK, RUN_FAILED};
-use crate::runs::snapshot;
-use bridgehead_local::{Client, home, resolve_run};
+use crate::{folder, output};
+use bridgehead_local::{Client, ClientError};
+use bridgehead_spec::RunFolder;
 use bridgehead_wire::{HeadToClient, Progress, Subscribe};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::time::Duration;
 
+/// `bridgehead watch`.
 pub(crate) fn watch(args: &OneRun) -> Result<u8, CliError> {
-    let folder = resolve_run(&home(), &args.run)?;
-    match Client::connect(&folder, false) {
-        Ok(client) => to_the_end(client, args.json),
-        Err(error) => match snapshot(&folder) {
-            Some(status) if status["phase"] != "lost" => {
-                let phase = status["phase"].as_str().unwrap_or("?").to_owned();
-                Ok(tell_end(&phase, status["message"].as_str().unwrap_or(""), args.json))
-            }
-            _ => Err(error.into()),
-        },
-    }
+    let folder = folder::find(&args.run)?;
+    to_the_end(Client::connect(&folder, false), &folder, 0, args.json)
 }
 
-fn code(phase: &str) -> u8 {
-    if phase == "finished" { OK } else { RUN_FAILED }
-}
-
-/// Says how a run ended; the exit code for it.
-pub(crate) fn tell_end(phase: &str, message: &str, as_json: bool) -> u8 {
+/// Follows a run until `attempt` or a later one has ended; the exit code says how. A run can be over before anybody has
+/// connected: then the journal knows.
+pub(crate) fn to_the_end(
+    client: Result<Client, ClientError>,
+    folder: &RunFolder,
+    attempt: u32,
+    as_json: bool,
+) -> Result<u8, CliError> {
+    let followed = client
+        .map_err(CliError::from)
+        .and_then(|client| follow(client, as_json));
+    let (phase, message) = match followed {
+        Ok(end) => end,
+        Err(error) if error.code() == crate::error::HEAD => {
+            folder::end_of(folder, attempt)?.ok_or_else(|| lost(folder))?
+        }
+        Err(error) => return Err(error),
+    };
     if as_json {
-        println!("{}", json!({ "phase": phase, "message": message }));
+        output::line(json!({ "phase": phase, "message": message }))?;
     } else if message.is_empty() {
-        println!("{phase}");
+        output::line(&phase)?;
     } else {
-        println!("{phase}: {message}");
+        output::line(format!("{phase}: {message}"))?;
     }
-    code(phase)
+    Ok(if phase == "finished" { OK } else { RUN_FAILED })
 }
 
-/// Follows a run until it ends; the exit code says how.
-pub(crate) fn to_the_end(mut client: Client, as_json: bool) -> Result<u8, CliError> {
+fn lost(folder: &RunFolder) -> CliError {
+    let run = folder::run_id(folder);
+    let message = format!("no head is at work on {run}, and none has ended it: `bridgehead resume {run}` goes on");
+    CliError::new(crate::error::HEAD, message)
+}
+
+fn follow(mut client: Client, as_json: bool) -> Result<(String, String), CliError> {
     client.send(
         &Subscribe {
             progress: true,
@@ -54,10 +64,13 @@ pub(crate) fn to_the_end(mut client: Client, as_json: bool) -> Result<u8, CliErr
     }
     loop {
         match client.receive(Duration::from_secs(24 * 3600))? {
+            HeadToClient::Progress(p) if as_json => output::line(json!({ "phase": "running", "tasks": {
+                "waiting": p.waiting, "running": p.running, "finished": p.finished, "failed": p.failed, "cancelled": p.cancelled,
+            } }))?,
             HeadToClient::Progress(p) => show(&bar, p),
             HeadToClient::RunEnd(end) => {
                 bar.finish_and_clear();
-                return Ok(tell_end(&end.phase, &end.message, as_json));
+                return Ok((end.phase, end.message));
             }
             _ => {}
         }

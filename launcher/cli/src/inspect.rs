@@ -1,278 +1,161 @@
-//! `status`, `logs`, `why`, `results`: what a run folder tells, with or without a living head.
+//! `ps`, `status`, `results`: tables of what run folders tell.
 
-use crate::args::{Logs, OneRun};
-use crate::error::{CliError, DAMAGED, NOT_FOUND, OK};
-use crate::runs::{head_lives, read_config, snapshot};
-use bridgehead_head::journal;
-use bridgehead_head::state::{End, Phase, RunState, TaskRow};
-use bridgehead_local::{home, resolve_run};
-use bridgehead_spec::{PipelineSpec, RunFolder};
+use crate::args::{OneRun, Ps};
+use crate::error::{CliError, DAMAGED, OK};
+use crate::folder::{self, Names};
+use crate::output;
+use bridgehead_head::state::{End, Phase, TaskRow};
+use bridgehead_local::{home, list_runs};
+use bridgehead_spec::RunFolder;
 use bridgehead_wire::{Value as WireValue, value};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::IsTerminal;
 use std::time::Duration;
 
-fn state(folder: &RunFolder) -> Result<RunState, CliError> {
-    let mut state = RunState::new(true);
-    for segment in journal::read_all(&folder.journal())? {
-        if let Some((bytes, reason)) = &segment.dropped {
-            eprintln!(
-                "bridgehead: the journal of attempt {} lost its last {bytes} bytes: {reason}",
-                segment.attempt
-            );
-        }
-        segment.records.iter().for_each(|record| state.apply(record));
-    }
-    Ok(state)
-}
-
-/// Names of tasks by number.
-fn names(folder: &RunFolder, state: &RunState) -> Vec<String> {
-    let spec: Option<PipelineSpec> = std::fs::read(folder.spec())
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let mut names: Vec<String> = spec
-        .map(|s| s.tasks.into_iter().map(|t| t.name).collect())
-        .unwrap_or_default();
-    for added in &state.added {
-        let at = usize::try_from(added.task).unwrap_or(usize::MAX);
-        if at == names.len() {
-            names.push(if added.name.is_empty() {
-                format!("t{}", added.task)
-            } else {
-                added.name.clone()
-            });
+/// `bridgehead ps`.
+pub(crate) fn ps(args: &Ps) -> Result<u8, CliError> {
+    let home = home();
+    let mut rows = Vec::new();
+    for run in list_runs(&home)? {
+        let folder = RunFolder::new(home.join("runs").join(run.as_str()));
+        let row = row(&folder, run.as_str());
+        let ended = matches!(row["phase"].as_str(), Some("finished" | "failed" | "cancelled"));
+        if !ended || args.all {
+            rows.push(row);
         }
     }
-    names
-}
-
-fn name(names: &[String], task: u64) -> String {
-    let found = usize::try_from(task).ok().and_then(|i| names.get(i));
-    found.map_or_else(|| format!("t{task}"), |name| format!("{name} (t{task})"))
-}
-
-pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
-    let folder = resolve_run(&home(), &args.run)?;
-    let status = snapshot(&folder);
-    let status = status.ok_or_else(|| {
-        CliError::new(
-            DAMAGED,
-            "the run has no status yet: its head never came up; look at logs/head.log",
-        )
-    })?;
     if args.json {
-        println!("{status}");
+        output::line(Value::from(rows))?;
+        return Ok(OK);
+    }
+    if rows.is_empty() {
+        let hint = if args.all {
+            "no runs"
+        } else {
+            "no open runs; --all lists ended ones too"
+        };
+        output::line(hint)?;
+        return Ok(OK);
+    }
+    output::line(format_args!(
+        "{:<48} {:<11} {:>9} {:>8} {:>8}",
+        "RUN", "PHASE", "FINISHED", "FAILED", "TASKS"
+    ))?;
+    rows.iter().try_for_each(print_row)?;
+    Ok(OK)
+}
+
+/// One damaged folder must not hide the others, so what is wrong with it is its phase.
+fn row(folder: &RunFolder, run: &str) -> Value {
+    let other = |phase: &str, message: &str| json!({ "run": run, "phase": phase, "message": message });
+    match folder::snapshot(folder) {
+        Ok(Some(status)) => status,
+        Ok(None) if folder::head_lives(folder) => other("starting", ""),
+        Ok(None) => other("lost", "its head never wrote a status"),
+        Err(error) => other("damaged", &error.to_string()),
+    }
+}
+
+fn print_row(row: &Value) -> Result<(), CliError> {
+    let count = |name: &str| row["tasks"][name].as_u64().unwrap_or(0);
+    let phases = ["waiting", "running", "finished", "failed", "cancelled"];
+    let total = phases.iter().map(|name| count(name)).sum::<u64>();
+    let text = |name: &str| row[name].as_str().unwrap_or("?");
+    output::line(format_args!(
+        "{:<48} {:<11} {:>9} {:>8} {:>8}",
+        text("run"),
+        text("phase"),
+        count("finished"),
+        count("failed"),
+        total
+    ))
+}
+
+/// `bridgehead status`.
+pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
+    let folder = folder::find(&args.run)?;
+    let Some(mut status) = folder::snapshot(&folder)? else {
+        let log = folder.logs().join("head.log");
+        let message = format!(
+            "the run has no status: its head never came up, or just now; see {}",
+            log.display()
+        );
+        return Err(CliError::new(DAMAGED, message));
+    };
+    status["folder"] = json!(folder.path());
+    if args.json {
+        output::line(status)?;
         return Ok(OK);
     }
     let text = |key: &str| status[key].as_str().unwrap_or("").to_owned();
-    println!("run      {}", text("run"));
-    println!("folder   {}", folder.path().display());
-    println!("phase    {} {}", text("phase"), text("message"));
-    println!("attempt  {}", status["attempt"]);
+    output::line(format!("run      {}", text("run")))?;
+    output::line(format!("folder   {}", text("folder")))?;
+    output::line(format!("phase    {} {}", text("phase"), text("message")).trim_end())?;
+    output::line(format!("attempt  {}", status["attempt"]))?;
     let t = &status["tasks"];
-    println!(
+    output::line(format!(
         "tasks    {} waiting, {} running, {} finished, {} failed, {} cancelled",
         t["waiting"], t["running"], t["finished"], t["failed"], t["cancelled"]
-    );
+    ))?;
     for agent in status["agents"].as_array().into_iter().flatten() {
-        println!(
-            "agent {}  {} (pid {}), {} cores",
-            agent["agent"], agent["host"], agent["pid"], agent["cpus"]
-        );
+        let host = agent["host"].as_str().unwrap_or("?");
+        let (id, pid, cpus) = (&agent["agent"], &agent["pid"], &agent["cpus"]);
+        output::line(format!("agent {id}  {host} (pid {pid}), {cpus} cores"))?;
     }
     for failure in status["failures"].as_array().into_iter().flatten() {
-        println!(
-            "failed   {} (t{}): {}",
-            failure["name"], failure["task"], failure["message"]
-        );
+        let (name, message) = (failure["name"].as_str(), failure["message"].as_str());
+        let (name, message) = (name.unwrap_or("?"), message.unwrap_or(""));
+        output::line(format!("failed   {name} (t{}): {message}", failure["task"]))?;
     }
     Ok(OK)
 }
 
-pub(crate) fn logs(args: &Logs) -> Result<u8, CliError> {
-    let folder = resolve_run(&home(), &args.run)?;
-    let wanted = args
-        .task
-        .as_deref()
-        .map(|asked| find_task(&folder, asked))
-        .transpose()?;
-    let mut seen = std::collections::HashMap::new();
-    loop {
-        let lives = head_lives(&folder); // Asked first, so that what a dying head wrote is still read.
-        print_new(&folder, wanted, args.json, &mut seen)?;
-        if !args.follow || !lives {
-            return Ok(OK);
-        }
-        std::thread::sleep(Duration::from_millis(200)); // Files on shared file systems tell nobody that they grew.
-    }
-}
-
-fn find_task(folder: &RunFolder, asked: &str) -> Result<u64, CliError> {
-    if let Ok(task) = asked.trim_start_matches('t').parse() {
-        return Ok(task);
-    }
-    let names = names(folder, &state(folder)?);
-    let found = names.iter().position(|name| name == asked);
-    let found = found.ok_or_else(|| CliError::new(NOT_FOUND, format!("the run has no task named {asked:?}")))?;
-    Ok(found as u64)
-}
-
-fn print_new(
-    folder: &RunFolder,
-    wanted: Option<u64>,
-    as_json: bool,
-    seen: &mut std::collections::HashMap<std::path::PathBuf, usize>,
-) -> Result<(), CliError> {
-    let mut lines = Vec::new();
-    for entry in std::fs::read_dir(folder.logs())?.flatten() {
-        let path = entry.path();
-        let is_log = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with("tasks-"));
-        if !is_log {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path)?;
-        let from = seen.get(&path).copied().unwrap_or(0);
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        for line in text[from.min(whole)..whole].lines() {
-            if let Ok(entry) = serde_json::from_str::<Value>(line) {
-                lines.push(entry);
-            }
-        }
-        seen.insert(path, whole);
-    }
-    lines.sort_by_key(|line| line["t"].as_u64());
-    let mut out = std::io::stdout().lock();
-    for line in lines
-        .iter()
-        .filter(|line| wanted.is_none_or(|task| line["task"].as_u64() == Some(task)))
-    {
-        if as_json {
-            writeln!(out, "{line}")?;
-        } else {
-            write!(out, "{}", line["text"].as_str().unwrap_or(""))?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn why(args: &OneRun) -> Result<u8, CliError> {
-    let folder = resolve_run(&home(), &args.run)?;
-    let sentences = explain(&folder)?;
-    if args.json {
-        println!(
-            "{}",
-            json!({ "run": folder.path().file_name().map(|n| n.to_string_lossy()), "because": sentences })
-        );
-    } else {
-        sentences.iter().for_each(|sentence| println!("{sentence}"));
-    }
-    Ok(OK)
-}
-
-fn explain(folder: &RunFolder) -> Result<Vec<String>, CliError> {
-    let state = state(folder)?;
-    let config = read_config(folder)?;
-    let names = names(folder, &state);
-    let mut out = Vec::new();
-    let lives = head_lives(folder);
-    match &state.ended {
-        Some((phase, message)) if message.is_empty() => out.push(format!("The run has {phase}.")),
-        Some((phase, message)) => out.push(format!("The run is {phase}: {message}.")),
-        None if lives => out.push(running(&state)),
-        None => out.push(format!(
-            "The head is gone without having ended the run: it was killed or its machine went down. `bridgehead resume {}` goes on; what finished is not run again.",
-            config.run
-        )),
-    }
-    for (id, row) in state.tasks.iter().enumerate() {
-        if let End::Failure(f) = &row.end {
-            if f.root.is_none() {
-                let trace = f.traceback.lines().last().unwrap_or("");
-                out.push(format!(
-                    "{} failed ({}): {} {trace}",
-                    name(&names, id as u64),
-                    f.kind,
-                    f.message
-                ));
-            }
-        }
-    }
-    let held_up = state
-        .tasks
-        .iter()
-        .filter(|row| matches!(&row.end, End::Failure(f) if f.root.is_some()))
-        .count();
-    if held_up > 0 {
-        out.push(format!(
-            "{held_up} task(s) could not start because one that they need has no value."
-        ));
-    }
-    let retried: Vec<_> = state
-        .tasks
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.tries.iter().any(|&n| n > 0))
-        .collect();
-    for (id, row) in retried.into_iter().take(10) {
-        out.push(format!("{} was tried {} times.", name(&names, id as u64), row.attempt));
-    }
-    Ok(out)
-}
-
-fn running(state: &RunState) -> String {
-    let c = state.counts;
-    if c.running == 0 && c.waiting > 0 {
-        return "Nothing runs yet: the head waits for all agents of the gang to join (look at logs/agent-*.log)."
-            .to_owned();
-    }
-    format!("{} task(s) run and {} wait for them or for room.", c.running, c.waiting)
-}
-
+/// `bridgehead results`.
 pub(crate) fn results(args: &OneRun) -> Result<u8, CliError> {
-    let folder = resolve_run(&home(), &args.run)?;
-    let state = state(&folder)?;
-    let names = names(&folder, &state);
-    let rows: Vec<Value> = state
+    let folder = folder::find(&args.run)?;
+    let state = folder::state(&folder)?;
+    let names = Names::read(&folder, &state)?;
+    let finished = state
         .tasks
         .iter()
         .enumerate()
-        .filter(|(_, row)| row.phase == Phase::Finished)
+        .filter(|(_, row)| row.phase == Phase::Finished);
+    let rows: Vec<Value> = finished
         .map(|(id, row)| {
             let (kept, bytes) = kept(row);
-            json!({ "task": id, "name": names.get(id), "kept": kept, "bytes": bytes, "file": row.persisted.as_deref(),
+            json!({ "task": id, "name": names.short(id as u64), "kept": kept, "bytes": bytes, "file": row.persisted.as_deref(),
                 "seconds": Duration::from_nanos(row.elapsed_ns).as_secs_f64() })
         })
         .collect();
     if args.json {
-        println!("{}", Value::from(rows));
+        output::line(Value::from(rows))?;
         return Ok(OK);
     }
-    println!(
+    output::line(format_args!(
         "{:>6} {:<40} {:<8} {:>12} {:>9}",
         "TASK", "NAME", "KEPT", "BYTES", "SECONDS"
-    );
+    ))?;
     for row in rows {
-        println!(
+        output::line(format_args!(
             "{:>6} {:<40} {:<8} {:>12} {:>9.3}",
-            row["task"],
+            format!("t{}", row["task"]),
             row["name"].as_str().unwrap_or(""),
             row["kept"].as_str().unwrap_or(""),
             row["bytes"],
             row["seconds"].as_f64().unwrap_or(0.0)
-        );
+        ))?;
     }
-    println!(
-        "read the values in Python: bridgehead.connect({:?}).results()",
-        args.run
-    );
+    if std::io::stdout().is_terminal() {
+        output::note(format!(
+            "the values, in Python: bridgehead.connect({:?}).results()",
+            args.run
+        ));
+    }
     Ok(OK)
 }
 
 /// Where a finished task's value is, and its size.
-fn kept(row: &TaskRow) -> (&'static str, u64) {
+pub(crate) fn kept(row: &TaskRow) -> (&'static str, u64) {
     match &row.end {
         End::Value(WireValue {
             kind: Some(value::Kind::Inline(bytes)),

@@ -3,24 +3,33 @@
 mod args;
 mod doctor;
 mod error;
+mod folder;
 mod follow;
+mod gc;
 mod inspect;
 mod join;
+mod logs;
+mod output;
 mod processes;
 mod runs;
 mod script;
+mod why;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
-use error::{CliError, OK};
+use error::{BROKEN, CliError, OK};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match dispatch(cli.command) {
+    let done = std::panic::catch_unwind(|| dispatch(cli.command));
+    let done = done.unwrap_or_else(|_| Err(CliError::new(BROKEN, "this is a bug, please report what is above")));
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("bridgehead: {error}");
+            if error.code() != OK {
+                output::note(&error);
+            }
             ExitCode::from(error.code())
         }
     }
@@ -28,21 +37,23 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<u8, CliError> {
     match command {
-        Command::Run(args) => script::execute(&args, "run"),
-        Command::Plan(args) => script::execute(&args, "plan"),
-        Command::Submit(args) => script::execute(&args, "submit"),
-        Command::Ps(args) => runs::ps(&args),
+        Command::Run(args) => script::run(&args),
+        Command::Plan(args) => script::ask(&args, "plan"),
+        Command::Submit(args) => script::ask(&args, "submit"),
+        Command::Ps(args) => inspect::ps(&args),
         Command::Status(args) => inspect::status(&args),
         Command::Watch(args) => follow::watch(&args),
-        Command::Logs(args) => inspect::logs(&args),
-        Command::Why(args) => inspect::why(&args),
+        Command::Logs(args) => logs::logs(&args),
+        Command::Why(args) => why::why(&args),
         Command::Cancel(args) => runs::cancel(&args),
         Command::Resume(args) => runs::resume(&args),
         Command::Results(args) => inspect::results(&args),
         Command::Doctor(args) => doctor::doctor(&args),
-        Command::Gc(args) => runs::gc(&args),
+        Command::Gc(args) => gc::gc(&args),
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "bridgehead", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "bridgehead", &mut script);
+            output::raw(&script)?;
             Ok(OK)
         }
         Command::Head(args) => Ok(processes::head(&args)),

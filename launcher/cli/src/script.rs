@@ -1,10 +1,13 @@
 //! `run`, `plan`, `submit`: the user's script, told by its environment what its pipelines are to do.
 
-use crate::args::Script;
-use crate::error::{BROKEN, CliError, NOT_FOUND};
-use std::os::unix::process::CommandExt;
+use crate::args::{Script, ScriptWithData};
+use crate::error::{CliError, NOT_FOUND, SYSTEM};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// The interpreter: as asked, else the one beside this program, else the one on the path.
 fn python(args: &Script) -> PathBuf {
@@ -19,13 +22,10 @@ fn python(args: &Script) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("python3"))
 }
 
-/// Becomes the interpreter, so that signals and exit codes are the script's own.
-pub(crate) fn execute(args: &Script, what: &str) -> Result<u8, CliError> {
+fn command(args: &Script, what: &str) -> Result<Command, CliError> {
     if !args.script.is_file() {
-        return Err(CliError::new(
-            NOT_FOUND,
-            format!("there is no script {}", args.script.display()),
-        ));
+        let message = format!("there is no script {}", args.script.display());
+        return Err(CliError::new(NOT_FOUND, message));
     }
     let mut command = Command::new(python(args));
     command.arg(&args.script).args(&args.args).env("BRIDGEHEAD_DO", what);
@@ -37,12 +37,72 @@ pub(crate) fn execute(args: &Script, what: &str) -> Result<u8, CliError> {
             command.env(name, value.to_string());
         }
     }
+    if let Some(store) = &args.store {
+        command.env("BRIDGEHEAD_STORE", store);
+    }
     if let Some(trace) = &args.trace {
         command.env("BRIDGEHEAD_TRACE", trace);
     }
-    let error = command.exec();
-    Err(CliError::new(
-        BROKEN,
-        format!("cannot start {}: {error}", python(args).display()),
-    ))
+    Ok(command)
+}
+
+fn cannot_start(args: &Script, error: &std::io::Error) -> CliError {
+    let code = if error.kind() == ErrorKind::NotFound {
+        NOT_FOUND
+    } else {
+        SYSTEM
+    };
+    CliError::new(code, format!("cannot start {}: {error}", python(args).display()))
+}
+
+/// `bridgehead run`: becomes the interpreter, so that signals and exit codes are the script's own.
+pub(crate) fn run(args: &Script) -> Result<u8, CliError> {
+    let error = command(args, "run")?.exec();
+    Err(cannot_start(args, &error))
+}
+
+/// `bridgehead plan` and `bridgehead submit`: the script's exit code, unless it had no pipeline to plan or submit.
+pub(crate) fn ask(args: &ScriptWithData, what: &str) -> Result<u8, CliError> {
+    let mut command = command(&args.script, what)?;
+    if args.json {
+        command.env("BRIDGEHEAD_JSON", "1");
+    }
+    let (told, tell) = pipe()?;
+    command.env("BRIDGEHEAD_FOUND_FD", tell.as_raw_fd().to_string());
+    let status = wait(command, tell).map_err(|e| cannot_start(&args.script, &e))?;
+    if status.success() && !has_byte(&told) {
+        let script = args.script.script.display();
+        let message =
+            format!("{script} ended without a pipeline: `bridgehead {what}` needs one that it runs or submits");
+        return Err(CliError::new(NOT_FOUND, message));
+    }
+    let by_signal = status.signal().map(|signal| 128 + signal);
+    Ok(u8::try_from(status.code().or(by_signal).unwrap_or(1)).unwrap_or(1))
+}
+
+/// A pipe whose second end a child inherits.
+fn pipe() -> Result<(OwnedFd, OwnedFd), CliError> {
+    let made = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let made = made.and_then(|(read, write)| fcntl_setfd(&write, FdFlags::empty()).map(|()| (read, write)));
+    made.map_err(|e| CliError::new(SYSTEM, format!("cannot make a pipe: {e}")))
+}
+
+/// Runs a command to its end. An interrupt is the script's to answer, so it does not end this process.
+fn wait(command: Command, tell: OwnedFd) -> std::io::Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+        let mut child = tokio::process::Command::from(command).spawn()?;
+        drop(tell);
+        child.wait().await
+    })
+}
+
+/// Whether something was written to a pipe; does not wait.
+fn has_byte(read: &OwnedFd) -> bool {
+    let ready = rustix::event::poll(
+        &mut [rustix::event::PollFd::new(read, rustix::event::PollFlags::IN)],
+        Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
+    );
+    ready.is_ok_and(|n| n > 0) && rustix::io::read(read, &mut [0u8; 1][..]).is_ok_and(|n| n > 0)
 }

@@ -8,6 +8,7 @@ import itertools
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from . import _launch
@@ -39,6 +40,7 @@ class Executor(concurrent.futures.Executor):
         agents: agents that share them; each has its own store and workers.
         resources: site-named resources that each agent has.
         name: for people, and the first part of the run's id.
+        store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go to disk.
     """
 
     @names_options
@@ -49,10 +51,12 @@ class Executor(concurrent.futures.Executor):
         agents: int = 1,
         resources: dict[str, int] | None = None,
         name: str = "executor",
+        store: int | str | None = None,
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
-        shares = _launch.share_out(agents, max_workers, resources)
+        _launch.only_if_run("an Executor")
+        shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
         self.run, self.folder, client = _launch.start(name, shares, attached=True)
         assert client is not None  # An attached run waits for its client.
@@ -106,6 +110,13 @@ class Executor(concurrent.futures.Executor):
             self._client.close("drain")
         else:
             self._client.drain()  # The connection ends with the last future.
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        # Who interrupts a program does not want to wait for what it has queued.
+        self.shutdown(wait=True, cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
+        return None
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

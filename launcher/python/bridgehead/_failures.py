@@ -23,7 +23,9 @@ def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     kind = type(error).__qualname__
     text = _words(error)
     message = _bounded(f"{kind}: {text}" if text else kind, _MESSAGE)
-    if isinstance(error, errors.UnpicklableError):
+    if isinstance(error, errors.StoreFull):
+        cause, kind = "system", "store-full"
+    elif isinstance(error, errors.UnpicklableError):
         cause = "system"
     elif isinstance(error, MemoryError):
         cause = "oom"
@@ -119,6 +121,11 @@ def too_large(message: str) -> BaseException:
     return errors.StoreFull(message)
 
 
+def lost(message: str) -> BaseException:
+    """What to raise for a value that is not to be had any more."""
+    return errors.ResultLost(message)
+
+
 def show_devices(devices: list[int]) -> None:
     """Shows the running task its GPUs and no others."""
     text = ",".join(map(str, devices))
@@ -145,5 +152,5 @@ def load_file(path: str) -> Any:
     for folder in reversed(run_dirs):
         file = Path(folder, path)
         if file.exists():
-            return _bridgehead.unpack_bytes(file.read_bytes())
+            return _bridgehead.unpack_file(str(file))
     raise errors.ResultLost(f"the result {path} is in none of the run folders that this process knows")

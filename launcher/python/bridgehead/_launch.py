@@ -6,9 +6,48 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _bridgehead, _failures, errors
+from ._task import parse_memory
+
+
+def asked() -> str:
+    """What the command line wants of the script's pipelines: `run`, `plan` or `submit`."""
+    return os.environ.get("BRIDGEHEAD_DO", "run")
+
+
+def answer(document: str, text: str) -> NoReturn:
+    """Prints what the command line asked for, as JSON or for people, and ends the script."""
+    found_pipeline()
+    try:
+        print(document if os.environ.get("BRIDGEHEAD_JSON") else text, flush=True)
+    except BrokenPipeError:
+        # The reader has seen enough. What is still buffered must not fail a second time at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends a script that cannot be planned or submitted."""
+    found_pipeline()
+    print(f"bridgehead: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def found_pipeline() -> None:
+    """Tells `bridgehead plan` and `submit`, who wait, that the script has a pipeline."""
+    number = os.environ.pop("BRIDGEHEAD_FOUND_FD", "")
+    if number.isdigit():
+        with contextlib.suppress(OSError):
+            os.write(int(number), b"1")
+            os.close(int(number))
+
+
+def only_if_run(what: str) -> None:
+    """Refuses what would start processes in a script that is only planned or submitted."""
+    if asked() != "run":
+        refuse(f"`bridgehead {asked()}` is for pipelines, this script starts {what}: use `bridgehead run`")
 
 
 def find_binary() -> str:
@@ -46,8 +85,11 @@ def gpus_here() -> int:
     return len([name for name in names if name.startswith("nvidia") and name[6:].isdigit()])
 
 
-def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """What each of `agents` agents on this machine gets, as `run.json` has it.
+def share_out(
+    agents: int, cpus: int | None, resources: dict[str, int] | None = None, store: int | str | None = None
+) -> list[dict[str, Any]]:
+    """What each of `agents` agents on this machine gets, as `run.json` has it. `store` is what each may hold in memory;
+    three tenths of its share if left out.
 
     Raises:
         PlanError: there is less than one core for each.
@@ -57,6 +99,7 @@ def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = 
         raise errors.PlanError(
             f"{agents} agents cannot share {total} cores: each needs one; ask for fewer, or give cpus"
         )
+    limit = store if store is not None else os.environ.get("BRIDGEHEAD_STORE")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // agents
     gpus = gpus_here()
     shares = []
@@ -68,7 +111,8 @@ def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = 
         }
         if resources:
             given["named"] = dict(resources)
-        shares.append({"resources": given, "store_limit": memory * 3 // 10})
+        most = memory * 3 // 10 if limit is None else parse_memory(limit, "store")
+        shares.append({"resources": given, "store_limit": most})
     return shares
 
 
@@ -89,7 +133,14 @@ def start(
         HeadLost: the head did not come up; the message holds the end of its log.
     """
     binary = find_binary()
-    run, folder = _bridgehead.create_run(name)
+    # What the command line asked of this script it did not ask of the scripts that its tasks may run.
+    os.environ.pop("BRIDGEHEAD_DO", None)
+    if trace and not os.path.isdir(os.path.dirname(os.path.abspath(trace))):
+        raise errors.PlanError(f"the trace cannot be written: there is no folder for {trace}")
+    try:
+        run, folder = _bridgehead.create_run(name)
+    except OSError as error:
+        raise errors.BridgeheadError(f"{error}; set BRIDGEHEAD_HOME to a folder that can be written") from None
     document: dict[str, Any] = {
         "version": 1,
         "run": run,
@@ -161,6 +212,15 @@ def _watch(client: _bridgehead.Client) -> None:
         os.register_at_fork(after_in_child=_forsake_all)
     _clients[:] = [ref for ref in _clients if ref() is not None]
     _clients.append(weakref.ref(client))
+
+
+def newest() -> _bridgehead.Client | None:
+    """The newest connection that is open."""
+    for ref in reversed(_clients):
+        client: _bridgehead.Client | None = ref()
+        if client is not None and not client.is_closed():
+            return client
+    return None
 
 
 def _forsake_all() -> None:

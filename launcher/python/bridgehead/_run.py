@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ R = TypeVar("R")
 
 _LOOK = 0.1
 """Seconds between looks at the progress."""
+_PATIENCE = 10.0
+"""Seconds to wait for a run that was interrupted to end."""
 
 
 class Run:
@@ -72,15 +76,13 @@ class Run:
         return self._end.result(timeout)
 
     def watch(self) -> str:
-        """Waits for the end with a progress line on a terminal; Ctrl-C cancels the run and says how to go on."""
+        """Waits for the end with a progress line on a terminal, and says how to find out why, should the run fail.
+
+        Ctrl-C cancels the run and says how to go on; a second one ends this process at once.
+        """
         bar = _Bar() if sys.stderr.isatty() else None
         try:
-            while True:
-                try:
-                    return self.wait(_LOOK if bar else None)
-                except TimeoutError:
-                    if bar and self._client is not None:
-                        bar.show(self._client.progress())
+            phase = self._wait_with(bar)
         except KeyboardInterrupt:
             if bar:
                 bar.clear()
@@ -89,15 +91,30 @@ class Run:
         finally:
             if bar:
                 bar.clear()
+        if phase != "finished":
+            print(f"run {self.id} is {phase}; `bridgehead why {self.id}` says more", file=sys.stderr)
+        return phase
+
+    def _wait_with(self, bar: _Bar | None) -> str:
+        while True:
+            try:
+                return self.wait(_LOOK if bar else None)
+            except TimeoutError:
+                if bar and self._client is not None:
+                    bar.show(self._client.progress())
 
     def _interrupt(self) -> None:
-        print(f"cancelling run {self.id} ...", file=sys.stderr)
-        self.cancel("interrupted")
-        try:
-            self.wait(10)
-        except (TimeoutError, errors.HeadLost):
-            pass  # What is said below holds either way.
-        print(f"cancelled; `bridgehead resume {self.id}` goes on with what is left", file=sys.stderr)
+        with _next_interrupt_kills():
+            print(f"cancelling run {self.id} ... (Ctrl-C again: do not wait for it)", file=sys.stderr, flush=True)
+            self.cancel("interrupted")
+            try:
+                said = "cancelled" if self.wait(_PATIENCE) == "cancelled" else f"the run is {self.phase}"
+            except TimeoutError:
+                said = "the run is still ending its tasks"
+            except errors.HeadLost:
+                said = "its head is gone"
+            print(f"{said}; `bridgehead resume {self.id}` goes on with what is left", file=sys.stderr, flush=True)
+        _hush_interrupt()
 
     def results(self) -> dict[str, Any]:
         """Values of the nodes that no other node takes, by name (`name#id` where a name repeats).
@@ -169,10 +186,38 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self.phase == "running" and self._attached():
+            self._interrupt()
         self.close()
 
     def __repr__(self) -> str:
         return f"<bridgehead.Run {self.id}>"
+
+
+@contextlib.contextmanager
+def _next_interrupt_kills() -> Iterator[None]:
+    """Within, an interrupt ends this process as if Python were not there: nothing that hangs can hold it up."""
+    try:
+        usual = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # Not the main thread: interrupts are not this one's.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _hush_interrupt() -> None:
+    """Spares the user of a script the traceback of an interrupt that has been told of; its exit code stays the same."""
+    if sys.excepthook is not sys.__excepthook__ or hasattr(sys, "ps1"):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 class _Bar:

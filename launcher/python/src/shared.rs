@@ -1,6 +1,7 @@
 //! What a worker's loop and its watchdog share: the socket, the calls that wait, the call that runs, what was printed.
 
 use crate::futures::{Answer, Raw, Table, Wanted};
+use crate::home::Home;
 use crate::link::{Link, lock};
 use crate::note::Note;
 use crate::printed::Printed;
@@ -13,7 +14,7 @@ use bridgehead_wire::{
 use pyo3::prelude::*;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The call that runs.
@@ -27,7 +28,8 @@ pub struct Current {
 /// What the loop and the watchdog share.
 #[derive(Debug)]
 pub struct Shared {
-    pub link: Link,
+    pub link: Arc<Link>,
+    pub home: Arc<Home>,
     pub reader: Reader,
     pub futures: Table,
     pub queue: Mutex<VecDeque<TaskCall>>,
@@ -51,9 +53,14 @@ impl Sink for Shared {
                 lock(&self.new_functions).insert(put.index, put);
             }
             AgentToWorker::Outcome(o) => {
-                answers.push((Wanted::Task(o.token), Raw::new(o.outcome, o.attempts, o.elapsed_ns)));
+                answers.push((
+                    Wanted::Task(o.token),
+                    Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
+                ));
             }
-            AgentToWorker::Fetched(f) => answers.push((Wanted::Fetch(f.token), Raw::new(f.outcome, 1, 0))),
+            AgentToWorker::Fetched(f) => {
+                answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
+            }
             AgentToWorker::Config(config) => self.configure(config),
             AgentToWorker::Shutdown(_) => self.stop.store(true, Ordering::SeqCst),
         }
@@ -83,6 +90,8 @@ impl Shared {
             // Without a note the agent takes the first of its calls for the one that ran.
             Err(error) => eprintln!("cannot note which task runs: {error}"),
         }
+        self.home
+            .settle(&config.store_socket, config.agent, config.inline_limit);
         *lock(&self.config) = Some(config);
     }
 

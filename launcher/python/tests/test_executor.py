@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import bridgehead as bh
+import joblib
+import numpy as np
 import pytest
 from conftest import processes_of, wait_until
 
@@ -57,6 +59,36 @@ def make(n: int) -> Adder:
 )
 def test_a_call_gives_what_it_gives_here(pool: bh.Executor, function: Callable[..., Any], args: Any) -> None:
     check(pool, function, *args)
+
+
+@pytest.mark.parametrize("value", [None, True, False, 0, -1, 2**70, 0.0, float("inf"), -0.0, "ab", b"ab"], ids=repr)
+def test_a_scalar_is_the_same_on_both_sides(pool: bh.Executor, value: object) -> None:
+    back = pool.submit(make_pair, value).result(60)
+    assert back == (value, repr(value), type(value).__name__)
+
+
+def make_pair(value: object) -> tuple[object, str, str]:
+    return value, repr(value), type(value).__name__
+
+
+def test_a_result_is_one_object_for_all_threads(pool: bh.Executor) -> None:
+    futures = [pool.submit(make, i) for i in range(50)]
+    concurrent.futures.wait(futures, 60)
+    start = threading.Barrier(4)
+
+    def look(found: list[Adder]) -> None:
+        start.wait(60)
+        found.extend(future.result(60) for future in futures)
+
+    seen: list[list[Adder]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=look, args=(found,)) for found in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [a.n for a in seen[0]] == list(range(50))
+    for same in zip(*seen, strict=True):
+        assert all(one is same[0] for one in same)
 
 
 def test_keyword_arguments_arrive(pool: bh.Executor) -> None:
@@ -279,7 +311,18 @@ def test_max_workers_must_make_sense() -> None:
 
 
 def test_joblib_can_use_it(home: Path) -> None:
-    joblib = pytest.importorskip("joblib")
     bh.joblib.register()
     with joblib.parallel_config("bridgehead", n_jobs=2):
         assert joblib.Parallel()(joblib.delayed(abs)(-i) for i in range(30)) == list(range(30))
+
+
+def test_scikit_learn_scores_the_same_through_it(home: Path) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import cross_val_score
+
+    rows = np.arange(200.0).reshape(100, 2)
+    here = cross_val_score(Ridge(), rows, rows.sum(axis=1), cv=4)
+    bh.joblib.register()
+    with joblib.parallel_config("bridgehead", n_jobs=2):
+        there = cross_val_score(Ridge(), rows, rows.sum(axis=1), cv=4)
+    assert there.tolist() == here.tolist()

@@ -155,6 +155,12 @@ impl RunFolder {
         self.0.join("results")
     }
 
+    /// Objects that the store of the agent with this rank moved to disk; empty once it has ended.
+    #[must_use]
+    pub fn spill(&self, rank: u32) -> PathBuf {
+        self.0.join("spill").join(rank.to_string())
+    }
+
     /// Requests of clients that cannot reach the head.
     #[must_use]
     pub fn mailbox(&self) -> PathBuf {

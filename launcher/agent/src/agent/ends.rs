@@ -10,7 +10,9 @@ use crate::spawn::End;
 use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
 use bridgehead_spec::running_note;
-use bridgehead_wire::{Failure, FailureCause, Outcome, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent};
+use bridgehead_wire::{
+    Failure, FailureCause, Heartbeat, Outcome, ReleaseObjects, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent,
+};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -43,7 +45,7 @@ impl Agent {
         let Some(given) = worker.calls.remove(at) else { return };
         done.worker = id;
         done.attempt = given.call.attempt;
-        self.tell(done);
+        self.tell_done(done);
         self.end_call(id, at, given);
     }
 
@@ -106,6 +108,10 @@ impl Agent {
             return;
         };
         self.worker_functions.retain(|&(worker, _), _| worker != id);
+        let objects = self.holds.drop_worker(id);
+        if !objects.is_empty() {
+            self.tell(ReleaseObjects { objects });
+        }
         if !reason.is_empty() {
             tracing::warn!(worker = id, reason, "a worker's last words could not be understood");
         }
@@ -153,7 +159,7 @@ impl Agent {
 
     fn finish(&mut self, worker: u32, call: &TaskCall, outcome: Outcome, since: Instant) {
         self.cancelled.remove(&call.task);
-        self.tell(TaskDone {
+        self.tell_done(TaskDone {
             task: call.task,
             attempt: call.attempt,
             outcome: Some(outcome),
@@ -180,7 +186,7 @@ impl Agent {
         if was_killed(&outcome) && self.memory_ran_out() {
             outcome = out_of_memory(outcome);
         }
-        self.tell(TaskDone {
+        self.tell_done(TaskDone {
             task: ended.task,
             attempt: ended.attempt,
             outcome: Some(outcome),
@@ -244,7 +250,13 @@ impl Agent {
         self.tell_started();
         if self.beat.elapsed() >= super::BEAT {
             self.beat = Instant::now();
-            self.tell(self.store.usage());
+            self.store.trim();
+            let usage = self.store.usage();
+            self.tell(Heartbeat {
+                store_used: usage.used,
+                store_limit: usage.total,
+                store_spilled: usage.spilled,
+            });
             self.reaper.keep();
             self.reaper.tell(&orphans::living());
         }
