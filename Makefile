@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test check docs setup examples clean
+.PHONY: demo test check docs setup examples bench bench-quick clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -12,12 +12,13 @@ demo: examples
 test: setup
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/faults
 
 check: setup
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	$(BIN)/ruff check launcher/python examples tests
-	$(BIN)/ruff format --check launcher/python examples tests
+	$(BIN)/ruff check launcher/python examples benchmarks tests
+	$(BIN)/ruff format --check launcher/python examples benchmarks tests
 	$(BIN)/mypy
 	$(BIN)/pyright
 
@@ -38,8 +39,19 @@ setup: $(BIN)/python
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --quiet --out target/wheels --interpreter $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/bridgehead-*.whl
 
+# Bridgehead against its peers: benchmarks/README.md. BENCH is handed on, e.g. BENCH="--only noop --peers ray,dask".
+bench: setup
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/bridgehead-*.whl
+	cd benchmarks && ../.venv-bench/bin/python -m versus $(BENCH)
+
+# Everything tiny, with the peers that .venv has: that all of it runs and gives right results.
+bench-quick: setup
+	cd benchmarks && ../$(BIN)/python -m versus --quick $(BENCH)
+
 examples: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/examples.txt
 
 clean:
-	rm -rf $(VENV) target bridgehead.data
+	rm -rf $(VENV) .venv-bench target bridgehead.data

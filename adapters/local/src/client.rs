@@ -122,7 +122,6 @@ impl Client {
         )?;
         match client.receive(Duration::from_secs(10))? {
             HeadToClient::Welcome(welcome) => client.welcome = welcome,
-            HeadToClient::Refused(refused) => return Err(ClientError::Refused(refused.message)),
             _ => return Err(ClientError::Refused("it did not greet back".to_owned())),
         }
         Ok(client)
@@ -146,7 +145,10 @@ impl Client {
         self.stream.set_read_timeout(Some(limit))?;
         loop {
             if let Some((kind, body)) = self.frames.next_frame()? {
-                return Ok(HeadToClient::decode(kind, body)?);
+                return match HeadToClient::decode(kind, body)? {
+                    HeadToClient::Refused(refused) => Err(ClientError::Refused(refused.message)),
+                    message => Ok(message),
+                };
             }
             let n = self.stream.read(self.frames.space(16 << 10))?;
             if n == 0 {

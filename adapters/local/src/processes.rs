@@ -8,6 +8,18 @@ use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+/// Tells an agent on this machine which process its head is, as `pid@start`: an agent that waits for the ticket of a head
+/// that was killed would wait in vain.
+pub const HEAD_PROCESS: &str = "BRIDGEHEAD_HEAD_PROCESS";
+
+/// Whether the process that [`HEAD_PROCESS`] names is gone; `false` where nothing is said.
+#[must_use]
+pub fn head_is_gone() -> bool {
+    let told = std::env::var(HEAD_PROCESS).ok();
+    let named = told.and_then(|text| parse(&JobRef(text)));
+    named.is_some_and(|ranks| ranks.iter().any(|&(pid, at)| process_start(pid) != Some(at)))
+}
+
 /// This machine as a scheduler.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Local;
@@ -49,9 +61,12 @@ fn refused(doing: &'static str) -> impl FnOnce(std::io::Error) -> BackendError {
     }
 }
 
-fn start(argv: &[String], log: &std::path::Path) -> std::io::Result<u32> {
+fn start(argv: &[String], log: &std::path::Path, head: Option<&str>) -> std::io::Result<u32> {
     let log = OpenOptions::new().append(true).create(true).open(log)?;
     let mut command = Command::new(&argv[0]);
+    if let Some(head) = head {
+        command.env(HEAD_PROCESS, head);
+    }
     command
         .args(&argv[1..])
         .stdin(Stdio::null())
@@ -100,14 +115,16 @@ impl Backend for Local {
 
     fn submit(&self, manifest: &Manifest) -> Result<JobRef, BackendError> {
         let folder = RunFolder::new(&manifest.run_dir);
-        let mut started = Vec::new();
+        // A ticket of an earlier attempt must not be taken for one of this.
+        let _ = std::fs::remove_dir_all(folder.tls()); // Where this fails, the head that makes it anew will say so.
+        let mut started: Vec<String> = Vec::new();
         for (rank, argv) in manifest.ranks.iter().enumerate() {
             let name = if rank == 0 {
                 "head.log".to_owned()
             } else {
                 format!("agent-{rank}.log")
             };
-            match start(argv, &folder.logs().join(name)) {
+            match start(argv, &folder.logs().join(name), started.first().map(String::as_str)) {
                 Ok(pid) => started.push(format!("{pid}@{}", process_start(pid).unwrap_or(0))),
                 Err(e) => {
                     let job = JobRef(started.join(","));

@@ -7,7 +7,7 @@ mod messages;
 mod objects;
 
 use crate::calls::{Given, Room, Waiting, oom_kills};
-use crate::data::{Arrival, NoStore, Store, Transfers};
+use crate::data::{Holds, Transfers};
 use crate::environment::Environment;
 use crate::io::FromWorker;
 use crate::logs::TaskLog;
@@ -15,7 +15,9 @@ use crate::program::{Handle, Programs, Report, Surroundings};
 use crate::reaper::Reaper;
 use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
+use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, ObjectId, Resources, RunConfig, RunFolder};
+use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError};
 use bridgehead_wire::{AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, Outcome, Pair, Persisted, PutFunction};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -42,6 +44,8 @@ pub struct AgentOptions {
     pub folder: RunFolder,
     /// What it may give.
     pub resources: Resources,
+    /// Most bytes that its store holds in memory.
+    pub store_limit: u64,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -54,9 +58,23 @@ pub struct AgentOptions {
     pub run: String,
     /// This host's name.
     pub host: String,
+    /// How to join the network between the stores of the run: this agent's number and the run's data key to a fabric.
+    pub fabric: FabricMaker,
     /// What the head's welcome will say, where the agent can know it (the one in the head's process reads the same
     /// `run.json`): its first worker then starts before the head is up.
     pub known: Option<AgentWelcome>,
+}
+
+/// Makes the fabric of an agent; which one is the composition root's to say.
+pub struct FabricMaker(pub MakeFabric);
+
+/// An agent's number and the run's data key to a fabric.
+pub type MakeFabric = Box<dyn Fn(u32, [u8; 32]) -> Result<Arc<dyn Fabric>, String>>;
+
+impl std::fmt::Debug for FabricMaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FabricMaker")
+    }
 }
 
 impl AgentOptions {
@@ -103,6 +121,9 @@ pub enum AgentError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The node's store cannot begin.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The thread that starts workers cannot be started.
     #[error("cannot start the thread that starts workers: {0}")]
     Thread(std::io::Error),
@@ -137,7 +158,12 @@ struct Agent {
     surroundings: Arc<Surroundings>,
     room: Room,
     queue: VecDeque<Waiting>,
-    store: Box<dyn Store>,
+    store: Node,
+    /// What calls keep in memory, by task.
+    pins: HashMap<u64, Vec<ObjectId>>,
+    holds: Holds,
+    /// The network is joined.
+    joined: bool,
     transfers: Transfers,
     nursery: Nursery,
     workers: BTreeMap<u32, Worker>,
@@ -188,6 +214,19 @@ pub async fn run(options: AgentOptions, link: Link) -> Result<AgentEnd, AgentErr
     })
 }
 
+/// A put waits so long for room before it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn store_options(options: &AgentOptions) -> NodeOptions {
+    NodeOptions {
+        agent: options.agent.0,
+        socket: options.store_socket(),
+        limit: options.store_limit,
+        spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
+        patience: PATIENCE,
+    }
+}
+
 impl Agent {
     fn new(
         options: AgentOptions,
@@ -208,7 +247,10 @@ impl Agent {
             programs: Programs::new(move |told| {
                 let _ = report.send(Event::Program(told)); // The loop is gone only at the end.
             }),
-            store: Box::new(NoStore { agent: options.agent.0 }),
+            store: Node::start(store_options(&options))?,
+            pins: HashMap::new(),
+            holds: Holds::default(),
+            joined: false,
             transfers: Transfers::default(),
             options,
             to_head,
@@ -247,7 +289,6 @@ impl Agent {
             agent: o.agent.0,
             ticket: bytes::Bytes::copy_from_slice(&o.ticket),
             resources: Some((&o.resources).into()),
-            fabric_address: bytes::Bytes::new(),
             host: o.host.clone(),
             pid: std::process::id(),
             run: o.run.clone(),

@@ -1,60 +1,9 @@
-//! Objects that calls, the head and workers want on this node: who waits for which, one transfer for each.
-//! Owns the table of transfers and the port to the node's store; moves no byte itself.
+//! Objects that calls, the head and workers want on this node: who waits for which, one transfer for each; what calls keep
+//! in memory, and what workers hold. Owns the tables; the node's store moves the bytes.
 
 use bridgehead_spec::ObjectId;
-use bridgehead_wire::{Heartbeat, ObjectRef, TaskCall, Value, value};
+use bridgehead_wire::{ObjectRef, TaskCall, Value, value};
 use std::collections::HashMap;
-use std::path::Path;
-
-/// What became of a transfer: where the object now lies on this node, or why it cannot be had.
-pub(crate) type Arrival = Result<ObjectRef, String>;
-
-/// The node's store, as far as the agent needs it. `done` may be called from any thread.
-pub(crate) trait Store {
-    /// Where an object lies on this node, if it does.
-    fn find(&self, object: &ObjectRef) -> Option<ObjectRef>;
-    /// Brings an object here from the node that its reference names.
-    fn fetch(&self, object: &ObjectRef, done: Box<dyn FnOnce(Arrival) + Send>);
-    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written.
-    fn persist(&self, object: &ObjectRef, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>);
-    /// The run needs the object no more.
-    fn release(&self, object: &ObjectRef);
-    /// How full it is.
-    fn usage(&self) -> Heartbeat;
-}
-
-/// A node without a store: what a reference names on this node is left to the worker that opens it, all else is refused.
-#[derive(Debug)]
-pub(crate) struct NoStore {
-    pub agent: u32,
-}
-
-impl Store for NoStore {
-    fn find(&self, object: &ObjectRef) -> Option<ObjectRef> {
-        (object.node == self.agent).then(|| object.clone())
-    }
-
-    fn fetch(&self, object: &ObjectRef, done: Box<dyn FnOnce(Arrival) + Send>) {
-        done(Err(format!(
-            "agent {} has no store that could take it from node {}",
-            self.agent, object.node
-        )));
-    }
-
-    fn persist(&self, _: &ObjectRef, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>) {
-        done(Err(format!(
-            "agent {} has no store to write {} from",
-            self.agent,
-            path.display()
-        )));
-    }
-
-    fn release(&self, _: &ObjectRef) {}
-
-    fn usage(&self) -> Heartbeat {
-        Heartbeat::default()
-    }
-}
 
 /// Who waits for an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +54,11 @@ impl Transfers {
         self.release(task)
     }
 
+    /// Whether the call of this task is held back.
+    pub(crate) fn is_held(&self, task: u64) -> bool {
+        self.held.contains_key(&task)
+    }
+
     /// Takes a held call out: it failed or was cancelled, or has all it needs.
     pub(crate) fn release(&mut self, task: u64) -> Option<TaskCall> {
         self.held.remove(&task).map(|(call, _)| call)
@@ -113,6 +67,40 @@ impl Transfers {
     /// The tasks of all held calls.
     pub(crate) fn held(&self) -> impl Iterator<Item = u64> {
         self.held.keys().copied()
+    }
+}
+
+/// What each worker holds of the run's objects: what it put, and results that were delivered to it.
+#[derive(Debug, Default)]
+pub(crate) struct Holds(HashMap<u32, HashMap<ObjectId, (ObjectRef, u32)>>);
+
+impl Holds {
+    /// A worker has one more hold on an object.
+    pub(crate) fn add(&mut self, worker: u32, object: &ObjectRef) {
+        let theirs = self.0.entry(worker).or_default();
+        theirs.entry(object.id()).or_insert_with(|| (object.clone(), 0)).1 += 1;
+    }
+
+    /// A worker gives a hold back; `false` when it has none.
+    pub(crate) fn give_back(&mut self, worker: u32, id: ObjectId) -> bool {
+        let Some(theirs) = self.0.get_mut(&worker) else {
+            return false;
+        };
+        let Some((_, count)) = theirs.get_mut(&id) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            theirs.remove(&id);
+        }
+        true
+    }
+
+    /// A worker is gone: all that it held, one entry a hold.
+    pub(crate) fn drop_worker(&mut self, worker: u32) -> Vec<ObjectRef> {
+        let theirs = self.0.remove(&worker).unwrap_or_default();
+        let each = |(object, count): (ObjectRef, u32)| std::iter::repeat_n(object, count as usize);
+        theirs.into_values().flat_map(each).collect()
     }
 }
 

@@ -8,6 +8,7 @@ mod data;
 mod environment;
 mod io;
 mod logs;
+mod orphans;
 mod program;
 mod reaper;
 mod spawn;
@@ -15,5 +16,6 @@ mod spin;
 mod verdict;
 mod worker;
 
-pub use agent::{AgentEnd, AgentError, AgentOptions, Link, foreseen, run};
+pub use agent::{AgentEnd, AgentError, AgentOptions, FabricMaker, Link, MakeFabric, foreseen, run};
+pub use orphans::take_orphans;
 pub use reaper::{MARK, reaper_main, sweep};

@@ -1,8 +1,10 @@
 //! The reaper: ends what a dead agent left running. Every process that an agent starts carries the agent's mark in its
 //! environment, children of children too, so that nothing has to be registered while tasks run.
 
+use crate::orphans;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::Read;
+use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +22,8 @@ pub(crate) struct Reaper {
     incarnation: String,
     socket_dir: PathBuf,
     child: Child,
+    /// Orphans that it knows of.
+    told: HashSet<(Pid, u64)>,
 }
 
 impl Reaper {
@@ -31,6 +35,7 @@ impl Reaper {
             incarnation: incarnation.to_owned(),
             socket_dir: socket_dir.to_owned(),
             child: spawn(program, incarnation, socket_dir)?,
+            told: HashSet::new(),
         })
     }
 
@@ -38,6 +43,8 @@ impl Reaper {
     pub(crate) fn keep(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             tracing::warn!("the reaper is gone, starting another one");
+            orphans::death(raw(&self.child));
+            self.told.clear();
             match spawn(&self.program, &self.incarnation, &self.socket_dir) {
                 Ok(child) => self.child = child,
                 Err(error) => tracing::error!(%error, "cannot start the reaper again"),
@@ -45,10 +52,27 @@ impl Reaper {
         }
     }
 
+    /// Tells it of orphans, which it ends with the rest: they may not carry the mark.
+    pub(crate) fn tell(&mut self, orphans: &[Pid]) {
+        let now: HashSet<(Pid, u64)> = orphans
+            .iter()
+            .filter_map(|&pid| Some((pid, orphans::started(pid)?)))
+            .collect();
+        let mut news = String::new();
+        for (pid, at) in now.difference(&self.told) {
+            news.push_str(&format!("{} {at}\n", pid.as_raw_nonzero()));
+        }
+        if let (false, Some(pipe)) = (news.is_empty(), &mut self.child.stdin) {
+            let _ = pipe.write_all(news.as_bytes()); // A reaper that is gone is noticed by `keep`.
+        }
+        self.told = now;
+    }
+
     /// Ends it: the agent has left nothing for it to do.
     pub(crate) fn dismiss(&mut self) {
         let _ = self.child.kill(); // It may have ended already.
         let _ = self.child.wait();
+        orphans::death(raw(&self.child));
     }
 }
 
@@ -57,17 +81,33 @@ fn spawn(program: &Path, incarnation: &str, socket_dir: &Path) -> std::io::Resul
     command.arg("reaper").arg("--incarnation").arg(incarnation);
     command.arg("--socket-dir").arg(socket_dir);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
-    command.spawn()
+    orphans::birth(|| command.spawn(), raw)
 }
 
-/// Blocks until standard input ends (the agent died or left), then ends every process with the agent's mark and removes
-/// `socket_dir`.
+fn raw(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap_or(0)
+}
+
+/// Blocks until standard input ends (the agent died or left), then ends every process with the agent's mark and those that
+/// it was told of, and removes `socket_dir`.
 pub fn reaper_main(incarnation: &str, socket_dir: &Path) {
-    let mut sink = [0; 64];
-    let mut input = std::io::stdin();
-    while matches!(input.read(&mut sink), Ok(n) if n > 0) {}
+    let mut told = Vec::new();
+    let _ = std::io::stdin().read_to_end(&mut told); // However it ends, the agent is gone.
     sweep(incarnation);
+    for line in String::from_utf8_lossy(&told).lines() {
+        end_told(line);
+    }
     let _ = std::fs::remove_dir_all(socket_dir); // Gone already after a clean end.
+}
+
+/// Ends the process of a line `pid start`, unless its number is another one's by now.
+fn end_told(line: &str) -> Option<()> {
+    let (pid, at) = line.split_once(' ')?;
+    let (pid, at) = (Pid::from_raw(pid.parse().ok()?)?, at.parse().ok()?);
+    if orphans::started(pid) == Some(at) {
+        let _ = kill_process(pid, Signal::KILL); // It may have ended by itself.
+    }
+    Some(())
 }
 
 /// Kills every process of this user that carries the mark `incarnation`, until none is left. Returns how many there were.

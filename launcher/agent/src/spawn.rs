@@ -7,6 +7,7 @@
 //! The parent-death signal is sent when the *thread* that started the process ends: a `Spawner` belongs to a thread that
 //! lives as long as its processes may.
 
+use crate::orphans;
 use libc::{c_char, c_int, c_void};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::ffi::{CStr, CString};
@@ -71,7 +72,9 @@ impl Process {
 
     /// Waits for the end and takes note of it.
     pub(crate) fn wait(&self) -> io::Result<End> {
-        self.wait_with(WaitIdOptions::EXITED)
+        let end = self.wait_with(WaitIdOptions::EXITED)?;
+        orphans::death(self.pid.as_raw_nonzero().get());
+        Ok(end)
     }
 
     /// The end as something that a runtime can wait for.
@@ -147,7 +150,8 @@ impl Spawner {
             step: AtomicI32::new(0),
             errno: AtomicI32::new(0),
         };
-        let pid = self.clone_with(&birth).map_err(SpawnError::System)?;
+        let pid = orphans::birth(|| self.clone_with(&birth), |pid| pid.as_raw_nonzero().get());
+        let pid = pid.map_err(SpawnError::System)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| SpawnError::System(e.into()))?;
         let process = Process { pid, pidfd };
         let error = || io::Error::from_raw_os_error(birth.errno.load(Ordering::Relaxed));

@@ -118,7 +118,7 @@ impl Nursery {
     /// # Errors
     /// The interpreter cannot be started, with the reason.
     pub(crate) fn start(&self, s: &Start<'_>) -> Result<(Process, UnixStream, PathBuf), String> {
-        let log = s.folder.logs().join(format!("worker-{}-{}.log", s.agent, s.worker));
+        let log = s.folder.worker_log(s.agent, s.worker);
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let file = file.map_err(|e| format!("cannot open {}: {e}", log.display()))?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| format!("cannot make a socket for a worker: {e}"))?;

@@ -60,6 +60,9 @@ pub(crate) struct Script {
     /// Cores to use; all where left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub cpus: Option<u32>,
+    /// Bytes that each agent's store may hold in memory, `8GiB` for instance; beyond it values go to disk.
+    #[arg(long, value_name = "SIZE")]
+    pub store: Option<String>,
     /// The Python interpreter.
     #[arg(long, value_name = "FILE", env = "BRIDGEHEAD_PYTHON")]
     pub python: Option<PathBuf>,

@@ -79,24 +79,30 @@ pub(crate) fn head_lives(folder: &RunFolder) -> bool {
     head_info(folder).is_some_and(|info| is_alive(info.pid) && UnixStream::connect(&info.socket).is_ok())
 }
 
-/// The state that the journal tells. What was cut from damaged ends is said on standard error.
+/// The state that the journal tells. What was dropped of damaged ends is said on standard error.
 pub(crate) fn state(folder: &RunFolder) -> Result<RunState, CliError> {
-    let mut state = RunState::new(true);
-    for segment in journal::read_all(&folder.journal())? {
+    let segments = journal::read_all(&folder.journal())?;
+    for segment in &segments {
         if let Some((bytes, reason)) = &segment.dropped {
             let attempt = segment.attempt;
             output::note(format!(
-                "the journal of attempt {attempt} lost its last {bytes} bytes: {reason}"
+                "the journal of attempt {attempt} is damaged: its last {bytes} bytes are dropped ({reason})"
             ));
         }
-        segment.records.iter().for_each(|record| state.apply(record));
     }
-    Ok(state)
+    Ok(replay(&segments))
+}
+
+fn replay(segments: &[journal::Segment]) -> RunState {
+    let mut state = RunState::new(true);
+    let records = segments.iter().flat_map(|segment| &segment.records);
+    records.for_each(|record| state.apply(record));
+    state
 }
 
 /// Phase and message with which `attempt` or a later one ended, if it did.
 pub(crate) fn end_of(folder: &RunFolder, attempt: u32) -> Result<Option<(String, String)>, CliError> {
-    let state = state(folder)?;
+    let state = replay(&journal::read_all(&folder.journal())?);
     Ok(state.ended.filter(|_| state.attempt >= attempt))
 }
 

@@ -42,6 +42,9 @@ pub(crate) async fn wait_ticket(path: &Path, not_before: std::time::SystemTime) 
             )
             .into());
         }
+        if bridgehead_local::head_is_gone() {
+            return Err(format!("the head is gone and left no ticket at {}", path.display()).into());
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
     }

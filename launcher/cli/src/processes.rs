@@ -3,9 +3,11 @@
 use crate::args;
 use crate::error::{BROKEN, OK, RUN_FAILED};
 use bridgehead_agent::{AgentOptions, Link};
+use bridgehead_fabric::Fabric;
 use bridgehead_head::{AgentLink, HeadOptions, RunOutcome};
 use bridgehead_spec::{AgentId, RunConfig, RunFolder};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
@@ -64,6 +66,7 @@ fn report(result: Result<RunOutcome>) -> u8 {
 /// `bridgehead head`.
 pub(crate) fn head(args: &args::Head) -> u8 {
     log();
+    bridgehead_agent::take_orphans();
     report(run_head(&args.run_dir))
 }
 
@@ -110,19 +113,29 @@ fn agent_options(
         agent: AgentId(rank),
         folder: folder.clone(),
         resources: agent.resources.clone(),
+        store_limit: agent.store_limit,
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,
         ticket: Vec::new(),
         run: config.run.to_string(),
         host: host(),
+        fabric: bridgehead_agent::FabricMaker(Box::new(make_fabric)),
         known: (rank == 0).then(|| bridgehead_agent::foreseen(config)),
     })
+}
+
+/// The network between the stores of a local run: TCP on loopback.
+fn make_fabric(agent: u32, key: [u8; 32]) -> std::result::Result<Arc<dyn Fabric>, String> {
+    let options = bridgehead_tcp::Options::new(agent, key, std::net::Ipv4Addr::LOCALHOST.into());
+    let fabric = bridgehead_tcp::TcpFabric::start(options).map_err(|e| e.to_string())?;
+    Ok(Arc::new(fabric))
 }
 
 /// `bridgehead agent`.
 pub(crate) fn agent(args: &args::Agent) -> u8 {
     log();
+    bridgehead_agent::take_orphans();
     match run_agent(&args.run_dir, args.rank) {
         Ok(()) => OK,
         Err(error) => {

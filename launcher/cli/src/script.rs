@@ -37,6 +37,9 @@ fn command(args: &Script, what: &str) -> Result<Command, CliError> {
             command.env(name, value.to_string());
         }
     }
+    if let Some(store) = &args.store {
+        command.env("BRIDGEHEAD_STORE", store);
+    }
     Ok(command)
 }
 

@@ -22,6 +22,8 @@ pub enum Event {
     ClientGone(ConnId),
     /// An agent whose certificate and ticket were checked is there.
     AgentCame {
+        /// Its connection.
+        conn: ConnId,
         /// Its number.
         agent: u32,
         /// Its first message.
@@ -29,10 +31,10 @@ pub enum Event {
         /// Encoded frames for it.
         out: UnboundedSender<Vec<u8>>,
     },
-    /// An agent's message.
-    Agent(u32, AgentToHead),
+    /// A message that came over an agent's connection.
+    Agent(ConnId, AgentToHead),
     /// An agent's connection ended, and why.
-    AgentGone(u32, String),
+    AgentGone(ConnId, String),
 }
 
 const READ: usize = 64 << 10;

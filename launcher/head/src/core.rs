@@ -9,6 +9,8 @@ mod finish;
 mod job;
 mod load;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub use job::{Job, Submitter};
 pub use load::LoadError;
@@ -118,6 +120,8 @@ pub struct Core {
     lost_values: HashSet<u64>,
     /// Tasks that were brought back and have to enter, dependents first.
     rerun: Vec<u64>,
+    /// Tasks that were brought back since the last agent was lost.
+    brought_back: HashSet<u64>,
     /// Waiting tasks that the scheduler gave up, because one that they need has no value.
     doomed: VecDeque<u64>,
     /// Tasks of the pipeline whose results the user holds.
@@ -126,7 +130,8 @@ pub struct Core {
     pipeline_tasks: u64,
     /// Tasks that earlier attempts added.
     added: HashMap<u64, AddedTask>,
-    blobs: HashMap<Digest, bytes::Bytes>,
+    /// Lengths of arguments that lie in files.
+    blobs: HashMap<Digest, u64>,
     fetches: HashMap<u64, (ConnId, u64)>,
     next_fetch: u64,
     /// All agents of the gang were there at some time.
@@ -161,6 +166,7 @@ impl Core {
             agent_functions: HashMap::new(),
             lost_values: HashSet::new(),
             rerun: Vec::new(),
+            brought_back: HashSet::new(),
             doomed: VecDeque::new(),
             kept: HashSet::new(),
             pipeline: None,

@@ -8,7 +8,8 @@ use crate::server::{self, ConnIds, Tickets};
 use crate::state::RunState;
 use crate::tls::{self, Authority, TlsError};
 use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
-use bridgehead_wire::{AgentToHead, HeadToAgent, HeadToClient};
+use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -76,6 +77,14 @@ pub enum HeadError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// Another head runs this run.
+    #[error(
+        "process {pid} is the head of this run and at work: `bridgehead watch` follows it, `bridgehead cancel` ends it"
+    )]
+    AtWork {
+        /// Its process id.
+        pid: u32,
+    },
     /// Agents did not come.
     #[error("agents {missing:?} did not join within {seconds} s: look at logs/agent-*.log in the run folder")]
     NoShow {
@@ -102,9 +111,12 @@ fn now_ns() -> u64 {
 pub async fn run(options: HeadOptions) -> Result<RunOutcome, HeadError> {
     let (events, queue) = unbounded_channel();
     let mut head = Head::start(&options, events).await?;
-    let outcome = head.drive(options.agent0, queue, &options.folder).await?;
-    head.finish(&options.folder)?;
-    Ok(outcome)
+    let driven = head.drive(options.agent0, queue, &options.folder).await;
+    let ended = driven.and_then(|outcome| head.finish(&options.folder).map(|()| outcome));
+    if let Err(error) = &ended {
+        head.say_why(error);
+    }
+    ended
 }
 
 enum Out {
@@ -118,6 +130,8 @@ struct Head {
     syncer: Syncer,
     clients: HashMap<ConnId, UnboundedSender<Vec<u8>>>,
     agents: HashMap<u32, Out>,
+    /// Which agent speaks over which connection. One that came a second time has none, so that nothing it says counts.
+    agent_conns: HashMap<ConnId, u32>,
     store_socket: String,
     folder: RunFolder,
     run_dir: String,
@@ -133,6 +147,7 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Head {
     async fn start(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Self, HeadError> {
+        refuse_second(o)?;
         let (state, attempt) = replay(&o.folder, &o.config)?;
         let journal = Writer::create(&o.folder.journal(), attempt)?;
         let mut core = Core::new(o.config.clone(), state, tls::random()?, now_ns());
@@ -157,6 +172,7 @@ impl Head {
             syncer: Syncer::start(),
             clients: HashMap::new(),
             agents: HashMap::new(),
+            agent_conns: HashMap::new(),
             store_socket: o.store_socket.display().to_string(),
             run_dir: o.folder.path().display().to_string(),
             folder: o.folder.clone(),
@@ -242,20 +258,36 @@ impl Head {
                 self.clients.remove(&conn);
                 self.core.on_client_gone(conn);
             }
-            Event::AgentCame { agent, join, out } => {
-                if let std::collections::hash_map::Entry::Vacant(e) = self.agents.entry(agent) {
-                    e.insert(Out::Remote(out));
-                    self.core.on_join(join, &self.run_dir);
-                } else {
-                    tracing::warn!(agent, "refused an agent: its rank is here already");
+            Event::AgentCame { conn, agent, join, out } => self.on_agent_came(conn, agent, join, out),
+            Event::Agent(conn, message) => {
+                if let Some(&agent) = self.agent_conns.get(&conn) {
+                    self.core.on_agent(agent, message);
                 }
             }
-            Event::Agent(agent, message) => self.core.on_agent(agent, message),
-            Event::AgentGone(agent, reason) => {
-                self.agents.remove(&agent);
-                self.core.on_agent_lost(agent, &reason);
+            Event::AgentGone(conn, reason) => {
+                if let Some(agent) = self.agent_conns.remove(&conn) {
+                    self.agents.remove(&agent);
+                    self.core.on_agent_lost(agent, &reason);
+                }
             }
         }
+    }
+
+    fn on_agent_came(&mut self, conn: ConnId, agent: u32, join: AgentJoin, out: UnboundedSender<Vec<u8>>) {
+        if let Entry::Vacant(place) = self.agents.entry(agent) {
+            place.insert(Out::Remote(out));
+            self.agent_conns.insert(conn, agent);
+            self.core.on_join(join, &self.run_dir);
+            return;
+        }
+        tracing::warn!(agent, "refused an agent: its rank is here already");
+        let mut bytes = Vec::new();
+        HeadToAgent::from(Refused {
+            kind: "rank".to_owned(),
+            message: format!("agent {agent} of this run is here already"),
+        })
+        .encode(&mut bytes);
+        let _ = out.send(bytes); // It may have gone by itself.
     }
 
     /// One turn: decide, commit, send.
@@ -357,7 +389,9 @@ impl Head {
         self.flush()?;
         self.journal.sync()?;
         let status = crate::status::snapshot(&self.core).to_string();
-        write_whole(folder.status(), status.as_bytes())?;
+        if let Err(error) = write_whole(folder.status(), status.as_bytes()) {
+            tracing::warn!(%error, "cannot write the status snapshot"); // The journal has the end, which is what counts.
+        }
         if let (Some(trace), Some(path)) = (self.core.trace(), self.core.config().trace.clone()) {
             let text = trace.to_json(self.core.state().started_ns, |task| self.core.task_name(task));
             write_whole(path, text.as_bytes())?;
@@ -366,11 +400,43 @@ impl Head {
     }
 }
 
+impl Head {
+    /// Tells the clients why this head cannot go on; its log may lie on the very disk that is full.
+    fn say_why(&mut self, error: &HeadError) {
+        let message = format!(
+            "the head cannot go on: {error}; what has finished is kept: mend this and `bridgehead resume {}` goes on",
+            self.core.config().run
+        );
+        let kind = "head-failed".to_owned();
+        let refused = Refused { kind, message };
+        let everyone: Vec<ConnId> = self.clients.keys().copied().collect();
+        self.send_clients(
+            everyone
+                .into_iter()
+                .map(|conn| (conn, refused.clone().into()))
+                .collect(),
+        );
+    }
+}
+
 /// A receiver that never has anything: stands in for a link that ended.
 fn never() -> UnboundedReceiver<AgentToHead> {
     let (sender, receiver) = unbounded_channel();
     std::mem::forget(sender); // Once a run, so that the receiver waits for ever instead of ending at once.
     receiver
+}
+
+/// A head that is at work here keeps its run: two would run every task twice. (Heads of other hosts are told apart by their
+/// journal segments: each writes its own.)
+fn refuse_second(o: &HeadOptions) -> Result<(), HeadError> {
+    let info = std::fs::read(o.folder.head()).ok();
+    let info: Option<HeadInfo> = info.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match info {
+        Some(info) if info.host == o.host && std::os::unix::net::UnixStream::connect(&info.socket).is_ok() => {
+            Err(HeadError::AtWork { pid: info.pid })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn replay(folder: &RunFolder, config: &RunConfig) -> Result<(RunState, u32), HeadError> {
@@ -438,11 +504,14 @@ async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Strin
     Ok(address)
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all. Two heads may write the same one, so the part file carries the process's number.
 fn write_whole(path: PathBuf, bytes: &[u8]) -> Result<(), HeadError> {
-    let part = path.with_extension("part");
+    let part = path.with_extension(format!("{}.part", std::process::id()));
     let write = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, &path));
-    write.map_err(io_error("write", path))
+    write.map_err(|source| {
+        let _ = std::fs::remove_file(&part); // On a full disk every byte counts.
+        io_error("write", path)(source)
+    })
 }
 
 /// Waits, bounded, for the gang to be whole.

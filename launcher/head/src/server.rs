@@ -109,7 +109,7 @@ pub async fn accept_tls(
                 Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ALPN_CLIENT) => {
                     serve_client(stream, ids.next(), events).await;
                 }
-                Ok(Ok(stream)) => serve_agent(stream, &run, &tickets, events).await,
+                Ok(Ok(stream)) => serve_agent(stream, ids.next(), &run, &tickets, events).await,
                 Ok(Err(e)) => {
                     tracing::warn!(%peer, error = %e, "refused a connection: no valid certificate of this run")
                 }
@@ -121,7 +121,13 @@ pub async fn accept_tls(
 
 type AgentStream = tokio_rustls::server::TlsStream<TcpStream>;
 
-async fn serve_agent(mut stream: AgentStream, run: &str, tickets: &Tickets, events: UnboundedSender<Event>) {
+async fn serve_agent(
+    mut stream: AgentStream,
+    conn: ConnId,
+    run: &str,
+    tickets: &Tickets,
+    events: UnboundedSender<Event>,
+) {
     let _ = stream.get_ref().0.set_nodelay(true);
     let mut frames = Frames::new();
     let join = match first_frame(&mut stream, &mut frames, HANDSHAKE).await {
@@ -147,14 +153,14 @@ async fn serve_agent(mut stream: AgentStream, run: &str, tickets: &Tickets, even
     let agent = join.agent;
     let (mut read, write) = tokio::io::split(stream);
     let out = spawn_writer(write);
-    let _ = events.send(Event::AgentCame { agent, join, out });
+    let _ = events.send(Event::AgentCame { conn, agent, join, out });
     let end = read_frames(&mut read, &mut frames, |kind, body| {
         let message = AgentToHead::decode(kind, body)?;
-        let _ = events.send(Event::Agent(agent, message));
+        let _ = events.send(Event::Agent(conn, message));
         Ok(())
     })
     .await;
-    let _ = events.send(Event::AgentGone(agent, end.to_string()));
+    let _ = events.send(Event::AgentGone(conn, end.to_string()));
 }
 
 fn check_ticket(join: &bridgehead_wire::AgentJoin, run: &str, tickets: &Tickets) -> Result<(), String> {
@@ -172,3 +178,7 @@ fn check_ticket(join: &bridgehead_wire::AgentJoin, run: &str, tickets: &Tickets)
 fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -56,7 +56,7 @@ pub struct TaskRow {
     /// Run time of the last attempt that ended, in nanoseconds.
     pub elapsed_ns: u64,
     /// Failed attempts by cause, as far as they were retried; index by [`cause_index`].
-    pub tries: [u8; 5],
+    pub tries: [u16; 5],
     /// The outcome.
     pub end: End,
     /// Result file relative to the run folder.

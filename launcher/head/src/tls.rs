@@ -90,13 +90,22 @@ impl Authority {
     /// # Errors
     /// Keys cannot be made.
     pub fn issue(&self, name: &str) -> Result<(String, String), TlsError> {
-        let (certificate, key) = self.issue_pair(name)?;
+        self.issue_until(name, SystemTime::now() + LIFETIME)
+    }
+
+    /// As [`Authority::issue`], for a certificate that holds until `end`.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
+    pub fn issue_until(&self, name: &str, end: SystemTime) -> Result<(String, String), TlsError> {
+        let (certificate, key) = self.issue_pair(name, end)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    fn issue_pair(&self, name: &str) -> Result<(rcgen::Certificate, KeyPair), TlsError> {
+    fn issue_pair(&self, name: &str, end: SystemTime) -> Result<(rcgen::Certificate, KeyPair), TlsError> {
         let key = KeyPair::generate()?;
         let mut params = params(name)?;
+        params.not_after = end.into();
         params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
         Ok((params.signed_by(&key, &self.issuer)?, key))
     }
@@ -110,7 +119,7 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone())?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-        let (certificate, key) = self.issue_pair(HEAD_NAME)?;
+        let (certificate, key) = self.issue_pair(HEAD_NAME, SystemTime::now() + LIFETIME)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?

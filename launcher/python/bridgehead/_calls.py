@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _bridgehead
-from ._pickling import dump_function, name_of
+from ._pickling import dump_function, name_of, short_name
 
 if TYPE_CHECKING:
     from ._future import Future
@@ -83,7 +83,7 @@ class Calls:
             index = self._send(function)
         kept = self._options.get(id(task.task_options))
         if kept is None:
-            kept = (task.task_options, prepare(task.task_options, name_of(function)))
+            kept = (task.task_options, prepare(task.task_options, short_name(function)))
             self._options[id(task.task_options)] = kept
         future: Future[R] = self._submit(index, args, kwargs, kept[1])
         future._name = name_of(function)
@@ -92,5 +92,5 @@ class Calls:
 
     def _send(self, function: Callable[..., Any]) -> int:
         code, digest = dump_function(function)
-        index = self._functions[function] = self._connection.put_function(digest, name_of(function)[-256:], code)
+        index = self._functions[function] = self._connection.put_function(digest, short_name(function), code)
         return index

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from . import _launch
 from ._calls import Calls
-from ._task import Task
+from ._task import Task, names_options
 
 if TYPE_CHECKING:
     from ._future import Future
@@ -40,8 +40,10 @@ class Executor(concurrent.futures.Executor):
         agents: agents that share them; each has its own store and workers.
         resources: site-named resources that each agent has.
         name: for people, and the first part of the run's id.
+        store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go to disk.
     """
 
+    @names_options
     def __init__(
         self,
         max_workers: int | None = None,
@@ -49,13 +51,16 @@ class Executor(concurrent.futures.Executor):
         agents: int = 1,
         resources: dict[str, int] | None = None,
         name: str = "executor",
+        store: int | str | None = None,
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
         _launch.only_if_run("an Executor")
-        shares = _launch.share_out(agents, max_workers, resources)
+        shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
-        self.run, self.folder, self._client = _launch.start(name, shares, attached=True)
+        self.run, self.folder, client = _launch.start(name, shares, attached=True)
+        assert client is not None  # An attached run waits for its client.
+        self._client = client
         self._calls = Calls(self._client, original=True)
         self._submit = self._calls.submit
         self._closed = False

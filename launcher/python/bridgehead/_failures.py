@@ -21,16 +21,37 @@ def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     import traceback
 
     kind = type(error).__qualname__
-    text = str(error)
-    message = f"{kind}: {text}" if text else kind
-    if isinstance(error, errors.UnpicklableError):
+    text = _words(error)
+    message = _bounded(f"{kind}: {text}" if text else kind, _MESSAGE)
+    if isinstance(error, errors.StoreFull):
+        cause, kind = "system", "store-full"
+    elif isinstance(error, errors.UnpicklableError):
         cause = "system"
     elif isinstance(error, MemoryError):
         cause = "oom"
     else:
         cause = "user"
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return CAUSES.index(cause), kind, message, lines, _pickled(error)
+    return CAUSES.index(cause), kind, message, _bounded(lines, _TRACEBACK), _pickled(error)
+
+
+_MESSAGE, _TRACEBACK, _PICKLED = 16 << 10, 256 << 10, 1 << 20
+"""Most characters of a message and of a traceback, and bytes of a pickled exception: every dependent gets a copy."""
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text cannot be had: {type(second).__qualname__})"
+
+
+def _bounded(text: str, most: int) -> str:
+    """The text as it can travel: its beginning and end where it is long, lone surrogates written out."""
+    if len(text) > most:
+        left_out = f"\n[bridgehead: {len(text) - most:,} characters left out here]\n"
+        text = text[: most // 2] + left_out + text[-most // 2 :]
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -41,7 +62,7 @@ def _pickled(error: BaseException) -> bytes:
         _bridgehead.unpack_bytes(packed)  # An exception with required arguments often pickles and then does not load.
     except BaseException:
         return b""
-    return packed
+    return packed if len(packed) <= _PICKLED else b""
 
 
 def _original(pickled: bytes) -> BaseException | None:
@@ -100,6 +121,11 @@ def too_large(message: str) -> BaseException:
     return errors.StoreFull(message)
 
 
+def lost(message: str) -> BaseException:
+    """What to raise for a value that is not to be had any more."""
+    return errors.ResultLost(message)
+
+
 def show_devices(devices: list[int]) -> None:
     """Shows the running task its GPUs and no others."""
     text = ",".join(map(str, devices))
@@ -126,5 +152,5 @@ def load_file(path: str) -> Any:
     for folder in reversed(run_dirs):
         file = Path(folder, path)
         if file.exists():
-            return _bridgehead.unpack_bytes(file.read_bytes())
+            return _bridgehead.unpack_file(str(file))
     raise errors.ResultLost(f"the result {path} is in none of the run folders that this process knows")

@@ -1,10 +1,10 @@
 """The future of a task: a `concurrent.futures.Future` that costs little until somebody waits on it.
 
 A standard future makes a condition, a lock and two lists at its birth, several microseconds. Here they are made when
-first
-asked for. That is safe because of two facts: `dict.setdefault` is atomic, so two threads get the same condition; and
-the
-extension completes a future that has no condition in one step, without running Python code in between (`futures.rs`).
+first asked for. That is safe because of two facts: `dict.setdefault` is atomic, so two threads get the same condition;
+and the extension completes a future that nobody has asked for its condition in one step, without running Python code in
+between (`futures.rs`). Who asks sets `_waited` first and looks at the state after it has the condition, so either the
+extension sees `_waited` or the asker sees that the future is done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_looking = threading.RLock()
+"""Held for the moment in which a future takes over its unpacked answer. Re-entrant, for signal handlers that look too."""
+
 
 class Future(concurrent.futures.Future[T], Generic[T]):
     """The result of a task, once it is there."""
@@ -28,6 +31,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _result: T | None = None
     _exception: BaseException | None = None
     _raw: Raw | None = None
+    _waited: bool = False
     _owner: Client | Worker | None = None
     _token: int = -1
     _name: str = ""
@@ -38,6 +42,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def __getattr__(self, name: str) -> Any:
         if name == "_condition":
+            self._waited = True
             return self.__dict__.setdefault(name, threading.Condition())
         if name in ("_waiters", "_done_callbacks"):
             return self.__dict__.setdefault(name, [])
@@ -53,7 +58,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         return False  # A task that is being run can still be cancelled, which `running` denies.
 
     def result(self, timeout: float | None = None) -> T:
-        self._settle(timeout)
+        if self._raw is not None:
+            self._look()
+        elif self._state == PENDING:
+            self._settle(timeout)
         if self._state == FINISHED:
             if self._exception is not None:
                 try:
@@ -89,23 +97,29 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             self._look()
 
     def _look(self) -> None:
-        """Unpacks the answer, once. Another thread that looks meanwhile waits here, so `_raw` goes last."""
-        with self._condition:
-            raw = self._raw
-            if raw is None:
-                return
-            if raw.kind == "value":
-                try:
-                    self._result = raw.value()
-                except BaseException as error:
-                    self._exception = error
-            else:
-                from . import _failures
+        """Unpacks the answer. Two threads may do so at once; what the first one found is the result of both."""
+        raw = self._raw
+        if raw is None:
+            return
+        result: Any = None
+        exception: BaseException | None = None
+        if raw.kind == "value":
+            try:
+                if raw.away and self._owner is not None:
+                    result = self._owner.fetch(raw).result()
+                else:
+                    result = raw.value()
+            except BaseException as error:
+                exception = error
+        else:
+            from . import _failures
 
-                fields = raw.failure()
-                if fields is not None:
-                    self._exception = _failures.to_exception(fields, self._name, original=self._original)
-            self._raw = None
+            fields = raw.failure()
+            if fields is not None:
+                exception = _failures.to_exception(fields, self._name, original=self._original)
+        with _looking:
+            if self._raw is not None:
+                self._result, self._exception, self._raw = result, exception, None
 
     def _finish(self, raw: Raw) -> None:
         """Takes the answer; called by the extension when somebody may be waiting."""
@@ -135,7 +149,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         if self._owner is not None:
             number = _bridgehead.note_task(self._owner, self._token)
         if number is None:
-            number = _bridgehead.note_value(_bridgehead.pack_bytes(self.result()))
+            from ._refs import Ref
+
+            kept = self.__dict__.get("_kept")
+            if kept is None:
+                kept = self.__dict__["_kept"] = Ref(_bridgehead.keep_here(self.result()))
+            return kept.__reduce__()
         if number is None:
             raise TypeError("a future can only be an argument of a task: take its result first")
         return (_bridgehead._input, (number,))

@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from . import _bridgehead, _failures, errors
+from ._task import parse_memory
 
 
 def asked() -> str:
@@ -84,8 +85,11 @@ def gpus_here() -> int:
     return len([name for name in names if name.startswith("nvidia") and name[6:].isdigit()])
 
 
-def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """What each of `agents` agents on this machine gets, as `run.json` has it.
+def share_out(
+    agents: int, cpus: int | None, resources: dict[str, int] | None = None, store: int | str | None = None
+) -> list[dict[str, Any]]:
+    """What each of `agents` agents on this machine gets, as `run.json` has it. `store` is what each may hold in memory;
+    three tenths of its share if left out.
 
     Raises:
         PlanError: there is less than one core for each.
@@ -95,6 +99,7 @@ def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = 
         raise errors.PlanError(
             f"{agents} agents cannot share {total} cores: each needs one; ask for fewer, or give cpus"
         )
+    limit = store if store is not None else os.environ.get("BRIDGEHEAD_STORE")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // agents
     gpus = gpus_here()
     shares = []
@@ -106,7 +111,8 @@ def share_out(agents: int, cpus: int | None, resources: dict[str, int] | None = 
         }
         if resources:
             given["named"] = dict(resources)
-        shares.append({"resources": given, "store_limit": memory * 3 // 10})
+        most = memory * 3 // 10 if limit is None else parse_memory(limit, "store")
+        shares.append({"resources": given, "store_limit": most})
     return shares
 
 
@@ -119,8 +125,9 @@ def start(
     plan: str | None = None,
     blobs: dict[str, bytes] | None = None,
     trace: str | None = None,
-) -> tuple[str, str, _bridgehead.Client]:
-    """Makes a run folder, starts the run's processes and connects: (run id, folder, connection).
+) -> tuple[str, str, _bridgehead.Client | None]:
+    """Makes a run folder, starts the run's processes and connects: (run id, folder, connection). There is no connection
+    where a run that is not attached was over before it was made.
 
     Raises:
         HeadLost: the head did not come up; the message holds the end of its log.
@@ -158,6 +165,8 @@ def start(
     try:
         return run, folder, connect(folder, owner=attached, started=(1, pid))
     except BaseException as error:
+        if not attached and isinstance(error, errors.HeadLost) and _bridgehead.read_state(folder)[0]:
+            return run, folder, None
         _abandon(pid)
         if isinstance(error, KeyboardInterrupt):
             print(f"cancelled; `bridgehead resume {run}` goes on with what is left", file=sys.stderr)
@@ -203,6 +212,15 @@ def _watch(client: _bridgehead.Client) -> None:
         os.register_at_fork(after_in_child=_forsake_all)
     _clients[:] = [ref for ref in _clients if ref() is not None]
     _clients.append(weakref.ref(client))
+
+
+def newest() -> _bridgehead.Client | None:
+    """The newest connection that is open."""
+    for ref in reversed(_clients):
+        client: _bridgehead.Client | None = ref()
+        if client is not None and not client.is_closed():
+            return client
+    return None
 
 
 def _forsake_all() -> None:

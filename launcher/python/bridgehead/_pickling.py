@@ -27,12 +27,19 @@ _own: dict[str, bytes] = {}
 _by_reference: set[str] = set()
 
 
+def _working_folder() -> str:
+    """The working folder; the root where a task has left this process in one that is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep
+
+
 def project_folder() -> str:
     """The folder whose modules travel by value: the script's, or the working folder without a script."""
     file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
-    if not file or _installed(os.path.abspath(file)):
-        return os.getcwd()
-    return os.path.dirname(os.path.abspath(file))
+    path = os.path.normpath(os.path.join(_working_folder(), file)) if file else ""
+    return os.path.dirname(path) if path and not _installed(path) else _working_folder()
 
 
 def _installed(path: str) -> bool:
@@ -46,7 +53,7 @@ def _is_own(name: str, module: ModuleType, folder: str) -> bool:
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return False
-    path = os.path.abspath(file)
+    path = os.path.normpath(os.path.join(_working_folder(), file))
     return path.startswith(folder + os.sep) and not _installed(path)
 
 
@@ -107,6 +114,11 @@ def name_of(function: Callable[..., Any]) -> str:
     module = getattr(function, "__module__", None) or "?"
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return name if module == "__main__" else f"{module}.{name}"
+
+
+def short_name(function: Callable[..., Any]) -> str:
+    """`name_of`, or the end of it where it has more bytes than a document takes."""
+    return name_of(function).encode(errors="replace")[-256:].decode(errors="ignore")
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:

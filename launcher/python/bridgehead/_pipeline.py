@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from . import _bridgehead, _launch, errors
-from ._pickling import dump_function, name_of
-from ._task import Options, Program, ProgramResult, Task, run_program
+from . import _bridgehead, _launch, _refs, errors
+from ._pickling import dump_function, name_of, short_name
+from ._task import Options, Program, ProgramResult, Task, names_options, run_program
 
 if TYPE_CHECKING:
+    from inspect import Signature
+
+    from ._refs import Ref
     from ._run import Run
 
 P = ParamSpec("P")
@@ -36,14 +39,13 @@ class Node(Generic[R]):
 
     __slots__ = ("__weakref__", "_after", "_call", "_inputs", "_options", "_pipeline", "group", "id", "name")
 
-    def __init__(
-        self, pipeline: Pipeline, name: str, call: dict[str, Any], inputs: list[int], options: Options
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, name: str, call: str, inputs: tuple[int, ...], options: Options) -> None:
+        # Texts and tuples of numbers, which the garbage collector need not go through for each of a million nodes.
         self._pipeline = pipeline
         self._call = call
         self._inputs = inputs
         self._options = options
-        self._after: list[int] = []
+        self._after: tuple[int, ...] = ()
         self.group: str | None = None
         self.id = len(pipeline.nodes)
         self.name = name
@@ -54,7 +56,7 @@ class Node(Generic[R]):
         for other in others:
             if other._pipeline is not self._pipeline:
                 raise errors.PlanError(f"{other!r} is no node of pipeline {self._pipeline.name!r}")
-            self._after.append(other.id)
+        self._after += tuple(other.id for other in others)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,15 +71,19 @@ class Node(Generic[R]):
     def __repr__(self) -> str:
         return f"<bridgehead.Node {self.name} (t{self.id})>"
 
-    def _document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"id": self.id, "name": self.name, "call": self._call, **self._options.to_spec()}
-        if self._inputs:
-            document["inputs"] = self._inputs
-        if self._after:
-            document["after"] = self._after
-        if self.group is not None:
-            document["group"] = self.group
-        return document
+    def _to_json(self, texts: dict[Any, str]) -> str:
+        """The node as it is written down; `texts` keeps what many nodes have alike: names, and options by identity."""
+        name = texts.get(self.name)
+        if name is None:
+            name = texts[self.name] = json.dumps(self.name)
+        asked = texts.get(id(self._options))
+        if asked is None:
+            spec = self._options.to_spec()
+            asked = texts[id(self._options)] = f", {json.dumps(spec)[1:-1]}" if spec else ""
+        inputs = f', "inputs": {list(self._inputs)}' if self._inputs else ""
+        after = f', "after": {list(self._after)}' if self._after else ""
+        group = f', "group": {json.dumps(self.group)}' if self.group is not None else ""
+        return f'{{"id": {self.id}, "name": {name}, "call": {self._call}{asked}{inputs}{after}{group}}}'
 
 
 class Group:
@@ -101,6 +107,7 @@ class Pipeline:
         name: for people, and the first part of its runs' ids.
     """
 
+    @names_options
     def __init__(self, name: str) -> None:
         if not name:
             raise errors.PlanError("a pipeline needs a name")
@@ -109,6 +116,7 @@ class Pipeline:
         self._functions: dict[Any, tuple[str, bytes, str]] = {}
         self._blobs: dict[str, bytes] = {}
         self._groups: dict[str, dict[str, Any]] = {}
+        self._refs: dict[Ref[Any], Node[Any]] = {}
 
     # A parameter of type X takes a value of X or a Node[X]; ParamSpec cannot say so, hence arguments are checked
     # against the
@@ -176,6 +184,14 @@ class Pipeline:
         """Adds a node for each set of items, as the built-in `map` would call."""
         return [self.add(task, *items) for items in zip(*iterables, strict=False)]
 
+    def node_of(self, ref: Ref[Any]) -> Node[Any]:
+        """The node that stands for a value that was put: however many tasks take it, it is stored once."""
+        node = self._refs.get(ref)
+        if node is None:
+            node = self._refs[ref] = self._add_call(_itself, (_refs.get(ref),), {}, Options(name="put"))
+        return node
+
+    @names_options
     def group(
         self, name: str, *, nodes: int | None = None, gpus: int | None = None, partition: str | None = None
     ) -> Group:
@@ -184,6 +200,7 @@ class Pipeline:
         self._groups[name] = {key: value for key, value in asked.items() if value is not None}
         return Group(self, name)
 
+    @names_options
     def run(
         self,
         *,
@@ -192,6 +209,7 @@ class Pipeline:
         wait: bool = True,
         trace: str | Path | None = None,
         resources: dict[str, int] | None = None,
+        store: int | str | None = None,
     ) -> Run:
         """Runs the pipeline here and now, and waits for its end unless `wait` is off.
 
@@ -203,13 +221,16 @@ class Pipeline:
             wait: whether to come back only when every task has its outcome.
             trace: where to write a Chrome trace.
             resources: site-named resources that each agent has.
+            store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go
+                to disk.
         """
-        self._obey(agents, cpus, trace, resources)
-        run = self._start(agents, cpus, trace, resources, attached=True)
+        self._obey(agents, cpus, trace, resources, store)
+        run = self._start(agents, cpus, trace, resources, store, attached=True)
         if wait:
             run.watch()
         return run
 
+    @names_options
     def submit(
         self,
         *,
@@ -217,23 +238,35 @@ class Pipeline:
         cpus: int | None = None,
         trace: str | Path | None = None,
         resources: dict[str, int] | None = None,
+        store: int | str | None = None,
     ) -> Run:
         """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again."""
-        self._obey(agents, cpus, trace, resources)
-        return self._start(agents, cpus, trace, resources, attached=False)
+        self._obey(agents, cpus, trace, resources, store)
+        return self._start(agents, cpus, trace, resources, store, attached=False)
 
+    @names_options
     def plan(
-        self, *, agents: int | None = None, cpus: int | None = None, resources: dict[str, int] | None = None
+        self,
+        *,
+        agents: int | None = None,
+        cpus: int | None = None,
+        resources: dict[str, int] | None = None,
+        store: int | str | None = None,
     ) -> str:
         """What would be run, and why, as text; starts nothing.
 
         Raises:
             PlanError: it cannot be run as it is.
         """
-        return self._plan(self.to_json(), _shares(agents, cpus, resources))[1]
+        return self._plan(_shares(agents, cpus, resources, store))[2]
 
     def _obey(
-        self, agents: int | None, cpus: int | None, trace: str | Path | None, resources: dict[str, int] | None
+        self,
+        agents: int | None,
+        cpus: int | None,
+        trace: str | Path | None,
+        resources: dict[str, int] | None,
+        store: int | str | None,
     ) -> None:
         """Does what `bridgehead plan` or `bridgehead submit` asks of the script, and ends it."""
         do = _launch.asked()
@@ -241,9 +274,9 @@ class Pipeline:
             return
         try:
             if do == "plan":
-                plan, text = self._plan(self.to_json(), _shares(agents, cpus, resources))
+                _, plan, text = self._plan(_shares(agents, cpus, resources, store))
             else:
-                run = self._start(agents, cpus, trace, resources, attached=False)
+                run = self._start(agents, cpus, trace, resources, store, attached=False)
                 plan, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
         except errors.PlanError as error:
             _launch.refuse(str(error))
@@ -255,24 +288,30 @@ class Pipeline:
         Raises:
             PlanError: it is no pipeline, a cycle for instance.
         """
+        try:
+            return _bridgehead.canonical_spec(self._written())
+        except ValueError as error:
+            raise errors.PlanError(str(error)) from None
+
+    def _written(self) -> bytes:
+        """The pipeline as it is written down, not checked and not canonical yet."""
         taken = {need for node in self.nodes for need in node._inputs}
-        document = {
+        head = {
             "version": 1,
             "name": self.name,
             "environment": {"python": sys.version.split()[0], "executable": sys.executable, "cwd": os.getcwd()},
             "functions": {digest: {"name": name, "size": len(code)} for digest, code, name in self._functions.values()},
-            "tasks": [node._document() for node in self.nodes],
             "groups": self._groups,
             "keep": [node.id for node in self.nodes if node.id not in taken],
         }
-        try:
-            return _bridgehead.canonical_spec(json.dumps(document).encode())
-        except ValueError as error:
-            raise errors.PlanError(str(error)) from None
+        texts: dict[Any, str] = {}
+        tasks = ", ".join([node._to_json(texts) for node in self.nodes])
+        return f'{json.dumps(head)[:-1]}, "tasks": [{tasks}]}}'.encode()
 
-    def _plan(self, spec: bytes, shares: list[dict[str, Any]]) -> tuple[str, str]:
+    def _plan(self, shares: list[dict[str, Any]]) -> tuple[bytes, str, str]:
+        """The pipeline in canonical form, its plan, and the plan in its form for people."""
         try:
-            return _bridgehead.plan(spec, json.dumps(shares))
+            return _bridgehead.plan(self._written(), json.dumps(shares))
         except ValueError as error:
             raise errors.PlanError(str(error)) from None
 
@@ -282,13 +321,14 @@ class Pipeline:
         cpus: int | None,
         trace: str | Path | None,
         resources: dict[str, int] | None,
+        store: int | str | None,
         *,
         attached: bool,
     ) -> Run:
         from ._run import Run
 
-        spec, shares = self.to_json(), _shares(agents, cpus, resources)
-        plan, _ = self._plan(spec, shares)
+        shares = _shares(agents, cpus, resources, store)
+        spec, plan, _ = self._plan(shares)
         where = trace or os.environ.get("BRIDGEHEAD_TRACE")
         blobs = self._blobs | {digest: code for digest, code, _ in self._functions.values()}
         run, folder, client = _launch.start(
@@ -308,17 +348,18 @@ class Pipeline:
         known = self._functions.get(function)
         if known is None:
             code, digest = dump_function(function)
-            known = self._functions[function] = (digest.hex(), code, name_of(function)[-256:])
+            known = self._functions[function] = (digest.hex(), code, short_name(function))
         packed, inputs = _bridgehead.pack_arguments(self, args, kwargs)
-        call: dict[str, Any] = {"digest": known[0]}
         if len(packed) > _BLOB:
             import hashlib
 
-            call["args_blob"] = hashlib.sha256(packed).hexdigest()
-            self._blobs[call["args_blob"]] = packed
+            blob = hashlib.sha256(packed).hexdigest()
+            self._blobs[blob] = packed
+            given = f'"args_blob": "{blob}"'
         else:
-            call["args"] = base64.b64encode(packed).decode()
-        return Node(self, options.name or known[2], {"function": call}, inputs, options)
+            given = f'"args": "{binascii.b2a_base64(packed, newline=False).decode()}"'
+        call = f'{{"function": {{"digest": "{known[0]}", {given}}}}}'
+        return Node(self, options.name or known[2], call, tuple(inputs), options)
 
     def _add_program(self, program: Program, values: dict[str, Any]) -> Node[ProgramResult]:
         options = program.task_options
@@ -328,28 +369,51 @@ class Pipeline:
             node = self._add_call(_run_filled, (program, values), {}, options)
             node.name = name
             return node
-        return Node(self, name, {"program": program.spec(values)}, [], options)
+        return Node(self, name, json.dumps({"program": program.spec(values)}), (), options)
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _run_filled(program: Program, values: dict[str, Any]) -> ProgramResult:
     return run_program(program.spec(values))
 
 
-def _shares(agents: int | None, cpus: int | None, resources: dict[str, int] | None) -> list[dict[str, Any]]:
+def _shares(
+    agents: int | None, cpus: int | None, resources: dict[str, int] | None, store: int | str | None
+) -> list[dict[str, Any]]:
     number = int(os.environ.get("BRIDGEHEAD_AGENTS") or agents or 1)
     told = os.environ.get("BRIDGEHEAD_CPUS")
-    return _launch.share_out(number, int(told) if told else cpus, resources)
+    return _launch.share_out(number, int(told) if told else cpus, resources, store)
 
 
 def _check_arguments(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    import inspect
-
-    try:
-        signature = cast("inspect.Signature", task.__dict__.get("_signature")) or inspect.signature(task.function)
-    except (TypeError, ValueError):
-        return  # Some built-in functions have none.
-    task.__dict__["_signature"] = signature
+    known: tuple[Signature | None, int, int] | None = task.__dict__.get("_parameters")
+    if known is None:
+        known = task.__dict__["_parameters"] = _parameters(task.function)
+    signature, least, most = known
+    if signature is None or (not kwargs and least <= len(args) <= most):
+        return  # The usual case by its count: `bind` takes several microseconds.
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise TypeError(f"{name_of(task.function)}: {error}") from None
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[Signature | None, int, int]:
+    """A function's signature, if it has one, and the least and most positional arguments that fit without any other."""
+    import inspect
+
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None, 0, 0  # Some built-in functions have none.
+    all_ = signature.parameters.values()
+    positional = [p for p in all_ if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least, most = sum(p.default is p.empty for p in positional), len(positional)
+    if any(p.kind is p.VAR_POSITIONAL for p in all_):
+        most = sys.maxsize
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in all_):
+        most = -1
+    return signature, least, most

@@ -1,42 +1,59 @@
-"""References: a value packed once, given to many tasks."""
+"""References: a value put once, given to many tasks."""
 
 from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from . import _bridgehead
+from . import _bridgehead, _context, _launch
 
 T = TypeVar("T")
 
 
 class Ref(Generic[T]):
-    """Stands for a value that was `put`. Given to a task as an argument, it arrives there as the value."""
+    """Stands for a value that was `put`. Given to a task as an argument, it arrives there as the value.
 
-    __slots__ = ("__weakref__", "_packed")
+    A large value lies in the store of this node for as long as a reference or a task needs it.
+    """
 
-    def __init__(self, packed: bytes) -> None:
-        self._packed = packed
+    __slots__ = ("__weakref__", "_kept")
+
+    def __init__(self, kept: _bridgehead.Kept) -> None:
+        self._kept = kept
 
     def __reduce__(self) -> tuple[Any, ...]:
-        number = _bridgehead.note_value(self._packed)
+        from ._pipeline import Pipeline
+
+        owner = _bridgehead.packing_owner()
+        if isinstance(owner, Pipeline):
+            return owner.node_of(self).__reduce__()
+        number = None if owner is None else _bridgehead.note_kept(self._kept)
         if number is None:
             raise TypeError("a Ref can only be an argument of a task: return the value itself, or `bridgehead.get` it")
         return (_bridgehead._input, (number,))
 
     def __repr__(self) -> str:
-        return f"<bridgehead.Ref {len(self._packed):,} bytes>"
+        return f"<bridgehead.Ref {self._kept.nbytes():,} bytes>"
 
 
 def put(value: T) -> Ref[T]:
     """Packs a value, once, for as many tasks as take it.
 
+    Inside a task a large value goes to the store of its node; in a driver to the store of the newest open Executor or
+    run; without any it stays in this process until it is given to a task.
+
     Raises:
         UnpicklableError: it cannot travel.
+        StoreFull: the store has no room for it.
     """
-    return Ref(_bridgehead.pack_bytes(value))
+    connection = _context.here.connection if _context.here is not None else _launch.newest()
+    return Ref(_bridgehead.keep_here(value) if connection is None else connection.put(value))
 
 
 def get(ref: Ref[T]) -> T:
-    """The value of a reference. Large arrays in it are read-only views that share the reference's memory."""
-    value: T = _bridgehead.unpack_bytes(ref._packed)
+    """The value of a reference. Large arrays in it are read-only views of the store's memory.
+
+    Raises:
+        ResultLost: the run in whose store it lay is over, or its node was lost.
+    """
+    value: T = ref._kept.load()
     return value

@@ -145,7 +145,7 @@ class Run:
         """What all tasks printed and logged, or what one did, in order of time."""
         found = []
         for path in sorted((self.folder / "logs").glob("tasks-*.jsonl")):
-            for line in path.read_text().splitlines():
+            for line in path.read_text().split("\n")[:-1]:  # `splitlines` knows more ends of a line.
                 entry = json.loads(line)
                 if node is None or entry["task"] == node.id:
                     found.append((entry["t"], entry["text"]))

@@ -17,6 +17,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def names_options(function: Callable[P, R]) -> Callable[P, R]:
+    """A function or method that answers to an unknown option with the names of those that it has."""
+    code = function.__code__  # type: ignore[attr-defined]
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    valid = [name for name in names if name not in ("self", "name")]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(f"unknown option {name!r}; the options are {', '.join(valid) or 'none'}")
+        return function(*args, **kwargs)
+
+    return checked
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retries:
     """How often a task may be tried again, by cause. Only ``user`` counts the task's own errors."""
@@ -26,6 +42,9 @@ class Retries:
     walltime: int = 0
     oom: int = 0
     user: int = 0
+
+
+Retries.__init__ = names_options(Retries.__init__)  # type: ignore[method-assign]
 
 
 Persist = Literal["auto", "always", "never"]
@@ -120,7 +139,7 @@ _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
 }
 
 
-def parse_memory(text: int | str) -> int:
+def parse_memory(text: int | str, what: str = "memory") -> int:
     """Bytes from a number or a text like ``"8GiB"`` or ``"500MB"``.
 
     Raises:
@@ -128,11 +147,11 @@ def parse_memory(text: int | str) -> int:
     """
     if isinstance(text, int):
         if text < 0:
-            raise PlanError(f"memory={text}: give 0 or more bytes")
+            raise PlanError(f"{what}={text}: give 0 or more bytes")
         return text
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if not found or found[2] not in _UNITS:
-        raise PlanError(f"memory={text!r}: give bytes, or a number with a unit such as '8GiB' or '500MB'")
+        raise PlanError(f"{what}={text!r}: give bytes, or a number with a unit such as '8GiB' or '500MB'")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
@@ -173,7 +192,20 @@ class Task(Generic[P, R]):
 
 
 @overload
-def task(function: Callable[P, R], /) -> Task[P, R]: ...
+def task(
+    function: Callable[P, R],
+    /,
+    *,
+    cpus: float = ...,
+    gpus: int = ...,
+    memory: int | str = ...,
+    retries: Retries | int = ...,
+    timeout: float | str | None = ...,
+    priority: int = ...,
+    resources: Mapping[str, int] = ...,
+    persist: Persist = ...,
+    name: str | None = ...,
+) -> Task[P, R]: ...
 @overload
 def task(
     *,
@@ -189,9 +221,9 @@ def task(
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **changes: Any) -> Any:
     """Makes a function a task. Use it bare or with options, see `Options`."""
-    if function is not None:
-        return Task(function, Options())
     options = make_options(Options(), changes)
+    if function is not None:
+        return Task(function, options)
     return lambda function: Task(function, options)
 
 

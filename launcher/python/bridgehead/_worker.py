@@ -3,6 +3,7 @@ bridgehead._worker``."""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -46,7 +47,10 @@ class TaskStream(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
-        self._worker.log(self.name, text)
+        try:
+            self._worker.log(self.name, text)
+        except UnicodeEncodeError:  # A lone surrogate, which only Python's own strings can hold.
+            self._worker.log(self.name, text.encode("utf-8", "backslashreplace").decode())
         return len(text)
 
     def flush(self) -> None:
@@ -54,6 +58,17 @@ class TaskStream(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._fallback.fileno()
+
+
+def _forsake(worker: _bridgehead.Worker, out: TextIO, err: TextIO) -> None:
+    """In a child that a task forked: it is no worker. What it prints goes the way of what C code prints."""
+    global _forked
+    _forked = True
+    worker.forsake()
+    sys.stdout, sys.stderr = out, err
+
+
+_forked = False
 
 
 def main() -> None:
@@ -69,6 +84,7 @@ def main() -> None:
     sys.path[:0] = [entry for entry in sys_path if entry not in sys.path]
     _context.here = _context.Place(connection=worker, run=run, node=agent, number=number, run_dir=run_dir)
     _failures.run_dirs.append(run_dir)
+    os.register_at_fork(after_in_child=functools.partial(_forsake, worker, sys.stdout, sys.stderr))
     sys.stdout = TaskStream(worker, "stdout", sys.stdout)
     sys.stderr = TaskStream(worker, "stderr", sys.stderr)
     worker.ready(sys.version.split()[0])
@@ -76,6 +92,9 @@ def main() -> None:
         worker.run()
     except ConnectionError:
         os._exit(1)  # The agent is gone, and with it everybody who could want something from this process.
+    if _forked:
+        sys.stdout.flush()
+        os._exit(0)  # The task came back in its child too; there is nobody to whom its result could be told.
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 //! Hot path: `submit` (once a task, attached) and the receiver (once a batch).
 
 use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
+use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
 use crate::options::Options;
-use crate::pack::pack_call;
+use crate::pack::{self, pack_call};
 use crate::receive::{Pumped, Reader, Sink};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
-    CancelTasks, ClientToHead, Close, CloseMode, FrameError, HeadToClient, Progress, PutFunction, StatusRequest,
-    Subscribe, TaskSubmit, Value, Welcome,
+    CancelTasks, ClientToHead, Close, CloseMode, Fetch, FrameError, HeadToClient, Progress, PutFunction, StatusRequest,
+    Subscribe, TaskSubmit, Welcome,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -34,7 +35,8 @@ struct News {
 /// What the threads share.
 #[derive(Debug)]
 struct Shared {
-    link: Link,
+    link: Arc<Link>,
+    home: Arc<Home>,
     reader: Reader,
     futures: Table,
     news: Mutex<News>,
@@ -45,9 +47,14 @@ impl Sink for Shared {
     fn take(&self, kind: u16, body: &[u8], answers: &mut Vec<Answer>) -> Result<(), FrameError> {
         match HeadToClient::decode(kind, body)? {
             HeadToClient::Outcome(o) => {
-                answers.push((Wanted::Task(o.token), Raw::new(o.outcome, o.attempts, o.elapsed_ns)));
+                answers.push((
+                    Wanted::Task(o.token),
+                    Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
+                ));
             }
-            HeadToClient::Fetched(f) => answers.push((Wanted::Fetch(f.token), Raw::new(f.outcome, 1, 0))),
+            HeadToClient::Fetched(f) => {
+                answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
+            }
             HeadToClient::Status(status) => answers.push((Wanted::Status, Raw::text(status.json))),
             HeadToClient::RunEnd(end) => {
                 lock(&self.news).end = Some((end.phase.clone(), end.message));
@@ -124,8 +131,12 @@ impl Client {
         });
         let connected = connected.map_err(|e| PyConnectionError::new_err(e.to_string()))?;
         let (stream, frames, welcome) = connected.into_parts();
+        let link = Arc::new(Link::new(stream)?);
+        let home = Home::new(link.clone(), Role::Driver);
+        home.settle(&welcome.store_socket, welcome.node, welcome.inline_limit);
         let shared = Arc::new(Shared {
-            link: Link::new(stream)?,
+            link,
+            home,
             reader: Reader::new(frames),
             futures: Table::default(),
             news: Mutex::default(),
@@ -179,7 +190,7 @@ impl Client {
         let mut submit = TaskSubmit {
             token,
             function,
-            args: Some(Value::inline(call.args)),
+            args: Some(call.args.value()),
             inputs: call.inputs,
             ..TaskSubmit::default()
         };
@@ -188,10 +199,29 @@ impl Client {
         }
         let future = new_future(slf.as_any(), token)?;
         this.shared.futures.insert(Wanted::Task(token), future.clone().unbind());
+        let _passed = call.args.pass(&this.shared.home);
         if let Err(e) = this.send(slf.py(), submit.into()) {
             this.shared.futures.remove(Wanted::Task(token));
             return Err(e);
         }
+        Ok(future)
+    }
+
+    /// Puts a value for later use: into the store of this node if it is large.
+    fn put(&self, value: &Bound<'_, PyAny>) -> PyResult<Kept> {
+        pack::keep(value, &self.shared.home)
+    }
+
+    /// Brings the value of an answer, which lies on another node, to this one: a future of it.
+    fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let future = new_future(slf.as_any(), token)?;
+        this.shared
+            .futures
+            .insert(Wanted::Fetch(token), future.clone().unbind());
+        let object = raw.object();
+        this.send(slf.py(), Fetch { token, object }.into())?;
         Ok(future)
     }
 
@@ -335,6 +365,11 @@ impl Client {
 }
 
 impl Client {
+    /// This process's place in the run.
+    pub fn home(&self) -> &Arc<Home> {
+        &self.shared.home
+    }
+
     fn send(&self, py: Python<'_>, message: ClientToHead) -> PyResult<()> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err(

@@ -2,15 +2,16 @@
 //! (`bridgehead/_future.py`); its attributes are set here without running Python code where nobody waits on it.
 //! Hot path: `new_future`, `complete`, once a task each.
 
+use crate::home::{Held, Home};
 use crate::link::lock;
 use crate::pack;
 use crate::python::api;
-use bridgehead_wire::{Failure, Outcome, outcome};
+use bridgehead_wire::{Failure, ObjectRef, Outcome, outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// What a future waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +31,10 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Raw {
     outcome: Mutex<Option<outcome::Kind>>,
+    /// Where its object would lie.
+    home: Option<Arc<Home>>,
+    /// The hold that came with a stored value.
+    held: Mutex<Option<Held>>,
     text: Option<String>,
     /// Attempts made.
     #[pyo3(get)]
@@ -48,11 +53,21 @@ impl Raw {
         if let Some(text) = &self.text {
             return Ok(Some(text.into_pyobject(py)?.into_any()));
         }
-        let taken = lock(&self.outcome).take();
-        match taken {
-            Some(outcome::Kind::Value(value)) => pack::unpack_value(py, &value).map(Some),
+        // A copy of the message's part, not of the bytes: two threads may look at once, and both must find it. The hold on a
+        // stored value goes with this answer.
+        let outcome = lock(&self.outcome).clone();
+        match outcome {
+            Some(outcome::Kind::Value(value)) => pack::unpack_value(py, &value, self.home.as_deref()).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Whether the value lies on another node, so that it has to be fetched first.
+    #[getter]
+    fn away(&self) -> bool {
+        let home = self.home.as_deref();
+        self.object()
+            .is_some_and(|object| home.is_some_and(|home| home.is_away(&object)))
     }
 
     /// The failure as a dictionary, for kind `failure`.
@@ -86,7 +101,35 @@ fn describe<'py>(py: Python<'py>, failure: &Failure) -> PyResult<Bound<'py, PyDi
 }
 
 impl Raw {
-    /// An answer.
+    /// The object that holds the value, if it is stored.
+    pub fn object(&self) -> Option<ObjectRef> {
+        match &*lock(&self.outcome) {
+            Some(outcome::Kind::Value(value)) => value.object().cloned(),
+            _ => None,
+        }
+    }
+
+    /// An answer to this process, whose place in the run is `home`. A stored value comes with a hold.
+    pub fn received(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64, home: &Arc<Home>) -> Self {
+        let raw = Self::fetched(outcome, attempts, elapsed_ns, home);
+        let held = raw.object().map(|object| Held {
+            object,
+            home: home.clone(),
+        });
+        *lock(&raw.held) = held;
+        raw
+    }
+
+    /// An answer whose stored value, if it is one, comes without a hold.
+    pub fn fetched(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64, home: &Arc<Home>) -> Self {
+        let home = Some(home.clone());
+        Self {
+            home,
+            ..Self::new(outcome, attempts, elapsed_ns)
+        }
+    }
+
+    /// An answer that was read from the run folder.
     pub fn new(outcome: Option<Outcome>, attempts: u32, elapsed_ns: u64) -> Self {
         let outcome = outcome.and_then(|o| o.kind).unwrap_or_else(|| {
             let message = "the answer holds no outcome";
@@ -103,6 +146,8 @@ impl Raw {
         };
         Self {
             outcome: Mutex::new(Some(outcome)),
+            home: None,
+            held: Mutex::default(),
             text: None,
             attempts,
             elapsed_ns,
@@ -114,6 +159,8 @@ impl Raw {
     pub fn text(text: String) -> Self {
         Self {
             outcome: Mutex::default(),
+            home: None,
+            held: Mutex::default(),
             text: Some(text),
             attempts: 0,
             elapsed_ns: 0,
@@ -208,15 +255,14 @@ pub fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 fn complete(future: &Bound<'_, PyAny>, raw: Raw) -> PyResult<()> {
     let py = future.py();
-    let fields = future.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
     let raw_kind = raw.kind;
     let raw = Bound::new(py, raw)?;
-    // Nobody can wait on a future before it has a condition, and none can appear while this thread is attached and runs no
-    // Python code, so the two attributes are one step for everybody else.
-    if raw_kind == "cancelled" || fields.contains(intern!(py, "_condition"))? {
+    // Nobody can wait on a future before `_waited`, and it cannot change while this thread is attached and runs no Python
+    // code, so the two attributes are one step for everybody else. `__dict__` is left alone: asking for it makes one.
+    if raw_kind == "cancelled" || future.getattr(intern!(py, "_waited"))?.is_truthy()? {
         future.call_method1(intern!(py, "_finish"), (raw,))?;
         return Ok(());
     }
-    fields.set_item(intern!(py, "_raw"), raw)?;
-    fields.set_item(intern!(py, "_state"), &api(py)?.finished)
+    future.setattr(intern!(py, "_raw"), raw)?;
+    future.setattr(intern!(py, "_state"), &api(py)?.finished)
 }

@@ -83,16 +83,17 @@ fn profile(agents: &str) -> PyResult<ClusterProfile> {
     })
 }
 
-/// Plans a pipeline for `agents`: the plan as canonical JSON and in its form for people.
+/// Checks and plans a pipeline for `agents`: its canonical text, the plan as canonical JSON and in its form for people.
 #[pyfunction]
-pub fn plan(py: Python<'_>, spec: &[u8], agents: &str) -> PyResult<(String, String)> {
+pub fn plan<'py>(py: Python<'py>, spec: &[u8], agents: &str) -> PyResult<(Bound<'py, PyBytes>, String, String)> {
     let profile = profile(agents)?;
-    let plan = py.detach(|| {
+    let planned = py.detach(|| {
         let pipeline = CheckedPipeline::parse(spec).map_err(|e| e.to_string())?;
-        bridgehead_plan::plan(&pipeline, &profile).map_err(|e| e.to_string())
+        let plan: LaunchPlan = bridgehead_plan::plan(&pipeline, &profile).map_err(|e| e.to_string())?;
+        Ok((pipeline.to_canonical_json(), plan.to_canonical_json(), plan.to_human()))
     });
-    let plan: LaunchPlan = plan.map_err(PyValueError::new_err)?;
-    Ok((plan.to_canonical_json(), plan.to_human()))
+    let (text, plan, human) = planned.map_err(PyValueError::new_err::<String>)?;
+    Ok((PyBytes::new(py, text.as_bytes()), plan, human))
 }
 
 fn replay(py: Python<'_>, run_dir: PathBuf) -> PyResult<Vec<journal::Record>> {

@@ -4,10 +4,14 @@
 
 mod client;
 mod futures;
+mod home;
 mod launch;
+mod layout;
 mod link;
+mod note;
 mod options;
 mod pack;
+mod printed;
 mod python;
 mod receive;
 mod shared;
@@ -21,14 +25,19 @@ use pyo3::prelude::*;
 fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<client::Client>()?;
     m.add_class::<futures::Raw>()?;
+    m.add_class::<home::Kept>()?;
+    m.add_class::<home::StoreBuffer>()?;
     m.add_class::<options::Options>()?;
     m.add_class::<worker::Worker>()?;
     m.add_function(wrap_pyfunction!(pack::load_input, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;
-    m.add_function(wrap_pyfunction!(pack::note_value, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::note_kept, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::packing_owner, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::keep_here, m)?)?;
     m.add_function(wrap_pyfunction!(pack::pack_arguments, m)?)?;
     m.add_function(wrap_pyfunction!(pack::pack_bytes, m)?)?;
     m.add_function(wrap_pyfunction!(pack::unpack_bytes, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::unpack_file, m)?)?;
     m.add_function(wrap_pyfunction!(launch::create_run, m)?)?;
     m.add_function(wrap_pyfunction!(launch::resolve_run, m)?)?;
     m.add_function(wrap_pyfunction!(launch::write_config, m)?)?;

@@ -5,6 +5,7 @@ use bridgehead_wire::Frames;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,7 @@ pub struct Link {
     /// Told when the sender thread has to look, and when waiting bytes went out.
     changed: Condvar,
     writing: Mutex<Writing>,
+    forsaken: AtomicBool,
 }
 
 impl Link {
@@ -79,6 +81,7 @@ impl Link {
             }),
             changed: Condvar::new(),
             writing: Mutex::default(),
+            forsaken: AtomicBool::new(false),
         })
     }
 
@@ -139,6 +142,12 @@ impl Link {
     /// # Errors
     /// The connection broke.
     pub fn write_some(&self) -> io::Result<bool> {
+        if self.forsaken.load(Ordering::Relaxed) {
+            return Err(io::Error::new(
+                ErrorKind::NotConnected,
+                "it is the connection of the parent of this process",
+            ));
+        }
         let mut writing = lock(&self.writing);
         loop {
             if writing.at == writing.bytes.len() {
@@ -207,6 +216,9 @@ impl Link {
 
     /// Reads what is there into `frames`.
     pub fn read_some(&self, frames: &mut Frames) -> Found {
+        if self.forsaken.load(Ordering::Relaxed) {
+            return Found::Closed;
+        }
         loop {
             return match (&self.stream).read(frames.space(READ)) {
                 Ok(0) => Found::Closed,
@@ -260,6 +272,11 @@ impl Link {
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// In a forked child: the socket is the parent's, so nothing is read or written any more.
+    pub fn forsake(&self) {
+        self.forsaken.store(true, Ordering::Relaxed);
     }
 
     /// Ends the link: nothing more is sent, readers wake up.

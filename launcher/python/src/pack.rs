@@ -1,35 +1,26 @@
-//! Python values as bytes and back (`docs/formats/value.md`). Owns the layout and the placeholders of inputs; how a value is
-//! pickled when the plain way is not right is `bridgehead/_pickling.py`. Hot path: `pack`, `unpack`, once a task each.
+//! Python values as bytes and back (`docs/formats/value.md`). Owns pickling and the placeholders of inputs; the layout of
+//! the bytes is `layout.rs`'s, how a value is pickled when the plain way is not right is `bridgehead/_pickling.py`. Hot path: `pack`, `unpack`, once a task each.
 
+use crate::home::{Home, Kept, StoreBuffer, home_of, write};
+use crate::layout::{FRAMED, Layout, PICKLE, damaged, unpack_framed};
 use crate::python::api;
-use bridgehead_wire::{Input, Value, input, value};
+use bridgehead_store_node::Lease;
+use bridgehead_wire::{Input, ObjectRef, Value, input, value};
 use bytes::Bytes;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PySlice, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyMemoryView, PySlice, PyTuple};
 use std::cell::RefCell;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-/// First byte of a value that is one pickle.
-const PICKLE: u8 = 1;
-/// First byte of a value with buffers behind its pickle.
-const FRAMED: u8 = 2;
-/// Bytes of a framed value before its table of buffers.
-const HEAD: usize = 16;
-/// Bytes of an entry of that table: offset and length.
-const ENTRY: usize = 16;
-/// What buffers are aligned to: a cache line, enough for every vector unit.
-const ALIGN: usize = 64;
 /// Buffers below this many bytes stay in the pickle and arrive as copies that can be written to.
 const OUT_OF_BAND: usize = 16 << 10;
 /// `None`, pickled.
 const NONE: &[u8] = b"\x80\x05N.";
 /// `((), {})`, packed.
 const NO_ARGUMENTS: &[u8] = b"\x01\x80\x05)}\x86.";
-/// Longest packed value that a message may carry.
-pub const MOST: usize = bridgehead_wire::MAX_BODY - (1 << 20);
 
 struct Packing {
     owner: Py<PyAny>,
@@ -46,9 +37,39 @@ thread_local! {
 /// Packed arguments with what their placeholders stand for.
 pub struct Call {
     /// The packed `(args, kwargs)`.
-    pub args: Bytes,
+    pub args: Packed,
     /// What the placeholders stand for.
     pub inputs: Vec<Input>,
+}
+
+/// A packed value: its bytes, or an object that this process wrote and that no message has named yet. Its range is this
+/// process's until then, so nothing has to hold it.
+pub enum Packed {
+    /// Bytes that travel in the message.
+    Inline(Bytes),
+    /// An object of this node's store.
+    Stored(ObjectRef),
+}
+
+impl Packed {
+    /// The value as it travels.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Inline(bytes) => Value::inline(bytes.clone()),
+            Self::Stored(object) => Value::stored(object.clone()),
+        }
+    }
+}
+
+impl Packed {
+    /// Tells of an object that the message which follows will name. Until what this returns is dropped, which may be right
+    /// after that message, this process holds it.
+    pub fn pass(&self, home: &Arc<Home>) -> Option<crate::home::Held> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Stored(object) => Some(home.hold_put(object.clone())),
+        }
+    }
 }
 
 /// Packs the arguments of a call to a task of `owner` (a connection or a pipeline).
@@ -63,74 +84,82 @@ pub fn pack_call(
     let py = args.py();
     if args.is_empty() && kwargs.is_none_or(PyDictMethods::is_empty) {
         return Ok(Call {
-            args: Bytes::from_static(NO_ARGUMENTS),
+            args: Packed::Inline(Bytes::from_static(NO_ARGUMENTS)),
             inputs: Vec::new(),
         });
     }
     let kwargs = kwargs.map_or_else(|| PyDict::new(py), Clone::clone);
     let both = PyTuple::new(py, [args.as_any(), kwargs.as_any()])?;
+    if kwargs.is_empty() && args.iter().all(|arg| is_plain(&arg)) {
+        let inputs = Vec::new();
+        let args = Packed::Inline(plain(both.as_any())?);
+        return Ok(Call { args, inputs });
+    }
     let packing = Packing {
         owner: owner.clone().unbind(),
         inputs: Vec::new(),
     };
+    let home = home_of(owner);
     let outer = PACKING.replace(Some(packing));
-    let packed = pack(both.as_any());
+    let packed = pack(both.as_any(), home.as_deref());
     let inputs = PACKING.replace(outer).map(|packing| packing.inputs).unwrap_or_default();
     Ok(Call { args: packed?, inputs })
 }
 
-/// Packs one value.
+/// Packs one value: into bytes if it is small, else into the store of `home`. Without a home it is bytes, however large.
 ///
 /// # Errors
-/// Something in it cannot be pickled, or it is too large to travel.
-pub fn pack(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+/// Something in it cannot be pickled, or there is no room for it.
+pub fn pack(object: &Bound<'_, PyAny>, home: Option<&Home>) -> PyResult<Packed> {
     let py = object.py();
     if object.is_none() {
-        return Ok(Bytes::from_static(b"\x01\x80\x05N."));
+        return Ok(Packed::Inline(Bytes::from_static(b"\x01\x80\x05N.")));
     }
-    let collector = Bound::new(py, Collector::default())?;
-    let pickle = pickled(object, &collector)?;
-    let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().0));
-    let pickle = pickle.as_bytes();
-    let len = pickle.len() + buffers.iter().map(|b| b.len_bytes()).sum::<usize>();
-    if len > MOST {
-        let text =
-            format!("a value of {len} bytes is more than the {MOST} that can travel: split it, or write it to a file");
-        return Err(api(py)?
-            .failures
-            .bind(py)
-            .call_method1(intern!(py, "too_large"), (text,))
-            .map_or_else(|e| e, |e| PyErr::from_value(e)));
+    if is_plain(object) {
+        return plain(object).map(Packed::Inline);
     }
-    if buffers.is_empty() {
-        let mut out = Vec::with_capacity(pickle.len() + 1);
-        out.push(PICKLE);
-        out.extend_from_slice(pickle);
-        return Ok(Bytes::from(out));
+    let (pickle, buffers) = pickled_with_buffers(object)?;
+    let layout = Layout::new(py, pickle.as_bytes(), &buffers);
+    match home {
+        Some(home) if layout.len() > home.inline_limit() => {
+            write(home, &layout).map(|(object, _)| Packed::Stored(object))
+        }
+        _ => layout.bytes().map(Packed::Inline),
     }
-    framed(py, pickle, &buffers)
 }
 
-/// Lays out a pickle and its buffers.
-fn framed(py: Python<'_>, pickle: &[u8], buffers: &[PyBuffer<u8>]) -> PyResult<Bytes> {
-    let mut at = HEAD + ENTRY * buffers.len() + pickle.len();
-    let mut out = Vec::with_capacity(at + buffers.iter().map(|b| b.len_bytes() + ALIGN).sum::<usize>());
-    out.extend_from_slice(&[FRAMED, 0, 0, 0]);
-    out.extend_from_slice(&u32::try_from(buffers.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&(pickle.len() as u64).to_le_bytes());
-    for buffer in buffers {
-        at = at.next_multiple_of(ALIGN);
-        out.extend_from_slice(&(at as u64).to_le_bytes());
-        out.extend_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
-        at += buffer.len_bytes();
+/// Packs one value into bytes.
+///
+/// # Errors
+/// As `pack`.
+pub fn pack_here(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    match pack(object, None)? {
+        Packed::Inline(bytes) => Ok(bytes),
+        Packed::Stored(..) => Err(damaged("it was packed into a store that was not named")),
     }
-    out.extend_from_slice(pickle);
-    for buffer in buffers {
-        let start = out.len().next_multiple_of(ALIGN);
-        out.resize(start + buffer.len_bytes(), 0);
-        buffer.copy_to_slice(py, &mut out[start..])?;
-    }
-    Ok(Bytes::from(out))
+}
+
+/// Whether a value is a scalar: it holds no placeholder, no buffer and nothing of the project's.
+fn is_plain(object: &Bound<'_, PyAny>) -> bool {
+    object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyFloat>()
+        || object.is_exact_instance_of::<PyBool>()
+        || object.is_none()
+}
+
+/// Packs scalars without looking for what they cannot hold, which costs several times the pickling.
+fn plain(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    let py = object.py();
+    let pickle = api(py)?.dumps.bind(py).call1((object, 5))?;
+    let pickle = pickle.cast::<PyBytes>()?.as_bytes();
+    Ok([&[PICKLE], pickle].concat().into())
+}
+
+fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
+    let collector = Bound::new(object.py(), Collector::default())?;
+    let pickle = pickled(object, &collector)?;
+    let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().0));
+    Ok((pickle, buffers))
 }
 
 /// Takes the buffers that a pickle leaves out.
@@ -179,12 +208,6 @@ fn pickled<'py>(object: &Bound<'py, PyAny>, collector: &Bound<'py, Collector>) -
     Ok(bytes.cast_into::<PyBytes>()?)
 }
 
-fn damaged(what: &str) -> PyErr {
-    PyRuntimeError::new_err(format!(
-        "a value cannot be read: {what}; it is damaged, or was packed by a newer bridgehead"
-    ))
-}
-
 /// The value in packed `bytes`.
 ///
 /// # Errors
@@ -199,42 +222,35 @@ pub fn unpack<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
     }
 }
 
-/// The value in a framed `view`, whose bytes are `bytes`: its buffers are slices of the view and keep it alive.
-fn unpack_framed<'py>(view: &Bound<'py, PyAny>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let py = view.py();
-    let number = |at: usize| -> PyResult<usize> {
-        let raw = bytes.get(at..at + 8).ok_or_else(|| damaged("its table is cut off"))?;
-        let raw = u64::from_le_bytes(raw.try_into().expect("eight bytes were taken"));
-        usize::try_from(raw).map_err(|_| damaged("a length is beyond this machine"))
-    };
-    let count = number(0)? >> 32;
-    let slice = |from: usize, len: usize| -> PyResult<Bound<'py, PyAny>> {
-        let to = from.checked_add(len).filter(|&to| to <= bytes.len());
-        let to = to.ok_or_else(|| damaged("a buffer is cut off"))?;
-        let index = |n: usize| isize::try_from(n).map_err(|_| damaged("a length is beyond this machine"));
-        view.get_item(PySlice::new(py, index(from)?, index(to)?, 1))
-    };
-    let buffers = PyList::empty(py);
-    for i in 0..count {
-        let entry = HEAD + ENTRY * i;
-        buffers.append(slice(number(entry)?, number(entry + 8)?)?)?;
-    }
-    let pickle = slice(HEAD + ENTRY * count, number(8)?)?;
-    let named = PyDict::new(py);
-    named.set_item(intern!(py, "buffers"), buffers)?;
-    api(py)?.loads.bind(py).call((pickle,), Some(&named))
-}
-
 /// Whether packed arguments are none at all.
 pub fn is_empty_call(bytes: &[u8]) -> bool {
     bytes == NO_ARGUMENTS
 }
 
-/// A value that travelled.
+/// The value in an object of the store: arrays in it are views of the store's memory.
+///
+/// # Errors
+/// As `unpack`.
+pub fn unpack_lease<'py>(py: Python<'py>, lease: Lease) -> PyResult<Bound<'py, PyAny>> {
+    let buffer = Bound::new(py, StoreBuffer(lease))?;
+    let view = PyMemoryView::from(buffer.as_any())?;
+    let bytes = buffer.get().0.bytes();
+    match bytes.first() {
+        Some(&FRAMED) => unpack_framed(view.as_any(), bytes),
+        Some(&PICKLE) => {
+            let end = isize::try_from(bytes.len()).unwrap_or(isize::MAX);
+            let pickle = view.as_any().get_item(PySlice::new(py, 1, end, 1))?;
+            api(py)?.loads.bind(py).call1((pickle,))
+        }
+        _ => unpack(py, bytes),
+    }
+}
+
+/// A value that travelled; `home` is where its object would lie.
 ///
 /// # Errors
 /// It cannot be read here.
-pub fn unpack_value<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+pub fn unpack_value<'py>(py: Python<'py>, value: &Value, home: Option<&Home>) -> PyResult<Bound<'py, PyAny>> {
     let failures = &api(py)?.failures;
     match &value.kind {
         Some(value::Kind::Inline(bytes)) => unpack(py, bytes),
@@ -250,7 +266,10 @@ pub fn unpack_value<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, 
         Some(value::Kind::File(file)) => failures
             .bind(py)
             .call_method1(intern!(py, "load_file"), (file.path.as_str(),)),
-        Some(value::Kind::Stored(_)) => Err(damaged("it lies in a store that this process has no connection to")),
+        Some(value::Kind::Stored(object)) => match home {
+            Some(home) => unpack_lease(py, home.lease(py, object)?),
+            None => Err(damaged("it lies in a store that this process has no connection to")),
+        },
         None => Err(damaged("the message held none")),
     }
 }
@@ -259,9 +278,14 @@ pub fn unpack_value<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, 
 ///
 /// # Errors
 /// As `unpack_value`.
-pub fn unpack_value_with<'py>(py: Python<'py>, value: &Value, inputs: Vec<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+pub fn unpack_value_with<'py>(
+    py: Python<'py>,
+    value: &Value,
+    inputs: Vec<Py<PyAny>>,
+    home: Option<&Home>,
+) -> PyResult<Bound<'py, PyAny>> {
     let outer = UNPACKING.replace(inputs);
-    let value = unpack_value(py, value);
+    let value = unpack_value(py, value, home);
     UNPACKING.set(outer);
     value
 }
@@ -295,11 +319,46 @@ pub fn note_task(owner: &Bound<'_, PyAny>, token: u64) -> Option<usize> {
     own.then(|| note(Input { kind })).flatten()
 }
 
-/// Notes a packed value as an input of the call that is being packed.
+/// Whose task's call is being packed in this thread: a connection, a pipeline, or `None`.
 #[pyfunction]
-pub fn note_value(packed: &[u8]) -> Option<usize> {
-    let kind = Some(input::Kind::Value(Value::inline(Bytes::copy_from_slice(packed))));
-    note(Input { kind })
+pub fn packing_owner(py: Python<'_>) -> Option<Py<PyAny>> {
+    PACKING.with_borrow(|packing| packing.as_ref().map(|p| p.owner.clone_ref(py)))
+}
+
+/// Notes a kept value as an input of the call that is being packed over a connection: its placeholder's number.
+#[pyfunction]
+pub fn note_kept(py: Python<'_>, kept: &Kept) -> PyResult<Option<usize>> {
+    let home = packing_owner(py).and_then(|owner| home_of(owner.bind(py)));
+    let Some(home) = home else { return Ok(None) };
+    let kind = Some(input::Kind::Value(kept.input(py, &home)?));
+    Ok(note(Input { kind }))
+}
+
+/// Packs a value to be kept in this process.
+#[pyfunction]
+pub fn keep_here(object: &Bound<'_, PyAny>) -> PyResult<Kept> {
+    let outer = PACKING.replace(None);
+    let packed = pack_here(object);
+    PACKING.set(outer);
+    packed.map(Kept::here)
+}
+
+/// Packs a value to be kept: in the store of `home` if it is large.
+///
+/// # Errors
+/// As `pack`.
+pub fn keep(object: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Kept> {
+    let outer = PACKING.replace(None);
+    let kept = pickled_with_buffers(object).and_then(|(pickle, buffers)| {
+        let layout = Layout::new(object.py(), pickle.as_bytes(), &buffers);
+        if layout.len() > home.inline_limit() {
+            home.put(&layout).map(Kept::stored)
+        } else {
+            layout.bytes().map(Kept::here)
+        }
+    });
+    PACKING.set(outer);
+    kept
 }
 
 /// Packs the arguments of a pipeline's task: the bytes, and the tasks that its placeholders stand for.
@@ -317,16 +376,29 @@ pub fn pack_arguments<'py>(
         )),
     });
     let tasks = tasks.collect::<PyResult<Vec<u64>>>()?;
-    Ok((PyBytes::new(args.py(), &call.args), tasks))
+    match &call.args {
+        Packed::Inline(bytes) => Ok((PyBytes::new(args.py(), bytes), tasks)),
+        Packed::Stored(..) => Err(damaged("a pipeline has no store")),
+    }
 }
 
 /// Packs a value into bytes.
 #[pyfunction]
 pub fn pack_bytes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let outer = PACKING.replace(None);
-    let packed = pack(object);
+    let packed = pack_here(object);
     PACKING.set(outer);
     Ok(PyBytes::new(object.py(), &packed?))
+}
+
+/// The value in a file of packed bytes; arrays in it are views of what was read.
+#[pyfunction]
+pub fn unpack_file<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyAny>> {
+    use std::io::Read;
+    let mut file = std::fs::File::open(path)?;
+    let len = usize::try_from(file.metadata()?.len()).map_err(|_| damaged("its file is beyond this machine"))?;
+    let bytes = PyBytes::new_with(py, len, |into| Ok(file.read_exact(into)?))?;
+    unpack_bytes(bytes.as_any())
 }
 
 /// The value in a buffer that `pack_bytes` filled; arrays in it are views of the buffer.

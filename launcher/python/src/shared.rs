@@ -1,16 +1,20 @@
 //! What a worker's loop and its watchdog share: the socket, the calls that wait, the call that runs, what was printed.
 
 use crate::futures::{Answer, Raw, Table, Wanted};
+use crate::home::Home;
 use crate::link::{Link, lock};
+use crate::note::Note;
+use crate::printed::Printed;
 use crate::receive::{Reader, Sink};
 use crate::watchdog;
+use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
     AgentToWorker, FrameError, LogText, PutFunction, ReturnedTasks, TaskCall, WorkerConfig, WorkerToAgent,
 };
 use pyo3::prelude::*;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The call that runs.
@@ -24,7 +28,8 @@ pub struct Current {
 /// What the loop and the watchdog share.
 #[derive(Debug)]
 pub struct Shared {
-    pub link: Link,
+    pub link: Arc<Link>,
+    pub home: Arc<Home>,
     pub reader: Reader,
     pub futures: Table,
     pub queue: Mutex<VecDeque<TaskCall>>,
@@ -33,6 +38,9 @@ pub struct Shared {
     /// Locked while queued calls are returned, so that the agent hears of them before it hears that this call is done.
     pub current: Mutex<Option<Current>>,
     pub logs: Mutex<Vec<LogText>>,
+    pub printed: Mutex<Printed>,
+    /// Where the agent finds which call ran when this process died.
+    pub note: OnceLock<Note>,
     pub stop: AtomicBool,
     pub watchdog: watchdog::Parking,
 }
@@ -45,10 +53,15 @@ impl Sink for Shared {
                 lock(&self.new_functions).insert(put.index, put);
             }
             AgentToWorker::Outcome(o) => {
-                answers.push((Wanted::Task(o.token), Raw::new(o.outcome, o.attempts, o.elapsed_ns)));
+                answers.push((
+                    Wanted::Task(o.token),
+                    Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
+                ));
             }
-            AgentToWorker::Fetched(f) => answers.push((Wanted::Fetch(f.token), Raw::new(f.outcome, 1, 0))),
-            AgentToWorker::Config(config) => *lock(&self.config) = Some(config),
+            AgentToWorker::Fetched(f) => {
+                answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
+            }
+            AgentToWorker::Config(config) => self.configure(config),
             AgentToWorker::Shutdown(_) => self.stop.store(true, Ordering::SeqCst),
         }
         Ok(())
@@ -69,12 +82,45 @@ impl Shared {
         slow
     }
 
-    /// Moves what was printed into the outgoing frames.
+    fn configure(&self, config: WorkerConfig) {
+        let log = RunFolder::new(&config.run_dir).worker_log(config.agent, config.worker);
+        lock(&self.printed).follow(&log);
+        self.home
+            .settle(&config.store_socket, config.agent, config.inline_limit);
+        match Note::open(&config) {
+            Ok(note) => drop(self.note.set(note)), // A second configuration changes nothing.
+            // Without a note the agent takes the first of its calls for the one that ran.
+            Err(error) => eprintln!("cannot note which task runs: {error}"),
+        }
+        *lock(&self.config) = Some(config);
+    }
+
+    /// Says where the agent can read it after this process's death: this call runs, those before it have ended.
+    pub fn note_running(&self, task: u64) {
+        if let Some(note) = self.note.get() {
+            note.set(task);
+        }
+    }
+
+    /// Moves what the running call printed into the outgoing frames.
     pub fn add_logs(&self) {
         let texts = std::mem::take(&mut *lock(&self.logs));
-        for text in texts {
+        let current = lock(&self.current)
+            .as_ref()
+            .map(|c| (c.call.task, c.call.attempt, c.since.elapsed()));
+        let Some((task, attempt, elapsed)) = current else {
+            return;
+        };
+        lock(&self.printed).add(texts, (task, attempt), elapsed, |text| {
             self.add(text);
-        }
+        });
+    }
+
+    /// Moves what calls printed past Python and was not looked for when they ended into the outgoing frames.
+    pub fn add_late_logs(&self) {
+        lock(&self.printed).add_late(|text| {
+            self.add(text);
+        });
     }
 
     /// Adds a message to what is sent next; how long the oldest unsent one has been waiting.

@@ -1,7 +1,8 @@
 //! A worker's loop: takes calls from its agent, runs them, sends what came of them in batches.
 //! Hot path: `run_call` and what it calls, once a task. What goes on beside a running task is `watchdog.rs`.
 
-use crate::futures::{Table, Wanted, is_done, new_future};
+use crate::futures::{Raw, Table, Wanted, is_done, new_future};
+use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
 use crate::options::Options;
 use crate::pack::{self, pack_call};
@@ -10,8 +11,8 @@ use crate::receive::{Pumped, Reader};
 use crate::shared::{Current, Shared};
 use crate::watchdog;
 use bridgehead_wire::{
-    Blocked, CancelTasks, Failure, FailureCause, LogText, Outcome, PutFunction, TaskCall, TaskDone, TaskSubmit, Value,
-    WorkerReady, value,
+    Blocked, CancelTasks, Failure, FailureCause, Fetch, LogText, Outcome, PutFunction, TaskCall, TaskDone, TaskSubmit,
+    Value, WorkerReady, value,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -46,8 +47,10 @@ impl Worker {
     #[new]
     fn new() -> PyResult<Self> {
         let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let link = Arc::new(Link::new(stream)?);
         let shared = Arc::new(Shared {
-            link: Link::new(stream)?,
+            home: Home::new(link.clone(), Role::Worker),
+            link,
             reader: Reader::default(),
             futures: Table::default(),
             queue: Mutex::default(),
@@ -55,6 +58,8 @@ impl Worker {
             config: Mutex::default(),
             current: Mutex::default(),
             logs: Mutex::default(),
+            printed: Mutex::default(),
+            note: std::sync::OnceLock::new(),
             stop: AtomicBool::new(false),
             watchdog: watchdog::Parking::default(),
         });
@@ -94,12 +99,19 @@ impl Worker {
             match call {
                 Some(call) => self.run_call(py, call)?,
                 None => {
+                    self.shared.add_late_logs();
                     self.flush(py)?;
                     self.pump(py)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// In a forked child: it takes no calls, and says nothing over its parent's connection.
+    fn forsake(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.link.forsake();
     }
 
     /// Text that the running task printed to `stream`.
@@ -163,7 +175,7 @@ impl Worker {
         let mut submit = TaskSubmit {
             token,
             function,
-            args: Some(Value::inline(call.args)),
+            args: Some(call.args.value()),
             inputs: call.inputs,
             parent: this.running().map(|(task, _)| task),
             ..TaskSubmit::default()
@@ -173,7 +185,29 @@ impl Worker {
         }
         let future = new_future(slf.as_any(), token)?;
         this.shared.futures.insert(Wanted::Task(token), future.clone().unbind());
+        let _passed = call.args.pass(&this.shared.home);
         this.shared.add(submit);
+        this.flush(slf.py())?;
+        Ok(future)
+    }
+
+    /// Puts a value for later use: into the store of this node if it is large.
+    fn put(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Kept> {
+        let kept = pack::keep(value, &self.shared.home)?;
+        self.flush(py)?;
+        Ok(kept)
+    }
+
+    /// Brings the value of an answer, which lies on another node, to this one: a future of it.
+    fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let future = new_future(slf.as_any(), token)?;
+        this.shared
+            .futures
+            .insert(Wanted::Fetch(token), future.clone().unbind());
+        let object = raw.object();
+        this.shared.add(Fetch { token, object });
         this.flush(slf.py())?;
         Ok(future)
     }
@@ -216,6 +250,11 @@ impl Worker {
 }
 
 impl Worker {
+    /// This process's place in the run.
+    pub fn home(&self) -> &Arc<Home> {
+        &self.shared.home
+    }
+
     fn running(&self) -> Option<(u64, u32)> {
         lock(&self.shared.current)
             .as_ref()
@@ -267,6 +306,7 @@ impl Worker {
             since,
             started_ns,
         });
+        self.shared.note_running(task);
         self.shared.watchdog.wake();
         let outcome = self
             .evaluate(py, function, args, inputs, &devices)
@@ -301,18 +341,19 @@ impl Worker {
         let function = self.function(py, function)?;
         let inputs = inputs
             .iter()
-            .map(|value| Ok(pack::unpack_value(py, value)?.unbind()))
+            .map(|value| Ok(pack::unpack_value(py, value, Some(&self.shared.home))?.unbind()))
             .collect::<PyResult<Vec<_>>>()?;
         let result = match args.and_then(|v| v.kind) {
             Some(value::Kind::Inline(bytes)) if pack::is_empty_call(&bytes) => function.bind(py).call0()?,
             Some(kind) => {
-                let both = pack::unpack_value_with(py, &Value { kind: Some(kind) }, inputs)?;
+                let both = pack::unpack_value_with(py, &Value { kind: Some(kind) }, inputs, Some(&self.shared.home))?;
                 let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = both.extract()?;
                 function.bind(py).call(args, Some(&kwargs))?
             }
             None => return Err(PyRuntimeError::new_err("the call came without arguments")),
         };
-        Ok(Outcome::value(Value::inline(pack::pack(&result)?)))
+        // Its range is this process's until the agent hears of it, so the lease is not needed any longer.
+        Ok(Outcome::value(pack::pack(&result, Some(&self.shared.home))?.value()))
     }
 
     /// The function under `index`, unpickled at its first call.

@@ -61,6 +61,36 @@ def test_a_call_gives_what_it_gives_here(pool: bh.Executor, function: Callable[.
     check(pool, function, *args)
 
 
+@pytest.mark.parametrize("value", [None, True, False, 0, -1, 2**70, 0.0, float("inf"), -0.0, "ab", b"ab"], ids=repr)
+def test_a_scalar_is_the_same_on_both_sides(pool: bh.Executor, value: object) -> None:
+    back = pool.submit(make_pair, value).result(60)
+    assert back == (value, repr(value), type(value).__name__)
+
+
+def make_pair(value: object) -> tuple[object, str, str]:
+    return value, repr(value), type(value).__name__
+
+
+def test_a_result_is_one_object_for_all_threads(pool: bh.Executor) -> None:
+    futures = [pool.submit(make, i) for i in range(50)]
+    concurrent.futures.wait(futures, 60)
+    start = threading.Barrier(4)
+
+    def look(found: list[Adder]) -> None:
+        start.wait(60)
+        found.extend(future.result(60) for future in futures)
+
+    seen: list[list[Adder]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=look, args=(found,)) for found in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [a.n for a in seen[0]] == list(range(50))
+    for same in zip(*seen, strict=True):
+        assert all(one is same[0] for one in same)
+
+
 def test_keyword_arguments_arrive(pool: bh.Executor) -> None:
     check(pool, int, "ff", base=16)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -286,9 +289,41 @@ def test_a_node_of_another_pipeline_is_refused() -> None:
         bh.Pipeline("p").add(add_up, [other])
 
 
-def test_arguments_must_fit_the_function() -> None:
-    with pytest.raises(TypeError, match="double"):
-        bh.Pipeline("p").add(double, 1, 2)
+def plain(a: int, b: int = 0) -> None: ...
+def keyword_only(a: int, *, b: int) -> None: ...
+def optional_keyword(a: int, *, b: int = 0) -> None: ...
+def many(a: int, *rest: int, **named: int) -> None: ...
+
+
+@pytest.mark.parametrize("function", [plain, keyword_only, optional_keyword, many, print], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kwargs", [{}, {"b": 1}, {"c": 1}], ids=repr)
+@pytest.mark.parametrize("count", range(4))
+def test_a_node_takes_the_arguments_that_a_call_takes(
+    function: Callable[..., None], count: int, kwargs: dict[str, int]
+) -> None:
+    add = functools.partial(bh.Pipeline("p").add, bh.task(function), *range(count), **kwargs)
+    try:
+        inspect.signature(function).bind(*range(count), **kwargs)
+    except TypeError:
+        with pytest.raises(TypeError, match=function.__name__):
+            add()
+    else:
+        add()
+
+
+def test_a_pipeline_is_written_as_it_was_built() -> None:
+    p = bh.Pipeline('quoted "name" \\ ü')
+    first = p.add(bh.task(name='a "b" {c}', memory="1GiB")(plain), 1)
+    second = p.group("g", nodes=1).add(bh.task(many), first, b=2).after(first)
+    third = p.add(bh.program('echo "a b" {word}'), word='"{}')
+    document = json.loads(p.to_json())
+    assert document["name"] == p.name
+    tasks = document["tasks"]
+    assert [task["name"] for task in tasks] == [first.name, second.name, third.name]
+    assert tasks[0]["resources"]["memory"] == 1 << 30
+    assert (tasks[1]["inputs"], tasks[1]["after"], tasks[1]["group"]) == ([0], [0], "g")
+    assert tasks[2]["call"]["program"]["argv"] == ["echo", "a b", '"{}']
+    assert document["keep"] == [1, 2]
 
 
 def run_script(folder: Path, **env: str) -> subprocess.Popen[str]:

@@ -1,50 +1,161 @@
 //! Classes: tasks that ask for the same share one queue, so that what does not fit is looked at once, not once a task.
+//! Owns their requests and which has the next head; hot path: `push`, `remove`.
 
+use crate::queue::{Entry, Queue};
+use crate::room::{Ask, CPU, Dimensions, SLOTS};
 use bridgehead_spec::Resources;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-
-/// A queued task: higher priority first, then order of arrival.
-pub(crate) type Entry = (i32, Reverse<u32>, u32);
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
 /// The queue of one class.
 #[derive(Debug)]
 pub(crate) struct Class {
-    pub resources: Resources,
+    /// What each of its tasks takes from an agent.
+    pub asks: Vec<Ask>,
     /// Whether an agent may be given more of these than it has room for.
-    pub prefetchable: bool,
-    pub ready: BinaryHeap<Entry>,
-    /// Agents that may have room, each at most once; checked when taken.
-    pub candidates: VecDeque<u32>,
+    pub small: bool,
+    /// The ready tasks, no others.
+    pub ready: Queue,
+    /// A run time in nanoseconds that few recent tasks exceeded; `None` before the first has ended.
+    pub pace_ns: Option<u64>,
     /// Assignments of others since the head of this queue could last not be placed.
     pub passed_over: u32,
+    /// How often in a row the head gave way to a later task whose inputs lay where room was.
+    pub gave_way: u32,
+    /// Slot of the agent that keeps free what it asks for.
+    pub reserved: Option<u32>,
+    /// Its head is among the heads. It is not while its tasks are being placed, and while no agent is large enough.
+    pub listed: bool,
+    /// Some agent was large enough when it was last looked; what is lost or joins asks for another look.
+    pub hopeful: bool,
+}
+
+impl Class {
+    /// Learns from a run time: up at once, down by a quarter each time, so that a few long tasks among short ones count.
+    pub(crate) fn learn_pace(&mut self, elapsed_ns: u64) {
+        let faded = self.pace_ns.map_or(0, |pace| pace - pace / 4);
+        self.pace_ns = Some(elapsed_ns.max(faded));
+    }
 }
 
 /// All classes.
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
     pub list: Vec<Class>,
-    by_resources: HashMap<Resources, u16>,
+    by_resources: HashMap<Resources, u32>,
+    /// The class of the last submit, which most often is the next one's too.
+    last: Option<(Resources, u32)>,
+    /// The head of each queue, as (priority, arrival, class).
+    pub heads: BTreeSet<Entry>,
 }
 
 impl Classes {
-    /// The number of the class that asks for `resources`; `true` when it is new.
-    pub(crate) fn intern(&mut self, resources: &Resources) -> (u16, bool) {
-        if let Some(&class) = self.by_resources.get(resources) {
-            return (class, false);
+    pub(crate) fn get(&self, class: u32) -> &Class {
+        &self.list[class as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, class: u32) -> &mut Class {
+        &mut self.list[class as usize]
+    }
+
+    /// The number of the class that asks for `resources`.
+    pub(crate) fn intern(&mut self, resources: &Resources, dimensions: &mut Dimensions) -> u32 {
+        if let Some((last, class)) = &self.last {
+            if last == resources {
+                return *class;
+            }
         }
-        let class = u16::try_from(self.list.len()).expect("a run asks for fewer than 65,536 different resources");
+        let class = match self.by_resources.get(resources) {
+            Some(&class) => class,
+            None => self.add(resources, dimensions),
+        };
+        self.last = Some((resources.clone(), class));
+        class
+    }
+
+    fn add(&mut self, resources: &Resources, dimensions: &mut Dimensions) -> u32 {
+        let class = u32::try_from(self.list.len()).expect("there are no more classes than tasks");
         self.by_resources.insert(resources.clone(), class);
+        let mut asks = vec![(SLOTS, 1)];
+        asks.extend(
+            dimensions
+                .amounts(resources)
+                .into_iter()
+                .filter(|&(_, amount)| amount > 0),
+        );
         self.list.push(Class {
-            resources: resources.clone(),
-            prefetchable: resources.gpus == 0
-                && resources.memory == 0
-                && resources.named.is_empty()
-                && resources.cpu_millis <= 1000,
-            ready: BinaryHeap::new(),
-            candidates: VecDeque::new(),
+            small: matches!(asks[1..], [(CPU, 1..=1000)]),
+            asks,
+            ready: Queue::default(),
+            pace_ns: None,
             passed_over: 0,
+            gave_way: 0,
+            reserved: None,
+            listed: true,
+            hopeful: false,
         });
-        (class, true)
+        class
+    }
+
+    /// A task becomes ready.
+    pub(crate) fn push(&mut self, class: u32, entry: Entry) {
+        let queue = &mut self.list[class as usize].ready;
+        let old = queue.first();
+        queue.push(entry);
+        if old.is_none_or(|old| entry < old) {
+            self.move_head(class, old);
+        }
+    }
+
+    /// A ready task is ready no more.
+    pub(crate) fn remove(&mut self, class: u32, entry: Entry) {
+        let queue = &mut self.list[class as usize].ready;
+        let old = queue.first();
+        queue.remove(entry);
+        if old == Some(entry) {
+            self.move_head(class, old);
+        }
+    }
+
+    fn move_head(&mut self, class: u32, old: Option<Entry>) {
+        let queue = &self.list[class as usize];
+        if !queue.listed {
+            return;
+        }
+        if let Some((priority, seq, _)) = old {
+            self.heads.remove(&(priority, seq, class));
+        }
+        if let Some((priority, seq, _)) = queue.ready.first() {
+            self.heads.insert((priority, seq, class));
+        }
+    }
+
+    /// The first head behind `from` comes off the list, to be placed; with it comes the one behind it.
+    pub(crate) fn take_head(&mut self, from: Bound<Entry>) -> Option<(Entry, Option<Entry>)> {
+        let mut heads = self.heads.range((from, Bound::Unbounded)).copied();
+        let (head, next) = (heads.next()?, heads.next());
+        self.heads.remove(&head);
+        self.list[head.2 as usize].listed = false;
+        Some((head, next))
+    }
+
+    /// The head of a class is on the list (again).
+    pub(crate) fn list_head(&mut self, class: u32) {
+        let queue = &mut self.list[class as usize];
+        queue.listed = true;
+        if let Some((priority, seq, _)) = queue.ready.first() {
+            self.heads.insert((priority, seq, class));
+        }
+    }
+
+    /// The agents are others than before: what could run nowhere, or somewhere, is to be looked at again.
+    pub(crate) fn agents_changed(&mut self) {
+        for class in 0..self.list.len() {
+            let queue = &mut self.list[class];
+            queue.hopeful = false;
+            if !queue.listed {
+                self.list_head(class as u32);
+            }
+        }
     }
 }

@@ -1,134 +1,154 @@
-//! The engine: who runs where, decided event by event.
-//!
-//! Each class of equal requests has a queue and a list of agents that may have room; an agent enters the lists when room
-//! comes free and is checked when taken, so that neither submitting nor finishing ever scans agents or queues.
+//! The engine's events: what came, what ended, what is gone. Owns the state and its transitions; choosing an agent is
+//! `place`'s. Hot path: `submit`, `finished`. Neither ever looks at all agents, all queues or all tasks.
 
 use crate::agents::Agent;
-use crate::class::{Class, Classes};
-use crate::tasks::{NONE, Phase, Tasks, index};
+use crate::class::Classes;
+use crate::room::{Dimensions, NOTHING, Room};
+use crate::tasks::{Hold, NONE, Phase, Tasks, index};
 use bridgehead_spec::{AgentId, Resources, TaskId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-
-/// A class whose head could not be placed while this many others were gets an agent kept free for it.
-const PATIENCE: u32 = 256;
-
-/// Whether an agent can take a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// It has what the task asks for.
-    Now,
-    /// It may be given it ahead of time.
-    Ahead,
-    /// Neither.
-    None,
-}
 
 /// The scheduler of one allocation.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) tasks: Tasks,
     pub(crate) classes: Classes,
-    pub(crate) agents: BTreeMap<u32, Agent>,
+    pub(crate) dimensions: Dimensions,
+    /// By slot.
+    pub(crate) agents: Vec<Option<Agent>>,
+    pub(crate) slots: BTreeMap<AgentId, u32>,
+    pub(crate) room: Room,
     pub(crate) prefetch: usize,
+    /// Classes for each of which an agent keeps free what they ask for.
+    pub(crate) reserving: Vec<u32>,
+    /// Something came since the last round that could let a task start.
+    pub(crate) stirred: bool,
     seq: u32,
-    scratch: Vec<u32>,
+    scratch: Vec<(u32, u32)>,
 }
 
 impl Engine {
-    /// An engine that gives an agent up to `prefetch` small tasks beyond what it has room for, so that the next one is at
-    /// hand when one ends.
+    /// An engine that gives an agent up to `prefetch` small tasks (at most one core, nothing else) beyond what it has room
+    /// for, so that the next one is at hand when one ends. It does so only where tasks of that kind have proved short.
     #[must_use]
     pub fn new(prefetch: usize) -> Self {
         Self {
             tasks: Tasks::default(),
             classes: Classes::default(),
-            agents: BTreeMap::new(),
+            dimensions: Dimensions::default(),
+            agents: Vec::new(),
+            slots: BTreeMap::new(),
+            room: Room::default(),
             prefetch,
+            reserving: Vec::new(),
+            stirred: false,
             seq: 0,
             scratch: Vec::new(),
         }
     }
 
-    /// An agent with `total` to give is there.
-    pub fn agent_joined(&mut self, agent: AgentId, total: Resources) {
-        self.agents.insert(agent.0, Agent::new(total));
-        self.offer(agent.0);
+    /// An agent with `total` to give is there. One that is there already stays as it is.
+    pub fn agent_joined(&mut self, agent: AgentId, total: &Resources) {
+        if self.slots.contains_key(&agent) {
+            return;
+        }
+        let amounts = self.dimensions.amounts(total);
+        // Tasks that preferred the agent that had this slot before prefer the new one: no better and no worse than any.
+        let free = self.agents.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.agents.len());
+        if slot == self.agents.len() {
+            self.agents.push(None);
+        }
+        self.agents[slot] = Some(Agent::new(agent, &amounts, self.dimensions.count()));
+        let slot = u32::try_from(slot).expect("an agent is named by 32 bits");
+        self.slots.insert(agent, slot);
+        self.classes.agents_changed();
+        self.grow_room();
+        self.publish(slot);
+        self.stirred = true;
     }
 
-    /// An agent is gone. Returns the tasks that it had; each is to be requeued, failed or cancelled by the caller.
+    /// An agent is gone. Returns the tasks that it had; each is to be requeued, finished or abandoned by the caller.
     pub fn agent_lost(&mut self, agent: AgentId) -> Vec<TaskId> {
-        let Some(gone) = self.agents.remove(&agent.0) else {
+        let Some(slot) = self.slots.remove(&agent) else {
             return Vec::new();
         };
-        for class in &mut self.classes.list {
-            class.candidates.retain(|&candidate| candidate != agent.0);
+        let Some(gone) = self.agents[slot as usize].take() else {
+            return Vec::new();
+        };
+        self.room.set(slot, std::iter::repeat(NOTHING));
+        self.classes.agents_changed();
+        if let Some(class) = gone.reserved {
+            self.classes.get_mut(class).reserved = None;
+            self.reserving.retain(|&reserving| reserving != class);
         }
-        let mut tasks: Vec<u32> = gone.held.into_iter().chain(gone.prefetched).collect();
+        let ahead = gone.ahead.into_iter().map(|(task, _)| task);
+        let mut tasks: Vec<u32> = gone.held.into_iter().chain(ahead).collect();
         tasks.sort_unstable();
         for &task in &tasks {
-            let row = self.tasks.entry(task);
-            row.phase = Phase::Waiting;
+            let row = self.tasks.row(task);
+            row.phase = Phase::Returned;
             row.agent = NONE;
-            row.blocked = false;
+            row.hold = Hold::Using;
+            row.lingers = false;
         }
         tasks.into_iter().map(|task| TaskId(task.into())).collect()
     }
 
-    /// A task is to run once all of `open` have finished. Tasks in `open` that the engine does not know count as finished.
+    /// A task is to run once all of `open` have finished; higher priorities go first, then the order of submits. Tasks in
+    /// `open` that the engine does not know count as finished. A task that it knows already stays as it is.
     pub fn submit(&mut self, task: TaskId, resources: &Resources, priority: i32, open: &[TaskId]) {
-        let (class, new) = self.classes.intern(resources);
-        if new {
-            self.open_class(class);
-        }
         let id = index(task);
+        if self.tasks.get(id).is_some() {
+            return;
+        }
+        let class = self.classes.intern(resources, &mut self.dimensions);
+        self.grow_room();
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
-        let row = self.tasks.entry(id);
-        row.seq = seq;
-        row.priority = priority;
-        row.class = class;
-        row.phase = Phase::Waiting;
-        row.open = 0;
-        row.agent = NONE;
-        row.prefers = NONE;
-        row.prefers_bytes = 0;
+        let mut waits = 0;
         for &dependency in open {
             let dependency = index(dependency);
-            if self
-                .tasks
-                .get(dependency)
-                .is_some_and(|row| row.phase != Phase::Unknown)
-            {
-                self.tasks.link(dependency, id);
-                self.tasks.entry(id).open += 1;
+            if self.tasks.get(dependency).is_some() {
+                self.tasks.link(dependency, id, seq);
+                waits += 1;
             }
         }
-        if self.tasks.entry(id).open == 0 {
+        self.tasks.learn(id, seq, priority, class).open = waits;
+        if waits == 0 {
             self.make_ready(id);
         }
     }
 
-    /// A task has its value, of `bytes` at its agent: its dependents may become ready.
-    pub fn finished(&mut self, task: TaskId, bytes: u64) {
+    /// A task that is yet to be given out takes `bytes` that lie at `agent`. Results of tasks that it waits for are counted
+    /// by `finished`; this is for those that had finished before it was submitted.
+    pub fn input_at(&mut self, task: TaskId, agent: AgentId, bytes: u64) {
+        if let (Some(&slot), Some(row)) = (self.slots.get(&agent), self.tasks.get_mut(index(task))) {
+            row.vote(slot, bytes);
+        }
+    }
+
+    /// A task has its value, of `bytes` at its agent, after running for `elapsed_ns`: its dependents may become ready.
+    pub fn finished(&mut self, task: TaskId, bytes: u64, elapsed_ns: u64) {
         let id = index(task);
-        let agent = self.tasks.get(id).map_or(NONE, |row| row.agent);
-        self.leave(id);
+        let Some(row) = self.tasks.get(id) else { return };
+        let (agent, class) = (row.agent, row.class);
+        self.classes.get_mut(class).learn_pace(elapsed_ns);
         let mut dependents = std::mem::take(&mut self.scratch);
-        self.tasks.unlink(id, &mut dependents);
-        for &dependent in &dependents {
+        self.leave(id, &mut dependents);
+        for &(dependent, seq) in &dependents {
             let Some(row) = self.tasks.get_mut(dependent) else {
                 continue;
             };
-            if row.phase != Phase::Waiting {
-                continue;
-            }
-            if bytes > row.prefers_bytes {
-                row.prefers_bytes = bytes;
-                row.prefers = agent;
+            if row.seq != seq {
+                continue; // It was abandoned, and its id has another life.
             }
             row.open -= 1;
-            if row.open == 0 {
+            if agent != NONE {
+                row.vote(agent, bytes);
+            }
+            if row.open == 0 && row.phase == Phase::Waiting {
                 self.make_ready(dependent);
             }
         }
@@ -136,292 +156,223 @@ impl Engine {
         self.scratch = dependents;
     }
 
-    /// A task will never have a value. Returns all that wait for it, directly or not, nearest first; they are forgotten too.
+    /// A task will never have a value: it failed for good or is cancelled. It is forgotten, and so are all that wait for it,
+    /// directly or not; those are returned, nearest first.
     pub fn abandon(&mut self, task: TaskId) -> Vec<TaskId> {
-        let mut lost = vec![index(task)];
+        let id = index(task);
+        let mut lost = Vec::new();
+        let mut edges = Vec::new();
+        if self.tasks.get(id).is_some() {
+            self.leave(id, &mut edges);
+        }
         let mut at = 0;
-        while at < lost.len() {
-            let id = lost[at];
+        while at < edges.len() {
+            let (dependent, seq) = edges[at];
             at += 1;
-            let known = self.tasks.get(id).is_some_and(|row| row.phase != Phase::Unknown);
-            if known {
-                self.leave(id);
-                self.tasks.unlink(id, &mut lost);
+            if self.tasks.get(dependent).is_some_and(|row| row.seq == seq) {
+                lost.push(TaskId(dependent.into()));
+                self.leave(dependent, &mut edges);
             }
         }
-        let mut seen = std::collections::HashSet::new();
-        lost.into_iter()
-            .skip(1)
-            .filter(|&id| seen.insert(id))
-            .map(|id| TaskId(id.into()))
-            .collect()
+        lost
     }
 
-    /// A task that an agent had is to run again, ahead of its equals.
+    /// A task that an agent has or had is to run again, ahead of its equals.
     pub fn requeue(&mut self, task: TaskId) {
         let id = index(task);
-        if self.tasks.get(id).is_none_or(|row| row.phase == Phase::Unknown) {
+        let Some(row) = self.tasks.get(id) else { return };
+        if matches!(row.phase, Phase::Waiting | Phase::Ready) {
             return;
         }
-        let row = self.tasks.entry(id);
-        let (class, open) = (row.class, row.open);
         self.give_back(id);
-        let row = self.tasks.entry(id);
-        row.class = class;
+        let row = self.tasks.row(id);
         row.phase = Phase::Waiting;
-        if open == 0 {
+        if row.open == 0 {
             self.make_ready(id);
         }
     }
 
-    /// A task that was given out or is ready waits for `producer` again, whose value was lost.
-    pub fn wait_again(&mut self, task: TaskId, producer: TaskId) {
+    /// A task waits for the known task `producer` too, whose value was lost and is being made again. `false` when it is with
+    /// an agent (requeue it first if it cannot go on there) or when one of the two is not known.
+    pub fn wait_again(&mut self, task: TaskId, producer: TaskId) -> bool {
         let (id, producer) = (index(task), index(producer));
-        let waits = self
-            .tasks
-            .get(id)
-            .is_some_and(|row| matches!(row.phase, Phase::Waiting | Phase::Ready));
-        if waits {
-            self.tasks.link(producer, id);
-            let row = self.tasks.entry(id);
-            row.phase = Phase::Waiting; // Its entry in the queue is skipped when met.
-            row.open += 1;
+        let Some(row) = self.tasks.get(id) else { return false };
+        let (phase, seq) = (row.phase, row.seq);
+        let with_agent = matches!(phase, Phase::Held | Phase::Ahead);
+        if with_agent || id == producer || self.tasks.get(producer).is_none() {
+            return false;
         }
+        if phase == Phase::Ready {
+            self.withdraw(id);
+            self.tasks.row(id).phase = Phase::Waiting;
+        }
+        self.tasks.link(producer, id, seq);
+        self.tasks.row(id).open += 1;
+        true
     }
 
-    /// A running task waits for tasks of its own (or goes on): what it holds can be used meanwhile.
+    /// A running task waits for tasks of its own, so that what it holds can be used meanwhile; or it goes on.
     pub fn blocked(&mut self, task: TaskId, blocked: bool) {
         let id = index(task);
-        let Some(row) = self.tasks.get_mut(id) else { return };
-        if row.phase != Phase::Held || row.blocked == blocked || !blocked {
-            return; // Going on takes nothing back: the task ends soon, and a second wait is free as well.
-        }
-        row.blocked = true;
-        let (agent, class) = (row.agent, row.class);
-        if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.give(&self.classes.list[class as usize].resources);
-        }
-        self.promote(agent);
-        self.offer(agent);
-    }
-
-    /// Gives out what can run, as (task, agent), until nothing fits.
-    pub fn schedule(&mut self, out: &mut Vec<(TaskId, AgentId)>) {
-        let mut order: Vec<(i32, u16)> = Vec::new();
-        for class in 0..self.classes.list.len() {
-            if let Some(&(priority, ..)) = self.classes.list[class].ready.peek() {
-                order.push((-priority, u16::try_from(class).unwrap_or(u16::MAX)));
-            }
-        }
-        order.sort_unstable();
-        for (_, class) in order {
-            let before = out.len();
-            while let Some(task) = self.next_ready(class) {
-                let Some(agent) = self.room_for(class, task) else { break };
-                self.classes.list[class as usize].ready.pop();
-                self.place(task, class, agent);
-                out.push((TaskId(task.into()), AgentId(agent)));
-            }
-            let placed = u32::try_from(out.len() - before).unwrap_or(u32::MAX);
-            self.settle_patience(class, placed);
-        }
-    }
-
-    /// The head of a queue; entries that are no longer ready are dropped.
-    fn next_ready(&mut self, class: u16) -> Option<u32> {
-        let queue = &mut self.classes.list[class as usize].ready;
-        while let Some(&(_, Reverse(seq), task)) = queue.peek() {
-            let live = self
-                .tasks
-                .get(task)
-                .is_some_and(|row| row.phase == Phase::Ready && row.seq == seq);
-            if live {
-                return Some(task);
-            }
-            queue.pop();
-        }
-        None
-    }
-
-    /// An agent for `task`: the one that holds most of its inputs if it has room, else the next one that has.
-    fn room_for(&mut self, class: u16, task: u32) -> Option<u32> {
-        let prefers = self.tasks.get(task).map_or(NONE, |row| row.prefers);
-        if prefers != NONE && self.has_room(prefers, class) {
-            return Some(prefers);
-        }
-        let mut ahead = None;
-        // Those that could only take it ahead of time are turned over once: another may have room now.
-        for _ in 0..self.classes.list[class as usize].candidates.len() {
-            let candidate = *self.classes.list[class as usize].candidates.front()?;
-            match self.room(candidate, class) {
-                Room::Now => {
-                    self.classes.list[class as usize].candidates.rotate_left(1);
-                    return Some(candidate);
-                }
-                Room::Ahead => {
-                    self.classes.list[class as usize].candidates.rotate_left(1);
-                    let fewer = |best: u32| self.queued(candidate) < self.queued(best);
-                    if ahead.is_none_or(fewer) {
-                        ahead = Some(candidate);
-                    }
-                }
-                Room::None => {
-                    self.classes.list[class as usize].candidates.pop_front();
-                    if let Some(agent) = self.agents.get_mut(&candidate) {
-                        agent.listed[class as usize] = false;
-                    }
-                }
-            }
-        }
-        ahead
-    }
-
-    fn queued(&self, agent: u32) -> usize {
-        self.agents
-            .get(&agent)
-            .map_or(usize::MAX, |agent| agent.prefetched.len())
-    }
-
-    fn has_room(&self, agent: u32, class: u16) -> bool {
-        self.room(agent, class) == Room::Now
-    }
-
-    fn room(&self, agent: u32, class: u16) -> Room {
-        let Some(agent) = self.agents.get(&agent) else {
-            return Room::None;
-        };
-        let Class {
-            resources,
-            prefetchable,
-            ..
-        } = &self.classes.list[class as usize];
-        if agent.reserved.is_some_and(|reserved| reserved != class) {
-            return Room::None;
-        }
-        if agent.prefetched.is_empty() && resources.fits(&agent.free) {
-            return Room::Now;
-        }
-        let ahead = *prefetchable && agent.prefetched.len() < self.prefetch && resources.fits(&agent.total);
-        if ahead { Room::Ahead } else { Room::None }
-    }
-
-    fn place(&mut self, task: u32, class: u16, agent_id: u32) {
-        let resources = &self.classes.list[class as usize].resources;
-        let agent = self.agents.get_mut(&agent_id).expect("has_room found it");
-        let row = self.tasks.entry(task);
-        row.agent = agent_id;
-        if agent.prefetched.is_empty() && resources.fits(&agent.free) {
-            agent.take(resources);
-            agent.held.insert(task);
-            row.phase = Phase::Held;
-        } else {
-            agent.prefetched.push_back(task);
-            row.phase = Phase::Prefetched;
-        }
-        if agent.reserved == Some(class) {
-            agent.reserved = None;
-            self.offer(agent_id);
-        }
-    }
-
-    /// Counts how often a class was passed over, and keeps an agent free for one that was for too long.
-    fn settle_patience(&mut self, class: u16, placed: u32) {
-        for (i, other) in self.classes.list.iter_mut().enumerate() {
-            if i != class as usize && !other.ready.is_empty() {
-                other.passed_over = other.passed_over.saturating_add(placed);
-            }
-        }
-        let this = &mut self.classes.list[class as usize];
-        if placed > 0 {
-            this.passed_over = 0;
-        }
-        if this.ready.is_empty() || this.passed_over < PATIENCE {
+        let Some(row) = self.tasks.get(id) else { return };
+        let (slot, class, phase, hold) = (row.agent, row.class, row.phase, row.hold);
+        if !matches!(phase, Phase::Held | Phase::Ahead) || blocked == (hold == Hold::Blocked) {
             return;
         }
-        let resources = this.resources.clone();
-        let waits = self.agents.values().any(|agent| agent.reserved == Some(class));
-        let mut fitting = self
-            .agents
-            .values_mut()
-            .filter(|a| a.reserved.is_none() && resources.fits(&a.total));
-        if !waits {
-            if let Some(agent) = fitting.next() {
-                agent.reserved = Some(class);
+        if phase == Phase::Ahead {
+            // Its agent began it before another that came ahead: it holds nothing, the other will hold what it gave back.
+            self.take_from_ahead(id, slot);
+            self.put_held(id, slot);
+        }
+        let class = &self.classes.list[class as usize];
+        let agent = self.agents[slot as usize].as_mut().expect("a task's agent is there");
+        match (phase, blocked) {
+            (Phase::Held, true) => agent.give(&class.asks),
+            (Phase::Held, false) => agent.take(&class.asks),
+            _ => {}
+        }
+        let row = self.tasks.row(id);
+        let churned = row.churns(class.small);
+        row.hold = if blocked { Hold::Blocked } else { Hold::Resumed };
+        agent.churn += i64::from(row.churns(class.small)) - i64::from(churned);
+        self.promote(slot);
+        self.publish(slot);
+        self.stirred = true;
+    }
+
+    /// A task has been running for longer than short tasks do: nothing is given ahead on the strength of its end being near.
+    pub fn lingers(&mut self, task: TaskId) {
+        let Some(row) = self.tasks.get_mut(index(task)) else {
+            return;
+        };
+        let churned = row.phase == Phase::Held && row.churns(self.classes.list[row.class as usize].small);
+        row.lingers = matches!(row.phase, Phase::Held | Phase::Ahead);
+        if churned {
+            let slot = row.agent;
+            if let Some(agent) = &mut self.agents[slot as usize] {
+                agent.churn -= 1;
             }
+            self.publish(slot);
         }
     }
 
     fn make_ready(&mut self, task: u32) {
-        let row = self.tasks.entry(task);
+        let row = self.tasks.row(task);
         row.phase = Phase::Ready;
-        let (class, entry) = (row.class, (row.priority, Reverse(row.seq), task));
-        self.classes.list[class as usize].ready.push(entry);
+        let (class, entry) = (row.class, (Reverse(row.priority), row.seq, task));
+        self.classes.push(class, entry);
+        self.stirred = true;
     }
 
-    /// The task ends: what it holds is free, and it is forgotten.
-    fn leave(&mut self, task: u32) {
-        self.give_back(task);
-        let row = self.tasks.entry(task);
-        row.phase = Phase::Unknown;
-        row.agent = NONE;
+    /// Takes a ready task out of its queue.
+    pub(crate) fn unqueue(&mut self, task: u32) {
+        let row = self.tasks.row(task);
+        let (class, entry) = (row.class, (Reverse(row.priority), row.seq, task));
+        self.classes.remove(class, entry);
     }
 
+    /// A ready task is not to run (yet): an agent kept free for it may now be used by others.
+    fn withdraw(&mut self, task: u32) {
+        self.unqueue(task);
+        self.stirred = true;
+    }
+
+    /// The task ends: what it holds is free, it is forgotten, and its dependents are appended to `dependents`.
+    fn leave(&mut self, task: u32, dependents: &mut Vec<(u32, u32)>) {
+        if self.tasks.row(task).phase == Phase::Ready {
+            self.withdraw(task);
+        } else {
+            self.give_back(task);
+        }
+        self.tasks.unlink(task, dependents);
+        self.tasks.forget(task);
+    }
+
+    /// A task is with its agent no more, if it was with one.
     fn give_back(&mut self, task: u32) {
-        let Some(row) = self.tasks.get_mut(task) else { return };
-        let (agent_id, class, phase) = (row.agent, row.class, row.phase);
-        let blocked = std::mem::take(&mut row.blocked);
+        let row = self.tasks.row(task);
+        let class = &self.classes.list[row.class as usize];
+        let (slot, place, hold, phase) = (row.agent, row.place as usize, row.hold, row.phase);
+        let churned = row.churns(class.small);
         row.agent = NONE;
-        let Some(agent) = self.agents.get_mut(&agent_id) else {
-            return;
-        };
+        row.hold = Hold::Using;
+        row.lingers = false;
         match phase {
             Phase::Held => {
-                agent.held.remove(&task);
-                if !blocked {
-                    agent.give(&self.classes.list[class as usize].resources);
+                let agent = self.agents[slot as usize].as_mut().expect("a task's agent is there");
+                agent.held.swap_remove(place);
+                if let Some(&moved) = agent.held.get(place) {
+                    self.tasks.row(moved).place = place as u32;
                 }
-                self.promote(agent_id);
+                agent.churn -= i64::from(churned);
+                if hold != Hold::Blocked {
+                    agent.give(&class.asks);
+                }
             }
-            Phase::Prefetched => agent.prefetched.retain(|&waiting| waiting != task),
+            Phase::Ahead => self.take_from_ahead(task, slot),
             _ => return,
         }
-        self.offer(agent_id);
+        self.promote(slot);
+        self.publish(slot);
+        self.stirred = true;
     }
 
-    /// Prefetched tasks take what came free, in order.
-    fn promote(&mut self, agent_id: u32) {
-        let Some(agent) = self.agents.get_mut(&agent_id) else {
-            return;
-        };
-        while let Some(&task) = agent.prefetched.front() {
-            let row = self.tasks.entry(task);
-            let resources = &self.classes.list[row.class as usize].resources;
-            if !resources.fits(&agent.free) {
+    fn take_from_ahead(&mut self, task: u32, slot: u32) {
+        let agent = self.agents[slot as usize].as_mut().expect("a task's agent is there");
+        if let Some(at) = agent.ahead.iter().position(|&(waiting, _)| waiting == task) {
+            let gone = agent.ahead.remove(at);
+            agent.ahead_ns -= gone.map_or(0, |(_, ns)| ns);
+        }
+    }
+
+    /// Tasks given ahead take what came free, in order.
+    fn promote(&mut self, slot: u32) {
+        while let Some(agent) = self.agents[slot as usize].as_mut() {
+            let Some(&(task, ns)) = agent.ahead.front() else { return };
+            let asks = &self.classes.list[self.tasks.row(task).class as usize].asks;
+            if !crate::room::fits(asks, &agent.free) {
                 return;
             }
-            agent.prefetched.pop_front();
-            agent.take(resources);
-            agent.held.insert(task);
-            row.phase = Phase::Held;
+            agent.take(asks);
+            agent.ahead.pop_front();
+            agent.ahead_ns -= ns;
+            self.put_held(task, slot);
         }
     }
 
-    /// Puts an agent that may have room into the lists of all classes.
-    fn offer(&mut self, agent_id: u32) {
-        let Some(agent) = self.agents.get_mut(&agent_id) else {
+    /// The task is in its agent's list of those that hold.
+    pub(crate) fn put_held(&mut self, task: u32, slot: u32) {
+        let agent = self.agents[slot as usize].as_mut().expect("a task's agent is there");
+        let row = self.tasks.row(task);
+        row.agent = slot;
+        row.phase = Phase::Held;
+        row.place = u32::try_from(agent.held.len()).expect("an agent holds fewer tasks than there are");
+        agent.churn += i64::from(row.churns(self.classes.list[row.class as usize].small));
+        agent.held.push(task);
+    }
+
+    /// Shows what the agent at `slot` has free.
+    pub(crate) fn publish(&mut self, slot: u32) {
+        if let Some(agent) = &self.agents[slot as usize] {
+            let kept = agent.reserved.map(|class| &self.classes.list[class as usize].asks);
+            self.room
+                .set(slot, agent.shown(self.prefetch, kept.map_or(&[], Vec::as_slice)));
+        }
+    }
+
+    /// Makes place in the tree for agents and named resources that were not known before.
+    fn grow_room(&mut self) {
+        let (agents, dimensions) = (self.agents.len(), self.dimensions.count());
+        let (leaves, had) = self.room.size();
+        if agents <= leaves && dimensions == had {
             return;
-        };
-        for (i, class) in self.classes.list.iter_mut().enumerate() {
-            if agent.list(i) {
-                class.candidates.push_back(agent_id);
-            }
         }
-    }
-
-    fn open_class(&mut self, class: u16) {
-        for (&id, agent) in &mut self.agents {
-            if agent.list(class as usize) {
-                self.classes.list[class as usize].candidates.push_back(id);
+        self.room.resize(agents, dimensions);
+        for slot in 0..agents {
+            if let Some(agent) = &mut self.agents[slot] {
+                agent.grow(dimensions);
+                let slot = u32::try_from(slot).expect("an agent is named by 32 bits");
+                self.publish(slot);
             }
         }
     }

@@ -1,18 +1,37 @@
 //! The in-allocation scheduler, purely: events in, assignments out. Owns who may run where and when; knows no clock, no
-//! journal and no value. Hot path: `submit`, `schedule`, `finished`, once a task each.
+//! journal and no value. The same events give the same assignments. Hot path: `submit`, `schedule`, `finished`, once a task
+//! each.
+//!
+//! | event | call | afterwards |
+//! |---|---|---|
+//! | an agent came, went | [`Engine::agent_joined`], [`Engine::agent_lost`] | the caller decides on each task returned |
+//! | a task came | [`Engine::submit`], [`Engine::input_at`] | it waits, or is ready |
+//! | it has a value | [`Engine::finished`] | those that waited only for it are ready |
+//! | it failed for good, was cancelled | [`Engine::abandon`] | those that wait for it are returned, and forgotten |
+//! | it failed and may try again | [`Engine::requeue`] | it is ready, ahead of its equals |
+//! | its value was lost | [`Engine::submit`] once more, [`Engine::wait_again`] for each that takes it | |
+//! | it waits for tasks of its own | [`Engine::blocked`] | others use what it holds |
+//! | it runs for long | [`Engine::lingers`] | less is given ahead where it runs |
+//! | a batch of these is over | [`Engine::schedule`] | what can run is given out |
+//!
+//! What it promises, each with a test in `tests/laws.rs`: no agent holds more than it has, except while tasks that had waited
+//! go on; a dependency ends before its dependents start, and there is no barrier besides; higher priorities go first, equal
+//! ones in order of arrival, but for tasks that go to their inputs (a bounded number); a request that fits some agent gets
+//! there in the end, however many smaller ones come; what fits no agent is in nobody's way; work is given ahead only where
+//! short tasks run, and only once nothing has room (or where inputs lie that would take longer to move).
 //!
 //! ```
 //! use bridgehead_schedule::Engine;
 //! use bridgehead_spec::{AgentId, Resources, TaskId};
 //! let mut engine = Engine::new(0);
-//! engine.agent_joined(AgentId(0), Resources::default());
+//! engine.agent_joined(AgentId(0), &Resources::default());
 //! engine.submit(TaskId(0), &Resources::default(), 0, &[]);
 //! engine.submit(TaskId(1), &Resources::default(), 0, &[TaskId(0)]);
 //! let mut out = Vec::new();
 //! engine.schedule(&mut out);
 //! assert_eq!(out, [(TaskId(0), AgentId(0))]);
 //! out.clear();
-//! engine.finished(TaskId(0), 0);
+//! engine.finished(TaskId(0), 0, 1_000_000);
 //! engine.schedule(&mut out);
 //! assert_eq!(out, [(TaskId(1), AgentId(0))]);
 //! ```
@@ -21,6 +40,9 @@ mod agents;
 mod check;
 mod class;
 mod engine;
+mod place;
+mod queue;
+mod room;
 mod tasks;
 
 pub use engine::Engine;

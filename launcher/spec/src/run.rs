@@ -143,10 +143,22 @@ impl RunFolder {
         self.0.join("logs")
     }
 
+    /// The log of a worker process: what it writes to its own standard output and error.
+    #[must_use]
+    pub fn worker_log(&self, agent: u32, worker: u32) -> PathBuf {
+        self.logs().join(format!("worker-{agent}-{worker}.log"))
+    }
+
     /// Results that were too large for the journal.
     #[must_use]
     pub fn results(&self) -> PathBuf {
         self.0.join("results")
+    }
+
+    /// Objects that the store of the agent with this rank moved to disk; empty once it has ended.
+    #[must_use]
+    pub fn spill(&self, rank: u32) -> PathBuf {
+        self.0.join("spill").join(rank.to_string())
     }
 
     /// Requests of clients that cannot reach the head.
@@ -166,4 +178,11 @@ impl RunFolder {
     pub fn ticket(&self, rank: u32) -> PathBuf {
         self.tls().join(format!("agent-{rank}.json"))
     }
+}
+
+/// The file in an agent's folder of sockets in which a worker notes the task that it runs (eight bytes, little endian): after
+/// its death the agent reads there whose fault it was, for calls that had ended may not have been reported yet.
+#[must_use]
+pub fn running_note(socket_dir: &Path, worker: u32) -> PathBuf {
+    socket_dir.join(format!("worker-{worker}.running"))
 }

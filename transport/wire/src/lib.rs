@@ -12,10 +12,10 @@ mod values;
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{
     AgentJoin, AgentToHead, AgentToWorker, AgentWelcome, Blocked, CancelTasks, ClientHello, ClientToHead, Close,
-    CloseMode, Copied, Fetch, Fetched, Functions, HeadToAgent, HeadToClient, Heartbeat, LogText, Peer, Peers, Persist,
-    Persisted, Progress, PutFunction, Refused, ReleaseObjects, ReturnedTasks, RunEnd, Shutdown, StatusReply,
-    StatusRequest, Subscribe, TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit, Welcome, WorkerConfig,
-    WorkerReady, WorkerToAgent,
+    CloseMode, Copied, FabricAddress, Fetch, Fetched, Functions, HeadToAgent, HeadToClient, Heartbeat, LogText, Peer,
+    Peers, Persist, Persisted, Progress, PutFunction, PutObject, Refused, ReleaseObjects, ReturnedTasks, RunEnd,
+    Shutdown, StatusReply, StatusRequest, Subscribe, TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit, Welcome,
+    WorkerConfig, WorkerReady, WorkerToAgent,
 };
 pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{

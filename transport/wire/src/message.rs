@@ -51,6 +51,7 @@ direction!(
         7 => Subscribe(Subscribe),
         8 => Close(Close),
         9 => Status(StatusRequest),
+        10 => Put(PutObject),
     }
 );
 
@@ -82,6 +83,7 @@ direction!(
         10 => Shutdown(Shutdown),
         11 => Refused(Refused),
         12 => Heartbeat(Heartbeat),
+        13 => Put(PutObject),
     }
 );
 
@@ -100,6 +102,8 @@ direction!(
         10 => Heartbeat(Heartbeat),
         11 => Release(ReleaseObjects),
         12 => Cancel(CancelTasks),
+        13 => Put(PutObject),
+        14 => Address(FabricAddress),
     }
 );
 
@@ -128,6 +132,7 @@ direction!(
         8 => Blocked(Blocked),
         9 => Release(ReleaseObjects),
         10 => Cancel(CancelTasks),
+        11 => Put(PutObject),
     }
 );
 
@@ -364,6 +369,15 @@ pub struct ReleaseObjects {
     pub objects: Vec<ObjectRef>,
 }
 
+/// An object that the sender (or the client or worker behind it) wrote into the arena of the node that the reference names:
+/// it is to be published there, with one hold for its writer.
+#[derive(Clone, PartialEq, Message)]
+pub struct PutObject {
+    /// The object.
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<ObjectRef>,
+}
+
 /// Asks for an object to be brought to the asker's node.
 #[derive(Clone, PartialEq, Message)]
 pub struct Fetch {
@@ -522,9 +536,6 @@ pub struct AgentJoin {
     /// What it has to give.
     #[prost(message, optional, tag = "3")]
     pub resources: Option<Amounts>,
-    /// Where its fabric listens, opaque to the head.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub fabric_address: Bytes,
     /// Host name.
     #[prost(string, tag = "5")]
     pub host: String,
@@ -563,6 +574,17 @@ pub struct AgentWelcome {
     /// Variables set in workers and programs.
     #[prost(message, repeated, tag = "8")]
     pub env: Vec<crate::values::Pair>,
+    /// Number of agents that the run waits for.
+    #[prost(uint32, tag = "9")]
+    pub agents: u32,
+}
+
+/// An agent has joined the network between the nodes of the run.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct FabricAddress {
+    /// Where its fabric listens, opaque to the head.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub address: Bytes,
 }
 
 /// Where an agent can be reached for data.

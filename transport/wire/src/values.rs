@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use prost::{Enumeration, Message, Oneof};
 
-/// Where an object of the store lies. `node` is the agent that holds it; arena and offset are that node's.
+/// Where an object of the store lies. `node` is the agent that holds it; offset and slot are that node's, as far as the
+/// writer of the reference knew: a reader finds them true in the node's index, or asks.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct ObjectRef {
     /// High half of the 128-bit object id.
@@ -18,12 +19,12 @@ pub struct ObjectRef {
     /// The agent whose node holds the bytes.
     #[prost(uint32, tag = "4")]
     pub node: u32,
-    /// The arena on that node.
-    #[prost(uint64, tag = "5")]
-    pub arena: u64,
-    /// Byte offset within the arena.
+    /// Byte offset within the node's arena.
     #[prost(uint64, tag = "6")]
     pub offset: u64,
+    /// Its place in the node's index.
+    #[prost(uint64, tag = "7")]
+    pub slot: u64,
 }
 
 impl ObjectRef {
@@ -35,15 +36,15 @@ impl ObjectRef {
 
     /// A reference to `id`.
     #[must_use]
-    pub fn new(id: bridgehead_spec::ObjectId, len: u64, node: u32, arena: u64, offset: u64) -> Self {
+    pub fn new(id: bridgehead_spec::ObjectId, len: u64, node: u32, offset: u64, slot: u64) -> Self {
         #[allow(clippy::cast_possible_truncation)] // The halves are cut on purpose.
         Self {
             id_hi: (id.0 >> 64) as u64,
             id_lo: id.0 as u64,
             len,
             node,
-            arena,
             offset,
+            slot,
         }
     }
 }

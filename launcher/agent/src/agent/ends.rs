@@ -3,12 +3,17 @@
 use super::{Agent, Event};
 use crate::calls::{Given, oom_kills};
 use crate::logs::tail;
+use crate::orphans;
 use crate::program::Ended;
 use crate::reaper::sweep;
 use crate::spawn::End;
 use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
-use bridgehead_wire::{Failure, FailureCause, Outcome, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent};
+use bridgehead_spec::running_note;
+use bridgehead_wire::{
+    Failure, FailureCause, Heartbeat, Outcome, ReleaseObjects, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent,
+};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -40,7 +45,7 @@ impl Agent {
         let Some(given) = worker.calls.remove(at) else { return };
         done.worker = id;
         done.attempt = given.call.attempt;
-        self.tell(done);
+        self.tell_done(done);
         self.end_call(id, at, given);
     }
 
@@ -103,6 +108,10 @@ impl Agent {
             return;
         };
         self.worker_functions.retain(|&(worker, _), _| worker != id);
+        let objects = self.holds.drop_worker(id);
+        if !objects.is_empty() {
+            self.tell(ReleaseObjects { objects });
+        }
         if !reason.is_empty() {
             tracing::warn!(worker = id, reason, "a worker's last words could not be understood");
         }
@@ -116,6 +125,12 @@ impl Agent {
                 self.room.give(&first.holds, &first.devices);
             }
         }
+        let note = running_note(&self.options.socket_dir, id);
+        let running = noted(&note).filter(|_| worker.killed.is_none());
+        let _ = std::fs::remove_file(note); // One that never began a call has none.
+        // Calls before the one that ran had ended, but their results went down with the process.
+        let ended = running.and_then(|task| worker.calls.iter().position(|given| given.call.task == task));
+        let unreported: Vec<Given> = worker.calls.drain(..ended.unwrap_or(0)).collect();
         let ended_by_us = worker.killed.take();
         let named = |given: &Given| ended_by_us.as_ref().is_none_or(|(task, _)| *task == given.call.task);
         // A kill that came too late, when its task had ended already, must not hit the next one.
@@ -124,7 +139,7 @@ impl Agent {
         } else {
             None
         };
-        for given in worker.calls.drain(..).rev() {
+        for given in unreported.into_iter().chain(worker.calls.drain(..)).rev() {
             self.queue.push_front(given.take_back());
         }
         if let Some(first) = first {
@@ -144,7 +159,7 @@ impl Agent {
 
     fn finish(&mut self, worker: u32, call: &TaskCall, outcome: Outcome, since: Instant) {
         self.cancelled.remove(&call.task);
-        self.tell(TaskDone {
+        self.tell_done(TaskDone {
             task: call.task,
             attempt: call.attempt,
             outcome: Some(outcome),
@@ -171,7 +186,7 @@ impl Agent {
         if was_killed(&outcome) && self.memory_ran_out() {
             outcome = out_of_memory(outcome);
         }
-        self.tell(TaskDone {
+        self.tell_done(TaskDone {
             task: ended.task,
             attempt: ended.attempt,
             outcome: Some(outcome),
@@ -235,8 +250,15 @@ impl Agent {
         self.tell_started();
         if self.beat.elapsed() >= super::BEAT {
             self.beat = Instant::now();
-            self.tell(self.store.usage());
+            self.store.trim();
+            let usage = self.store.usage();
+            self.tell(Heartbeat {
+                store_used: usage.used,
+                store_limit: usage.total,
+                store_spilled: usage.spilled,
+            });
             self.reaper.keep();
+            self.reaper.tell(&orphans::living());
         }
     }
 
@@ -328,6 +350,7 @@ impl Agent {
             worker.kill(Outcome::cancelled(&reason));
         }
         sweep(&self.options.incarnation);
+        orphans::end_all();
         // Killed processes end for certain, unless the kernel holds them: those are left to it.
         let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
         self.log.flush();
@@ -349,6 +372,12 @@ impl Agent {
             self.queue.clear();
         }
     }
+}
+
+/// The task that a dead worker noted last.
+fn noted(note: &Path) -> Option<u64> {
+    let bytes = std::fs::read(note).ok()?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 fn was_killed(outcome: &Outcome) -> bool {

@@ -8,8 +8,8 @@ use crate::reaper::MARK;
 use crate::verdict::DEVICE_VARIABLES;
 use bridgehead_spec::Digest;
 use bridgehead_wire::{
-    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, Outcome, PutFunction, TaskCall, TaskDone,
-    TaskSubmit, WorkerToAgent,
+    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, Outcome, PutFunction, ReleaseObjects,
+    TaskCall, TaskDone, TaskOutcome, TaskSubmit, WorkerToAgent, outcome,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,17 +22,14 @@ impl Agent {
             HeadToAgent::Welcome(welcome) => self.on_welcome(welcome),
             HeadToAgent::Cancel(cancel) => self.on_cancel(&cancel),
             HeadToAgent::Outcome(outcome) => {
-                let worker = outcome.for_worker.unwrap_or(0);
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.outbox.push(outcome);
-                }
+                self.on_worker_outcome(outcome);
             }
             HeadToAgent::Shutdown(shutdown) => self.stop = Some(shutdown.reason),
             HeadToAgent::Refused(refused) => return Err(AgentError::Refused(refused.message)),
             HeadToAgent::Heartbeat(_) => {}
             HeadToAgent::Release(release) => {
                 for object in &release.objects {
-                    self.store.release(object);
+                    self.store.release(object.id());
                 }
             }
             HeadToAgent::Fetch(fetch) => {
@@ -40,7 +37,12 @@ impl Agent {
                 self.on_fetch(fetch, asker);
             }
             HeadToAgent::Persist(persist) => self.on_persist(persist),
-            HeadToAgent::Peers(_) => {} // Only a fabric has a use for addresses.
+            HeadToAgent::Put(put) => {
+                if let Some(object) = &put.object {
+                    self.on_put(object);
+                }
+            }
+            HeadToAgent::Peers(peers) => self.on_peers(peers),
         }
         Ok(())
     }
@@ -58,6 +60,7 @@ impl Agent {
             devices: device_names(&env, self.options.resources.gpus),
             env,
         });
+        self.join_network(&welcome);
         self.welcome = Some(welcome);
         if self.workers.is_empty() {
             self.start_worker(1); // The first is wanted in nearly every run, and starting it is what takes longest.
@@ -143,7 +146,8 @@ impl Agent {
                 cancel.from_worker = Some(id);
                 self.tell(cancel);
             }
-            WorkerToAgent::Release(release) => self.tell(release),
+            WorkerToAgent::Put(put) => self.on_worker_put(id, put),
+            WorkerToAgent::Release(release) => self.on_worker_release(id, release),
             WorkerToAgent::Fetch(fetch) => {
                 let asker = Asker::Worker(id, fetch.token);
                 self.on_fetch(fetch, asker);
@@ -169,9 +173,28 @@ impl Agent {
         self.tell(submit);
     }
 
+    /// A task that a worker added has ended; a stored value comes with a hold, the worker's or nobody's.
+    fn on_worker_outcome(&mut self, message: TaskOutcome) {
+        let id = message.for_worker.unwrap_or(0);
+        let stored = message.outcome.as_ref().and_then(|outcome| match &outcome.kind {
+            Some(outcome::Kind::Value(value)) => value.object().cloned(),
+            _ => None,
+        });
+        match (self.workers.get_mut(&id), stored) {
+            (Some(worker), stored) => {
+                if let Some(object) = &stored {
+                    self.holds.add(id, object);
+                }
+                worker.outbox.push(message);
+            }
+            (None, Some(object)) => self.tell(ReleaseObjects { objects: vec![object] }),
+            (None, None) => {}
+        }
+    }
+
     /// The end of a call that never ran.
-    pub(super) fn report(&self, call: &TaskCall, outcome: Outcome) {
-        self.tell(TaskDone {
+    pub(super) fn report(&mut self, call: &TaskCall, outcome: Outcome) {
+        self.tell_done(TaskDone {
             task: call.task,
             attempt: call.attempt,
             outcome: Some(outcome),

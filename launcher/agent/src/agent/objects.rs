@@ -2,10 +2,12 @@
 
 use super::{Agent, Event};
 use crate::calls::Waiting;
-use crate::data::{Arrival, Asker, objects};
+use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
+use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    Copied, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Persist, Persisted, TaskCall, Value,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Peers, Persist,
+    Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value, outcome,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -15,20 +17,29 @@ fn lost(object: ObjectId, reason: &str) -> Outcome {
     Outcome::failure(Failure::new(FailureCause::LostNode, "object-lost", message))
 }
 
+/// The outcome of a task whose value the store would not take over.
+fn unpublished(object: ObjectId, reason: &str) -> Outcome {
+    let message = format!("its result (object {object}) could not be taken over by the store: {reason}");
+    Outcome::failure(Failure::new(FailureCause::LostNode, "object-lost", message))
+}
+
 impl Agent {
-    /// Queues a call once all objects that it takes are on this node.
+    /// Queues a call once all objects that it takes are in this node's memory, where they stay until it has ended.
     pub(super) fn admit(&mut self, mut call: TaskCall) {
         let mut missing = BTreeMap::new();
+        let task = call.task;
         for object in objects(&mut call) {
-            match self.store.find(object) {
-                Some(place) => *object = place,
+            match self.store.pin(object.id()) {
+                Some(place) => {
+                    self.pins.entry(task).or_default().push(place.id());
+                    *object = place;
+                }
                 None => drop(missing.insert(object.id(), object.clone())),
             }
         }
         if missing.is_empty() {
             return self.queue.push_back(Waiting::new(call));
         }
-        let task = call.task;
         self.transfers.hold(call, missing.len());
         for object in missing.into_values() {
             self.bring(&object, Asker::Call(task));
@@ -42,22 +53,22 @@ impl Agent {
             let done = move |arrival| {
                 let _ = events.send(Event::Arrived(id, arrival)); // The loop is gone only at the end.
             };
-            self.store.fetch(object, Box::new(done));
+            self.store.bring(object, Box::new(done));
         }
     }
 
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
-        let Some(object) = fetch.object else {
-            let failure = Failure::new(FailureCause::System, "object-lost", "the request names no object");
-            return self.answer(&asker, Outcome::failure(failure));
-        };
-        match self.store.find(&object) {
-            Some(place) => self.answer(&asker, Outcome::value(Value::stored(place))),
-            None => self.bring(&object, asker),
+        match fetch.object {
+            Some(object) => self.bring(&object, asker),
+            None => {
+                let failure = Failure::new(FailureCause::System, "object-lost", "the request names no object");
+                self.answer(&asker, Outcome::failure(failure));
+            }
         }
     }
 
+    /// An object is here, with one pin, or cannot be had.
     pub(super) fn on_arrived(&mut self, id: ObjectId, arrival: Arrival) {
         if let Ok(place) = &arrival {
             self.tell(Copied {
@@ -66,11 +77,7 @@ impl Agent {
         }
         for asker in self.transfers.over(id) {
             match (&arrival, asker) {
-                (Ok(place), Asker::Call(task)) => {
-                    if let Some(call) = self.transfers.arrived(task, place) {
-                        self.queue.push_back(Waiting::new(call));
-                    }
-                }
+                (Ok(place), Asker::Call(task)) => self.on_input(task, place),
                 (Err(reason), Asker::Call(task)) => {
                     if let Some(call) = self.transfers.release(task) {
                         self.report(&call, lost(id, reason));
@@ -80,6 +87,92 @@ impl Agent {
                 (Err(reason), asker) => self.answer(&asker, lost(id, reason)),
             }
         }
+        if arrival.is_ok() {
+            self.store.unpin(id); // Each call has a pin of its own.
+        }
+    }
+
+    fn on_input(&mut self, task: u64, place: &ObjectRef) {
+        if !self.transfers.is_held(task) {
+            return; // It was cancelled meanwhile.
+        }
+        if self.store.pin(place.id()).is_some() {
+            self.pins.entry(task).or_default().push(place.id());
+        }
+        if let Some(call) = self.transfers.arrived(task, place) {
+            self.queue.push_back(Waiting::new(call));
+        }
+    }
+
+    /// Tells the head of an attempt's end: its value is published first, what it held in memory is let go after.
+    pub(super) fn tell_done(&mut self, mut done: TaskDone) {
+        let stored = done.outcome.as_ref().and_then(|outcome| match &outcome.kind {
+            Some(outcome::Kind::Value(value)) => value.object(),
+            _ => None,
+        });
+        if let Some(object) = stored {
+            if let Err(error) = self.store.publish(object) {
+                tracing::warn!(task = done.task, object = %object.id(), %error, "a result is lost");
+                done.outcome = Some(unpublished(object.id(), &error.to_string()));
+            }
+        }
+        let task = done.task;
+        self.tell(done);
+        for id in self.pins.remove(&task).unwrap_or_default() {
+            self.store.unpin(id);
+        }
+    }
+
+    /// Joins the network between the stores of the run, once, where there are others. Without it the run goes on, and
+    /// what needs an object of another node fails with the reason.
+    pub(super) fn join_network(&mut self, welcome: &AgentWelcome) {
+        let Ok(key) = <[u8; 32]>::try_from(welcome.data_key.as_ref()) else {
+            return; // Only the head's own welcome holds the key.
+        };
+        if self.joined || welcome.agents < 2 {
+            return;
+        }
+        self.joined = true;
+        let fabric = match (self.options.fabric.0)(self.options.agent.0, key) {
+            Ok(fabric) => fabric,
+            Err(error) => return tracing::error!(error, "cannot join the network between the nodes of the run"),
+        };
+        let address = fabric.address();
+        match self.store.connect(fabric) {
+            Ok(()) => self.tell(FabricAddress { address }),
+            Err(error) => tracing::error!(%error, "the store cannot join the network between the nodes of the run"),
+        }
+    }
+
+    /// The nodes of the run, as they are now.
+    pub(super) fn on_peers(&self, peers: Peers) {
+        let peers = peers.peers.into_iter().map(|peer| (peer.agent, peer.fabric_address));
+        self.store.set_peers(peers.collect());
+    }
+
+    /// A process of this node wrote an object that is the run's from now on.
+    pub(super) fn on_put(&mut self, object: &ObjectRef) {
+        if let Err(error) = self.store.publish(object) {
+            // Whoever takes it learns that it cannot be had.
+            tracing::warn!(object = %object.id(), %error, "an object that was put is lost");
+        }
+    }
+
+    /// A worker put an object: the head counts its hold.
+    pub(super) fn on_worker_put(&mut self, worker: u32, put: PutObject) {
+        if let Some(object) = &put.object {
+            self.on_put(object);
+            self.holds.add(worker, object);
+            self.tell(put);
+        }
+    }
+
+    /// A worker gives holds back.
+    pub(super) fn on_worker_release(&mut self, worker: u32, mut release: ReleaseObjects) {
+        release
+            .objects
+            .retain(|object| self.holds.give_back(worker, object.id()));
+        self.tell(release);
     }
 
     fn answer(&mut self, asker: &Asker, outcome: Outcome) {
@@ -112,7 +205,7 @@ impl Agent {
         match object {
             Some(object) if inside && !path.is_empty() => {
                 let path = self.options.folder.path().join(&path);
-                self.store.persist(&object, &path, Box::new(answer));
+                self.store.persist(object.id(), &path, Box::new(answer));
             }
             Some(_) => answer(Err(format!("{path:?} is no path inside the run folder"))),
             None => answer(Err("the request names no object".to_owned())),

@@ -94,12 +94,14 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         agent: AgentId(0),
         folder,
         resources: resources.clone(),
+        store_limit: 16 << 20,
         incarnation: incarnation.to_owned(),
         socket_dir,
         reaper: stand_in(dir, "leftovers::as_reaper"),
         ticket: Vec::new(),
         run: "test".to_owned(),
         host: "here".to_owned(),
+        fabric: bridgehead_agent::FabricMaker(Box::new(|_, _| Err("a case has no network".to_owned()))),
         known: None,
     }
 }

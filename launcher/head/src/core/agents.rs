@@ -13,6 +13,10 @@ impl Core {
     /// An agent whose certificate and ticket were checked joins.
     pub fn on_join(&mut self, join: AgentJoin, run_dir: &str) {
         let agent = join.agent;
+        if self.is_over() {
+            let reason = "the run has ended".to_owned();
+            return self.tell_agent(agent, Shutdown { reason }); // The end is the journal's last word.
+        }
         let resources = join.resources.clone().unwrap_or_default();
         self.record(Event::AgentJoined(AgentJoined {
             agent,
@@ -26,7 +30,7 @@ impl Core {
                 host: join.host,
                 pid: join.pid,
                 resources: resources.clone(),
-                fabric_address: join.fabric_address,
+                fabric_address: bytes::Bytes::new(),
                 store: bridgehead_wire::Heartbeat::default(),
                 heard_ns: self.now_ns,
             },
@@ -35,7 +39,7 @@ impl Core {
         self.tell_agent(agent, welcome);
         self.send_peers();
         self.gang_whole |= self.agents.len() >= self.config.agents.len();
-        self.engine.agent_joined(AgentId(agent), Resources::from(&resources));
+        self.engine.agent_joined(AgentId(agent), &Resources::from(&resources));
     }
 
     fn agent_welcome(&self, run_dir: &str) -> AgentWelcome {
@@ -48,6 +52,7 @@ impl Core {
             cwd: c.cwd.display().to_string(),
             inline_limit: c.inline_limit,
             data_key: Bytes::copy_from_slice(&self.data_key),
+            agents: u32::try_from(self.config.agents.len()).unwrap_or(u32::MAX),
             env: c
                 .env
                 .iter()
@@ -112,10 +117,22 @@ impl Core {
                     self.release(object.id());
                 }
             }
+            AgentToHead::Put(put) => {
+                if let Some(object) = &put.object {
+                    self.objects.hold(object); // Its agent gives the hold back with the worker's own, or at its end.
+                }
+            }
+            AgentToHead::Address(message) => {
+                if let Some(row) = self.agents.get_mut(&agent) {
+                    row.fabric_address = message.address;
+                    self.send_peers();
+                }
+            }
             AgentToHead::Cancel(cancel) => self.on_worker_cancel(agent, &cancel),
             AgentToHead::Blocked(blocked) => self.engine.blocked(TaskId(blocked.task), blocked.blocked),
-            // A start is told for long tasks only, so nothing may depend on it; a second join is ignored.
-            AgentToHead::Started(_) | AgentToHead::Join(_) => {}
+            // A start is told for long tasks only.
+            AgentToHead::Started(started) => self.engine.lingers(TaskId(started.task)),
+            AgentToHead::Join(_) => {} // A second join changes nothing.
         }
     }
 
@@ -178,13 +195,33 @@ impl Core {
             .filter(|&task| {
                 let Some(row) = self.state.row(task) else { return false };
                 let End::Value(value) = &row.end else { return false };
-                value.object().is_some_and(|object| lost.contains(&object.id()))
+                row.persisted.is_none() && value.object().is_some_and(|object| lost.contains(&object.id()))
             })
             .collect();
+        self.lost_values.extend(&needed);
+        self.brought_back.clear();
         for task in needed {
-            self.lost_values.insert(task);
-            if self.state.row(task).is_some_and(|row| row.persisted.is_none()) && self.someone_needs(task) {
+            if self.someone_needs(task) {
                 self.need(task);
+            }
+        }
+        self.wait_again();
+    }
+
+    /// Those that take the value of a task that was brought back wait for it, unless they run. One that was itself brought
+    /// back just now does so already.
+    fn wait_again(&mut self) {
+        let brought_back = std::mem::take(&mut self.brought_back);
+        for consumer in 0..self.jobs.len() as u64 {
+            let Some(job) = self.job(consumer).filter(|_| !brought_back.contains(&consumer)) else {
+                continue;
+            };
+            let inputs: Vec<u64> = job.input_tasks().filter(|input| brought_back.contains(input)).collect();
+            for input in inputs {
+                self.engine.wait_again(TaskId(consumer), TaskId(input));
+                if let Some(producer) = self.job_mut(input) {
+                    producer.consumers += 1;
+                }
             }
         }
     }
@@ -213,6 +250,7 @@ impl Core {
                 reason: "its value was lost with its agent".to_owned(),
             }));
             self.rerun.push(task);
+            self.brought_back.insert(task);
         }
         // Deepest first, so that every dependency is known to the scheduler before its dependents.
         while let Some(task) = self.rerun.pop() {

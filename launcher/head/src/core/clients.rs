@@ -51,6 +51,10 @@ impl Core {
 
     /// A message of a connected client.
     pub fn on_message(&mut self, conn: ConnId, message: ClientToHead) {
+        if !self.clients.contains_key(&conn) {
+            tracing::warn!(conn = conn.0, "dropped a message of a client that was not greeted");
+            return;
+        }
         match message {
             ClientToHead::Submit(submit) => self.on_submit(conn, submit),
             ClientToHead::PutFunction(put) => {
@@ -81,6 +85,11 @@ impl Core {
                 let json = crate::status::snapshot(self).to_string();
                 self.tell(conn, StatusReply { json });
             }
+            ClientToHead::Put(put) => {
+                if let Some(object) = put.object {
+                    self.on_client_put(conn, object);
+                }
+            }
             ClientToHead::Hello(_) => {} // A second hello changes nothing.
         }
     }
@@ -106,6 +115,16 @@ impl Core {
             .get(&conn)
             .and_then(|client| client.tokens.get(&token).copied());
         own.or_else(|| (self.config.has_pipeline && token < self.pipeline_tasks).then_some(token))
+    }
+
+    /// A client wrote an object into the arena of the head's own node.
+    fn on_client_put(&mut self, conn: ConnId, object: bridgehead_wire::ObjectRef) {
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return;
+        };
+        *client.holds.entry(object.id()).or_insert(0) += 1;
+        self.objects.hold(&object);
+        self.tell_agent(0, bridgehead_wire::PutObject { object: Some(object) });
     }
 
     fn on_release(&mut self, conn: ConnId, id: bridgehead_spec::ObjectId) {

@@ -94,7 +94,7 @@ impl Core {
             // A resume cannot use it, so the journal need not carry it; consumers of this life take it from the row.
             self.keep_recent(task, &value);
         }
-        self.engine.finished(TaskId(task), bytes);
+        self.engine.finished(TaskId(task), bytes, elapsed);
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
         if let Some(object) = object {
@@ -173,8 +173,9 @@ impl Core {
         let tried = cause_index(cause)
             .and_then(|i| self.state.row(task).map(|row| u32::from(row.tries[i])))
             .unwrap_or(u32::MAX);
-        if tried < job.allowed(cause) && !matches!(self.ending, Ending::Cancel(_)) {
+        if tried < job.allowed(cause).min(u16::MAX.into()) && !matches!(self.ending, Ending::Cancel(_)) {
             tracing::info!(task, attempt, kind = %failure.kind, "attempt failed, trying again");
+            let made_again: Vec<u64> = job.input_tasks().filter(|&input| self.job(input).is_some()).collect();
             self.record(Event::TaskFailed(TaskFailed {
                 task,
                 attempt,
@@ -182,6 +183,9 @@ impl Core {
                 retried: true,
             }));
             self.engine.requeue(TaskId(task));
+            for input in made_again {
+                self.engine.wait_again(TaskId(task), TaskId(input));
+            }
             return;
         }
         self.give_up(TaskId(task));
@@ -226,10 +230,10 @@ impl Core {
 
     /// Gives back what a task that ended held of its arguments and inputs.
     fn drop_inputs(&mut self, job: &super::Job) {
-        if let Some(args) = job.args.as_ref().and_then(Value::object) {
-            self.release(args.id());
+        for object in job.objects() {
+            self.release(object.id());
         }
-        for input in job.input_tasks() {
+        for input in job.input_tasks().filter(|_| job.holds_inputs) {
             if let Some(producer) = self.job_mut(input) {
                 producer.consumers = producer.consumers.saturating_sub(1);
                 continue;

@@ -1,7 +1,7 @@
 //! A live task: what is needed to run it, again if need be, and who wants its outcome.
 
 use super::ConnId;
-use bridgehead_wire::{Amounts, Input, ProgramCall, Retry, TaskSubmit, Value, input};
+use bridgehead_wire::{Amounts, Input, ObjectRef, ProgramCall, Retry, TaskSubmit, Value, input};
 
 /// Who gets the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Job {
     pub persist: Persist,
     /// Whether a cancel was asked for while it ran.
     pub cancelling: Option<Box<str>>,
+    /// Whether its inputs are held for it.
+    pub holds_inputs: bool,
 }
 
 /// When a result is written to the run folder.
@@ -95,7 +97,19 @@ impl Job {
             keep: false,
             persist: Persist::Auto,
             cancelling: None,
+            holds_inputs: false,
         }
+    }
+
+    /// The stored objects among its arguments and inputs, which it holds until it ends.
+    #[must_use]
+    pub fn objects(&self) -> Vec<ObjectRef> {
+        let inputs = self.inputs.iter().filter_map(|input| match &input.kind {
+            Some(input::Kind::Value(value)) => Some(value),
+            _ => None,
+        });
+        let values = self.args.iter().chain(inputs);
+        values.filter_map(|value| value.object().cloned()).collect()
     }
 
     /// The tasks whose results it takes, with repetitions.

@@ -21,6 +21,12 @@ pub enum LoadError {
         /// Why.
         source: bridgehead_spec::SpecError,
     },
+    /// A file of the run folder was changed.
+    #[error("{path} of the run folder is damaged: its bytes do not match its name; run the pipeline again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file of the run folder cannot be read.
     #[error("cannot read {path} of the run folder: {source}")]
     Io {
@@ -81,8 +87,12 @@ impl Core {
                 ..
             } = &task.call
             {
-                let bytes = read(folder.blob(digest))?;
-                self.blobs.insert(*digest, Bytes::from(bytes));
+                let path = folder.blob(digest);
+                let bytes = read(path.clone())?;
+                if Digest::of(&bytes) != *digest {
+                    return Err(LoadError::Damaged { path });
+                }
+                self.blobs.insert(*digest, bytes.len() as u64);
             }
         }
         self.kept = pipeline.keep().iter().map(|id| id.0).collect();
@@ -168,11 +178,15 @@ impl Core {
                 args_blob,
             } => {
                 let function = self.functions.index(digest).unwrap_or(u32::MAX);
-                let bytes = match args_blob {
-                    Some(digest) => self.blobs.get(digest).cloned().unwrap_or_default(),
-                    None => Bytes::copy_from_slice(args),
+                let args = match args_blob {
+                    // Workers read it from the run folder: the head need not carry it.
+                    Some(digest) => Value::file(FileRef {
+                        path: format!("blobs/{digest}"),
+                        len: self.blobs.get(digest).copied().unwrap_or(0),
+                    }),
+                    None => Value::inline(Bytes::copy_from_slice(args)),
                 };
-                (function, Some(Value::inline(bytes)), None)
+                (function, Some(args), None)
             }
             CallSpec::Program(program) => (u32::MAX, None, Some(program_call(program))),
         };
@@ -209,6 +223,7 @@ impl Core {
                 PersistSpec::Never => Persist::Never,
             },
             cancelling: None,
+            holds_inputs: false,
         }
     }
 

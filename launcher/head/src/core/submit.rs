@@ -48,8 +48,8 @@ impl Core {
         self.record_added(task, parent, &job);
         let known_function = job.program.is_some() || function.is_some();
         self.put_job(task, job);
-        if let Some(args) = self.job(task).and_then(|job| job.args.as_ref()?.object().cloned()) {
-            self.objects.hold(&args);
+        for object in self.job(task).map(Job::objects).unwrap_or_default() {
+            self.objects.hold(&object);
         }
         if let Some(token) = unknown {
             let message =
@@ -118,12 +118,15 @@ impl Core {
         for &input in &inputs {
             self.need(input);
         }
-        for input in inputs {
+        for &input in &inputs {
             if let Some(job) = self.job_mut(input) {
                 job.consumers += 1;
             } else {
                 self.hold_value(input);
             }
+        }
+        if let Some(job) = self.job_mut(task) {
+            job.holds_inputs = true;
         }
         let open: Vec<TaskId> = dependencies
             .into_iter()
@@ -138,6 +141,28 @@ impl Core {
             return;
         }
         self.engine.submit(TaskId(task), &resources, priority, &open);
+        self.tell_places(task);
+    }
+
+    /// Tells the scheduler where arguments and inputs of a task lie that are stored already; those that are yet to be made
+    /// it learns of as they are finished.
+    fn tell_places(&mut self, task: u64) {
+        let Some(job) = self.job(task) else { return };
+        let inputs = job.inputs.iter().filter_map(|input| match input.kind.as_ref()? {
+            input::Kind::Value(value) => value.object(),
+            input::Kind::Task(producer) => match &self.state.row(*producer)?.end {
+                End::Value(value) => value.object(),
+                _ => None,
+            },
+        });
+        let stored = job.args.iter().filter_map(Value::object).chain(inputs);
+        let places: Vec<(AgentId, u64)> = stored
+            .filter_map(|object| self.objects.locate(object.id()))
+            .map(|object| (AgentId(object.node), object.len))
+            .collect();
+        for (agent, bytes) in places {
+            self.engine.input_at(TaskId(task), agent, bytes);
+        }
     }
 
     /// Whether some agent that the run was given could ever hold `resources`.
@@ -161,7 +186,9 @@ impl Core {
     pub(super) fn upstream_failure(&self, task: u64) -> Option<Failure> {
         let row = self.state.row(task)?;
         let (root, why) = match (&row.phase, &row.end) {
-            (Phase::Failed, End::Failure(failure)) => (failure.root.unwrap_or(task), failure.message.clone()),
+            // Passed on as it is: a text that grew by each link would fill the journal of a long chain.
+            (Phase::Failed, End::Failure(failure)) if failure.root.is_some() => return Some((**failure).clone()),
+            (Phase::Failed, End::Failure(failure)) => (task, failure.message.clone()),
             (Phase::Cancelled, End::Cancelled(reason)) => (task, format!("cancelled: {reason}")),
             _ => return None,
         };
@@ -207,6 +234,16 @@ impl Core {
             self.finish_failed(task, Failure::new(FailureCause::LostNode, "input-lost", message));
             return;
         };
+        let len = prost::Message::encoded_len(&call);
+        if len > bridgehead_wire::MAX_BODY {
+            let message = format!(
+                "its arguments and inputs are {len} bytes together, more than the {} that can travel: give it less at a time, or files",
+                bridgehead_wire::MAX_BODY
+            );
+            self.give_up(TaskId(task));
+            self.finish_failed(task, Failure::new(FailureCause::System, "too-large", message));
+            return;
+        }
         if call.program.is_none() {
             if let Some(put) = self.functions.introduce(agent.0, call.function) {
                 self.tell_agent(agent.0, put);
@@ -246,7 +283,7 @@ impl Core {
 
     fn input_value(&self, input: &Input) -> Option<Value> {
         match input.kind.as_ref()? {
-            input::Kind::Value(value) => Some(value.clone()),
+            input::Kind::Value(value) => Some(self.relocate(value)),
             input::Kind::Task(task) => match &self.state.row(*task)?.end {
                 End::Value(value) => Some(self.present(*task, value)),
                 _ => None,

@@ -1,0 +1,329 @@
+//! A process's place in a run: its connection and its node's store. Owns holds on objects (given back when dropped), values
+//! put for later use, and the memory behind arrays that were read. Hot path: `write`, `Home::lease`, once a large value.
+
+use crate::layout::Layout;
+use crate::link::{Link, lock};
+use crate::python::api;
+use bridgehead_store_node::{Client, ClientError, Lease, new_id};
+use bridgehead_wire::{ClientToHead, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
+use bytes::Bytes;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+/// What this process is to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A driver, connected to the head.
+    Driver,
+    /// A worker, connected to its agent.
+    Worker,
+}
+
+/// Where the node's store is, as the welcome said.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    node: u32,
+    inline_limit: usize,
+}
+
+/// A connection to a run, and to the store of this process's node.
+#[derive(Debug)]
+pub struct Home {
+    /// The socket to the head or the agent.
+    pub link: Arc<Link>,
+    role: Role,
+    place: OnceLock<Place>,
+    store: Mutex<Option<Client>>,
+    /// Values that were put and may not be published yet: their leases keep them readable until then.
+    fresh: Mutex<Vec<Weak<Stored>>>,
+}
+
+impl Home {
+    /// A place that the welcome has not named yet.
+    pub fn new(link: Arc<Link>, role: Role) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            role,
+            place: OnceLock::new(),
+            store: Mutex::default(),
+            fresh: Mutex::default(),
+        })
+    }
+
+    /// What the welcome says of the store.
+    pub fn settle(&self, path: &str, node: u32, inline_limit: u32) {
+        let inline_limit = inline_limit as usize;
+        let path = path.into();
+        let _ = self.place.set(Place {
+            path,
+            node,
+            inline_limit,
+        }); // A second welcome changes nothing.
+    }
+
+    /// Values up to this many bytes travel in messages.
+    pub fn inline_limit(&self) -> usize {
+        self.place.get().map_or(usize::MAX, |place| place.inline_limit)
+    }
+
+    /// Whether an object's bytes are on another node.
+    pub fn is_away(&self, object: &ObjectRef) -> bool {
+        self.place.get().is_some_and(|place| place.node != object.node)
+    }
+
+    /// The connection to the store, made when first needed.
+    fn store(&self) -> Result<Client, ClientError> {
+        let mut store = lock(&self.store);
+        if let Some(client) = &*store {
+            return Ok(client.clone());
+        }
+        let Some(place) = self.place.get() else {
+            return Err(ClientError::Never("this process was told of no store".to_owned()));
+        };
+        let client = Client::connect(&place.path)?;
+        *store = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Holds an object's bytes where they are.
+    ///
+    /// # Errors
+    /// `ResultLost`: it is not on this node, or its run is over.
+    pub fn lease(&self, py: Python<'_>, object: &ObjectRef) -> PyResult<Lease> {
+        py.detach(|| self.store()?.lease(object))
+            .map_err(|e| raise(py, &e, "lost"))
+    }
+
+    /// Tells of an object that this process wrote; it is the run's from then on, with a hold for this process.
+    fn tell_put(&self, object: &ObjectRef) {
+        let put = PutObject {
+            object: Some(object.clone()),
+        };
+        match self.role {
+            Role::Driver => drop(self.link.send(|out| ClientToHead::from(put).encode(out))),
+            Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(put).encode(out))),
+        }
+    }
+
+    fn tell_release(&self, object: &ObjectRef) {
+        let objects = vec![object.clone()];
+        let release = ReleaseObjects { objects };
+        match self.role {
+            Role::Driver => drop(self.link.send(|out| ClientToHead::from(release).encode(out))),
+            Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(release).encode(out))),
+        }
+    }
+
+    /// Makes an object that this process wrote the run's, with a hold for this process.
+    pub fn hold_put(self: &Arc<Self>, object: ObjectRef) -> Held {
+        self.tell_put(&object);
+        let home = self.clone();
+        Held { object, home }
+    }
+
+    /// Lets values go to disk that have been published since they were put.
+    fn settle_fresh(&self) {
+        let Some(store) = lock(&self.store).clone() else { return };
+        lock(&self.fresh).retain(|weak| {
+            let Some(stored) = weak.upgrade() else { return false };
+            let published = store.is_published(&stored.held.object);
+            if published {
+                lock(&stored.fresh).take();
+            }
+            !published
+        });
+    }
+
+    /// Writes a value into the store for good: the run's, with a hold for this process.
+    ///
+    /// # Errors
+    /// `StoreFull`: there is no room.
+    pub fn put(self: &Arc<Self>, layout: &Layout<'_>) -> PyResult<Arc<Stored>> {
+        self.settle_fresh();
+        let (object, lease) = write(self, layout)?;
+        let held = self.hold_put(object);
+        let stored = Arc::new(Stored {
+            held,
+            fresh: Mutex::new(Some(lease)),
+        });
+        lock(&self.fresh).push(Arc::downgrade(&stored));
+        Ok(stored)
+    }
+}
+
+/// Writes a value into the store of this node. It is nobody's until a message names it.
+///
+/// # Errors
+/// `StoreFull`: there is no room.
+pub fn write(home: &Home, layout: &Layout<'_>) -> PyResult<(ObjectRef, Lease)> {
+    let py = layout.py();
+    let len = layout.len();
+    let reserved = py.detach(|| home.store()?.reserve(len));
+    let mut reservation = reserved.map_err(|e| raise(py, &e, "too_large"))?;
+    layout.write(reservation.bytes())?;
+    let id = new_id().map_err(PyErr::from)?;
+    Ok(reservation.seal(id))
+}
+
+/// An error of the store as the exception that `bridgehead._failures` names for it.
+fn raise(py: Python<'_>, error: &ClientError, how: &str) -> PyErr {
+    let made = api(py).and_then(|api| api.failures.bind(py).call_method1(how, (error.to_string(),)));
+    made.map_or_else(|_| PyOSError::new_err(error.to_string()), PyErr::from_value)
+}
+
+/// A hold on an object of the run, given back when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    /// The object.
+    pub object: ObjectRef,
+    /// Whose hold it is.
+    pub home: Arc<Home>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.home.tell_release(&self.object);
+    }
+}
+
+/// A value that this process put into the store.
+#[derive(Debug)]
+pub struct Stored {
+    held: Held,
+    fresh: Mutex<Option<Lease>>,
+}
+
+/// A value that was put: its bytes in this process, or an object of a run.
+#[pyclass(frozen, module = "bridgehead._bridgehead")]
+#[derive(Debug)]
+pub struct Kept {
+    value: Value,
+    /// Copies in the stores of other runs that the value was given to.
+    copies: Mutex<Vec<Arc<Stored>>>,
+}
+
+#[derive(Debug)]
+enum Value {
+    Here(Bytes),
+    Stored(Arc<Stored>),
+}
+
+impl Kept {
+    /// A value whose packed bytes stay in this process.
+    pub fn here(bytes: Bytes) -> Self {
+        Self {
+            value: Value::Here(bytes),
+            copies: Mutex::default(),
+        }
+    }
+
+    /// A value in a run's store.
+    pub fn stored(stored: Arc<Stored>) -> Self {
+        Self {
+            value: Value::Stored(stored),
+            copies: Mutex::default(),
+        }
+    }
+
+    fn lease(&self, py: Python<'_>, stored: &Stored) -> PyResult<Lease> {
+        if let Some(lease) = &*lock(&stored.fresh) {
+            return Ok(lease.clone());
+        }
+        stored.held.home.lease(py, &stored.held.object)
+    }
+
+    /// What a call over `home` names as its input.
+    ///
+    /// # Errors
+    /// `StoreFull`, `ResultLost`: the value had to be copied from one run to another, and could not.
+    pub fn input(&self, py: Python<'_>, home: &Arc<Home>) -> PyResult<bridgehead_wire::Value> {
+        let bytes = match &self.value {
+            Value::Stored(stored) if Arc::ptr_eq(&stored.held.home, home) => {
+                return Ok(bridgehead_wire::Value::stored(stored.held.object.clone()));
+            }
+            Value::Here(bytes) if bytes.len() <= home.inline_limit() => {
+                return Ok(bridgehead_wire::Value::inline(bytes.clone()));
+            }
+            Value::Here(bytes) => bytes.clone(),
+            Value::Stored(stored) => Bytes::copy_from_slice(self.lease(py, stored)?.bytes()),
+        };
+        let known = lock(&self.copies)
+            .iter()
+            .find(|copy| Arc::ptr_eq(&copy.held.home, home))
+            .cloned();
+        let copy = match known {
+            Some(copy) => copy,
+            None => {
+                let copy = home.put(&Layout::raw(py, &bytes))?;
+                lock(&self.copies).push(copy.clone());
+                copy
+            }
+        };
+        Ok(bridgehead_wire::Value::stored(copy.held.object.clone()))
+    }
+}
+
+#[pymethods]
+impl Kept {
+    /// The value; arrays in it are read-only views.
+    fn load<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.value {
+            Value::Here(bytes) => crate::pack::unpack(py, bytes),
+            Value::Stored(stored) => {
+                stored.held.home.settle_fresh();
+                crate::pack::unpack_lease(py, self.lease(py, stored)?)
+            }
+        }
+    }
+
+    /// Bytes of the packed value.
+    fn nbytes(&self) -> u64 {
+        match &self.value {
+            Value::Here(bytes) => bytes.len() as u64,
+            Value::Stored(stored) => stored.held.object.len,
+        }
+    }
+}
+
+/// The bytes of an object, for views: they stay where they are while anything looks at them.
+#[pyclass(frozen, module = "bridgehead._bridgehead")]
+pub struct StoreBuffer(pub Lease);
+
+#[pymethods]
+impl StoreBuffer {
+    #[allow(unsafe_code)]
+    // SAFETY of both: Python calls them with a valid view. The bytes neither move nor change while the lease lives, which is
+    // as long as this object, which the view keeps alive; they are given out as read-only.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut pyo3::ffi::Py_buffer,
+        flags: std::ffi::c_int,
+    ) -> PyResult<()> {
+        let bytes = slf.get().0.bytes();
+        let len = isize::try_from(bytes.len()).map_err(|_| PyOSError::new_err("an object beyond this machine"))?;
+        // SAFETY: as above.
+        let failed = unsafe {
+            pyo3::ffi::PyBuffer_FillInfo(view, slf.as_ptr(), bytes.as_ptr().cast_mut().cast(), len, 1, flags)
+        };
+        if failed == -1 {
+            Err(PyErr::fetch(slf.py()))
+        } else {
+            Ok(())
+        }
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn __releasebuffer__(&self, _view: *mut pyo3::ffi::Py_buffer) {}
+}
+
+/// The home of a connection; `None` where `owner` is none (a pipeline, for instance).
+pub fn home_of(owner: &Bound<'_, PyAny>) -> Option<Arc<Home>> {
+    if let Ok(client) = owner.cast::<crate::client::Client>() {
+        return Some(client.get().home().clone());
+    }
+    let worker = owner.cast::<crate::worker::Worker>().ok()?;
+    Some(worker.get().home().clone())
+}

@@ -1,0 +1,169 @@
+//! The bytes of a packed value (`docs/formats/value.md`): where its pickle and its buffers go, and how they are found again.
+//! Owns the layout; what is pickled, and how, is `pack.rs`'s. Hot path: `Layout::write`, once a large value.
+
+use crate::python::api;
+use bytes::Bytes;
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PySlice};
+
+/// First byte of a value that is one pickle.
+pub const PICKLE: u8 = 1;
+/// First byte of a value with buffers behind its pickle.
+pub const FRAMED: u8 = 2;
+/// Bytes of a framed value before its table of buffers.
+const HEAD: usize = 16;
+/// Bytes of an entry of that table: offset and length.
+const ENTRY: usize = 16;
+/// What buffers are aligned to: a cache line, enough for every vector unit.
+const ALIGN: usize = 64;
+
+/// Where the parts of a packed value go.
+pub struct Layout<'a> {
+    py: Python<'a>,
+    content: Content<'a>,
+    len: usize,
+}
+
+enum Content<'a> {
+    Parts(&'a [u8], &'a [PyBuffer<u8>]),
+    Raw(&'a [u8]),
+}
+
+impl<'a> Layout<'a> {
+    /// A pickle and its buffers.
+    pub fn new(py: Python<'a>, pickle: &'a [u8], buffers: &'a [PyBuffer<u8>]) -> Self {
+        let mut len = 1 + pickle.len();
+        if !buffers.is_empty() {
+            len = HEAD + ENTRY * buffers.len() + pickle.len();
+            for buffer in buffers {
+                len = len.next_multiple_of(ALIGN) + buffer.len_bytes();
+            }
+        }
+        let content = Content::Parts(pickle, buffers);
+        Self { py, content, len }
+    }
+
+    /// A value that is packed already.
+    pub fn raw(py: Python<'a>, bytes: &'a [u8]) -> Self {
+        let (content, len) = (Content::Raw(bytes), bytes.len());
+        Self { py, content, len }
+    }
+
+    pub fn py(&self) -> Python<'a> {
+        self.py
+    }
+
+    /// Bytes of the packed value.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The packed value in memory of this process.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn bytes(&self) -> PyResult<Bytes> {
+        let mut out = vec![0; self.len];
+        self.write(&mut out)?;
+        Ok(Bytes::from(out))
+    }
+
+    /// Writes the packed value; `out` is exactly as long as it.
+    ///
+    /// # Errors
+    /// A buffer went away, which its exporter forbids.
+    pub fn write(&self, out: &mut [u8]) -> PyResult<()> {
+        match self.content {
+            Content::Raw(bytes) => copy_all(self.py, out, &[(0, bytes)]),
+            Content::Parts(pickle, []) => {
+                out[0] = PICKLE;
+                out[1..].copy_from_slice(pickle);
+            }
+            Content::Parts(pickle, buffers) => self.write_framed(pickle, buffers, out),
+        }
+        Ok(())
+    }
+
+    fn write_framed(&self, pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) {
+        out[..4].copy_from_slice(&[FRAMED, 0, 0, 0]);
+        out[4..8].copy_from_slice(&u32::try_from(buffers.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out[8..16].copy_from_slice(&(pickle.len() as u64).to_le_bytes());
+        let mut end = HEAD + ENTRY * buffers.len() + pickle.len();
+        out[end - pickle.len()..end].copy_from_slice(pickle);
+        let mut parts = Vec::with_capacity(buffers.len());
+        for (i, buffer) in buffers.iter().enumerate() {
+            let at = end.next_multiple_of(ALIGN);
+            out[end..at].fill(0);
+            let entry = HEAD + ENTRY * i;
+            out[entry..entry + 8].copy_from_slice(&(at as u64).to_le_bytes());
+            out[entry + 8..entry + 16].copy_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
+            parts.push((at, bytes_of(buffer)));
+            end = at + buffer.len_bytes();
+        }
+        copy_all(self.py, out, &parts);
+    }
+}
+
+/// The bytes of a contiguous buffer.
+#[allow(unsafe_code)]
+fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
+    if buffer.len_bytes() == 0 {
+        return &[];
+    }
+    // SAFETY: `PickleBuffer.raw` gave a contiguous buffer, which its exporter keeps in place while it is borrowed. Python
+    // code that writes it meanwhile makes the copy a mixture, as with every copy of a buffer without the lock.
+    unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }
+}
+
+/// Copies this many bytes or more without the interpreter's lock.
+const LONG: usize = 256 << 10;
+
+/// Copies parts to their places.
+fn copy_all(py: Python<'_>, out: &mut [u8], parts: &[(usize, &[u8])]) {
+    let mut copy = || {
+        for (at, bytes) in parts {
+            out[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+    };
+    if parts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() >= LONG {
+        py.detach(copy);
+    } else {
+        copy();
+    }
+}
+
+/// What to raise for bytes that are no packed value.
+pub fn damaged(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!(
+        "a value cannot be read: {what}; it is damaged, or was packed by a newer bridgehead"
+    ))
+}
+
+/// The value in a framed `view`, whose bytes are `bytes`: its buffers are slices of the view and keep it alive.
+pub fn unpack_framed<'py>(view: &Bound<'py, PyAny>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let py = view.py();
+    let number = |at: usize| -> PyResult<usize> {
+        let raw = bytes.get(at..at + 8).ok_or_else(|| damaged("its table is cut off"))?;
+        let raw = u64::from_le_bytes(raw.try_into().expect("eight bytes were taken"));
+        usize::try_from(raw).map_err(|_| damaged("a length is beyond this machine"))
+    };
+    let count = number(0)? >> 32;
+    let slice = |from: usize, len: usize| -> PyResult<Bound<'py, PyAny>> {
+        let to = from.checked_add(len).filter(|&to| to <= bytes.len());
+        let to = to.ok_or_else(|| damaged("a buffer is cut off"))?;
+        let index = |n: usize| isize::try_from(n).map_err(|_| damaged("a length is beyond this machine"));
+        view.get_item(PySlice::new(py, index(from)?, index(to)?, 1))
+    };
+    let buffers = PyList::empty(py);
+    for i in 0..count {
+        let entry = HEAD + ENTRY * i;
+        buffers.append(slice(number(entry)?, number(entry + 8)?)?)?;
+    }
+    let pickle = slice(HEAD + ENTRY * count, number(8)?)?;
+    let named = PyDict::new(py);
+    named.set_item(intern!(py, "buffers"), buffers)?;
+    api(py)?.loads.bind(py).call((pickle,), Some(&named))
+}

@@ -1,0 +1,503 @@
+//! The objects of a node and the rules of their lives: granted, published, pinned, spilled, restored, released, freed.
+
+use crate::extents::{Extent, Extents, rounded};
+use crate::slots::{SlotId, Slots};
+use bridgehead_spec::ObjectId;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use thiserror::Error;
+
+/// A process that may write into the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// Where an object's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the arena.
+    Memory(Extent),
+    /// In the arena, and being written to a file.
+    Spilling(Extent),
+    /// In a file.
+    Disk,
+    /// In a file, and being read into the arena.
+    Restoring(Extent),
+}
+
+/// Why a grant was denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Denied {
+    /// It can never fit.
+    #[error("{len} bytes are more than the whole store of this node has ({total} bytes)")]
+    Never {
+        /// What was asked for.
+        len: u64,
+        /// What there is.
+        total: u64,
+    },
+    /// There is no room now; moving objects to disk or waiting may make some.
+    #[error("no room for {len} bytes: {free} of {total} are free, the longest piece is {longest}")]
+    Full {
+        /// What was asked for.
+        len: u64,
+        /// Free bytes in all.
+        free: u64,
+        /// The longest free piece.
+        longest: u64,
+        /// Bytes of the arena.
+        total: u64,
+    },
+}
+
+/// Why an object was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PublishError {
+    /// Its range was not granted to anybody, or is in use.
+    #[error("its range of the arena was not granted, or was taken back when its writer died")]
+    NotGranted,
+    /// Its place in the index was not lent.
+    #[error("its place in the index was not lent to its writer")]
+    NoSlot,
+    /// There is such an object already.
+    #[error("an object of that name is here already")]
+    Exists,
+}
+
+/// An object to be written to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spill {
+    /// The object.
+    pub id: ObjectId,
+    /// Its place in the index.
+    pub slot: SlotId,
+    /// Its bytes.
+    pub extent: Extent,
+    /// Its length; the extent is rounded up.
+    pub len: u64,
+}
+
+/// What is left to do once an object is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freed {
+    /// The object.
+    pub id: ObjectId,
+    /// Its place in the index, free again.
+    pub slot: SlotId,
+    /// Whether a file of it has to be removed.
+    pub on_disk: bool,
+}
+
+/// How full the store is, in bytes where nothing else is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Objects that are here.
+    pub objects: usize,
+    /// In the arena, granted ranges included.
+    pub used: u64,
+    /// The arena.
+    pub total: u64,
+    /// Moved to disk and still there.
+    pub spilled: u64,
+    /// Objects that pins hold in memory.
+    pub pinned: u64,
+    /// Granted to clients and not published.
+    pub granted: u64,
+}
+
+#[derive(Debug)]
+struct Object {
+    len: u64,
+    slot: SlotId,
+    place: Place,
+    pins: u32,
+    released: bool,
+    /// Position in the order of use.
+    used: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Grant {
+    len: u64,
+    client: ClientId,
+}
+
+/// All decisions of one node's store.
+#[derive(Debug)]
+pub struct Core {
+    extents: Extents,
+    slots: Slots,
+    /// Granted ranges that hold no object, by offset.
+    grants: BTreeMap<u64, Grant>,
+    objects: HashMap<ObjectId, Object>,
+    /// Objects in memory without a pin, the longest unused first.
+    idle: BTreeSet<(u64, ObjectId)>,
+    clock: u64,
+    spilled: u64,
+}
+
+impl Core {
+    /// A store with an arena of `total` bytes and an index of `slots` places.
+    #[must_use]
+    pub fn new(total: u64, slots: u32) -> Self {
+        Self {
+            extents: Extents::new(total),
+            slots: Slots::new(slots),
+            grants: BTreeMap::new(),
+            objects: HashMap::new(),
+            idle: BTreeSet::new(),
+            clock: 0,
+            spilled: 0,
+        }
+    }
+
+    /// Lets `client` write into a range of `len` bytes (rounded up).
+    ///
+    /// # Errors
+    /// It does not fit now, or never will.
+    pub fn grant(&mut self, client: ClientId, len: u64) -> Result<Extent, Denied> {
+        let total = self.extents.total();
+        if rounded(len).is_none_or(|len| len > total) {
+            return Err(Denied::Never { len, total });
+        }
+        let Some(extent) = self.extents.take(len) else {
+            return Err(Denied::Full {
+                len,
+                free: self.extents.free(),
+                longest: self.extents.longest(),
+                total,
+            });
+        };
+        self.grants.insert(
+            extent.offset,
+            Grant {
+                len: extent.len,
+                client,
+            },
+        );
+        Ok(extent)
+    }
+
+    /// Lends `client` up to `count` places in the index.
+    pub fn lend_slots(&mut self, client: ClientId, count: usize) -> Vec<SlotId> {
+        (0..count).map_while(|_| self.slots.lend(client)).collect()
+    }
+
+    /// A lent place comes back without an object.
+    pub fn return_slot(&mut self, slot: SlotId) {
+        if self.slots.is_lent(slot) {
+            self.slots.free(slot);
+        }
+    }
+
+    /// A client gives back a granted range in which it wrote no object. What was not granted to it stays as it is.
+    pub fn give_back(&mut self, client: ClientId, extent: Extent) {
+        if self.carve(extent, Some(client)).is_some() {
+            self.extents.give(extent);
+        }
+    }
+
+    /// A client is gone: what it was granted and did not publish is free again.
+    pub fn client_gone(&mut self, client: ClientId) {
+        let theirs = self.grants.extract_if(.., |_, grant| grant.client == client);
+        for (offset, grant) in theirs {
+            self.extents.give(Extent::new(offset, grant.len));
+        }
+        self.slots.forget(client);
+    }
+
+    /// Takes `extent` out of the grant that it lies in, if there is one (of `client`, where that is said).
+    fn carve(&mut self, extent: Extent, client: Option<ClientId>) -> Option<()> {
+        let (&offset, &grant) = self.grants.range(..=extent.offset).next_back()?;
+        let whole = Extent::new(offset, grant.len);
+        if !whole.contains(&extent) || client.is_some_and(|client| client != grant.client) {
+            return None;
+        }
+        self.grants.remove(&offset);
+        let mut rest = |from: u64, to: u64| {
+            if to > from {
+                self.grants.insert(
+                    from,
+                    Grant {
+                        len: to - from,
+                        ..grant
+                    },
+                );
+            }
+        };
+        rest(offset, extent.offset);
+        rest(extent.end(), whole.end());
+        Some(())
+    }
+
+    /// An object of `len` bytes lies complete at `offset`, in a granted range, and takes the lent place `slot`.
+    ///
+    /// # Errors
+    /// The range or the place was not given out, or the name is in use; nothing changes then.
+    pub fn publish(&mut self, id: ObjectId, offset: u64, len: u64, slot: SlotId) -> Result<Extent, PublishError> {
+        if self.objects.contains_key(&id) {
+            return Err(PublishError::Exists);
+        }
+        if !self.slots.is_lent(slot) {
+            return Err(PublishError::NoSlot);
+        }
+        let size = rounded(len).ok_or(PublishError::NotGranted)?;
+        let extent = Extent::new(offset, size);
+        if offset.checked_add(size).is_none() || offset % crate::ALIGN != 0 {
+            return Err(PublishError::NotGranted);
+        }
+        self.carve(extent, None).ok_or(PublishError::NotGranted)?;
+        self.slots.use_lent(slot);
+        let used = self.tick();
+        self.idle.insert((used, id));
+        let object = Object {
+            len,
+            slot,
+            place: Place::Memory(extent),
+            pins: 0,
+            released: false,
+            used,
+        };
+        self.objects.insert(id, object);
+        Ok(extent)
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Where an object is: its length, its place in the index, its bytes. `None` where it is not here, or is released.
+    #[must_use]
+    pub fn find(&self, id: ObjectId) -> Option<(u64, SlotId, Place)> {
+        let object = self.objects.get(&id).filter(|object| !object.released)?;
+        Some((object.len, object.slot, object.place))
+    }
+
+    /// The place in the index of an object that is here, released or not, and whether it is released.
+    #[must_use]
+    pub fn slot(&self, id: ObjectId) -> Option<(SlotId, bool)> {
+        self.objects.get(&id).map(|object| (object.slot, object.released))
+    }
+
+    /// Holds the object's bytes in memory until `unpin`. `None` where they are not in memory, or it is released.
+    pub fn pin(&mut self, id: ObjectId) -> Option<(u64, SlotId, Extent)> {
+        let used = self.tick();
+        let object = self.objects.get_mut(&id).filter(|object| !object.released)?;
+        let (Place::Memory(extent) | Place::Spilling(extent)) = object.place else {
+            return None;
+        };
+        self.idle.remove(&(object.used, id));
+        object.used = used;
+        object.pins += 1;
+        Some((object.len, object.slot, extent))
+    }
+
+    /// Gives a pin back. `true` when the object is released and nothing but leases may hold it: see `free`.
+    pub fn unpin(&mut self, id: ObjectId) -> bool {
+        let Some(object) = self.objects.get_mut(&id) else {
+            return false;
+        };
+        object.pins = object.pins.saturating_sub(1);
+        self.settle(id)
+    }
+
+    /// The run needs the object no more. `true` when nothing but leases may hold it: see `free`.
+    pub fn release(&mut self, id: ObjectId) -> bool {
+        let Some(object) = self.objects.get_mut(&id) else {
+            return false;
+        };
+        object.released = true;
+        self.settle(id)
+    }
+
+    /// Files an object anew after a change; whether it can be freed.
+    fn settle(&mut self, id: ObjectId) -> bool {
+        let Some(object) = self.objects.get(&id) else {
+            return false;
+        };
+        let still = matches!(object.place, Place::Memory(_) | Place::Disk) && object.pins == 0;
+        if still && !object.released && matches!(object.place, Place::Memory(_)) {
+            self.idle.insert((object.used, id));
+        } else {
+            self.idle.remove(&(object.used, id));
+        }
+        still && object.released
+    }
+
+    /// Frees a released object that nobody holds; the caller has seen that no lease is left.
+    pub fn free(&mut self, id: ObjectId) -> Option<Freed> {
+        let object = self.objects.get(&id)?;
+        let still = matches!(object.place, Place::Memory(_) | Place::Disk) && object.pins == 0;
+        if !object.released || !still {
+            return None;
+        }
+        let object = self.objects.remove(&id)?;
+        self.idle.remove(&(object.used, id));
+        self.slots.free(object.slot);
+        let on_disk = match object.place {
+            Place::Memory(extent) => {
+                self.extents.give(extent);
+                false
+            }
+            _ => {
+                self.spilled -= object.len;
+                true
+            }
+        };
+        Some(Freed {
+            id,
+            slot: object.slot,
+            on_disk,
+        })
+    }
+
+    /// The objects to move to disk so that about `len` bytes come free: the longest unused first, none that `held` names
+    /// (a reader has a lease). They count as being moved until `spilled` or `keep`.
+    pub fn choose_spills(&mut self, len: u64, held: impl Fn(SlotId) -> bool) -> Vec<Spill> {
+        let mut chosen = Vec::new();
+        let mut bytes = 0;
+        for &(_, id) in &self.idle {
+            if bytes >= len {
+                break;
+            }
+            let Some(object) = self.objects.get(&id) else { continue };
+            let Place::Memory(extent) = object.place else { continue };
+            if held(object.slot) {
+                continue;
+            }
+            bytes += extent.len;
+            chosen.push(Spill {
+                id,
+                slot: object.slot,
+                extent,
+                len: object.len,
+            });
+        }
+        for spill in &chosen {
+            if let Some(object) = self.objects.get_mut(&spill.id) {
+                object.place = Place::Spilling(spill.extent);
+                self.idle.remove(&(object.used, spill.id));
+            }
+        }
+        chosen
+    }
+
+    /// An object's file is complete. `false` when its bytes must stay after all, because somebody has pinned it meanwhile:
+    /// the file is then of no use.
+    pub fn spilled(&mut self, id: ObjectId) -> bool {
+        let Some(object) = self.objects.get_mut(&id) else {
+            return false;
+        };
+        let Place::Spilling(extent) = object.place else {
+            return false;
+        };
+        if object.pins > 0 {
+            object.place = Place::Memory(extent);
+            return false;
+        }
+        object.place = Place::Disk;
+        self.spilled += object.len;
+        self.extents.give(extent);
+        true
+    }
+
+    /// An object stays in memory: it could not be moved. `true` when it was released meanwhile: see `free`.
+    pub fn keep(&mut self, id: ObjectId) -> bool {
+        if let Some(object) = self.objects.get_mut(&id) {
+            if let Place::Spilling(extent) = object.place {
+                object.place = Place::Memory(extent);
+            }
+        }
+        self.settle(id)
+    }
+
+    /// Begins to read an object back from disk into `extent`, which was granted to `client`.
+    ///
+    /// # Errors
+    /// It is not on disk, or the range was not granted.
+    pub fn restore(&mut self, id: ObjectId, client: ClientId, extent: Extent) -> Result<(), PublishError> {
+        let on_disk = self.objects.get(&id).is_some_and(|o| o.place == Place::Disk);
+        if !on_disk {
+            return Err(PublishError::Exists);
+        }
+        self.carve(extent, Some(client)).ok_or(PublishError::NotGranted)?;
+        if let Some(object) = self.objects.get_mut(&id) {
+            object.place = Place::Restoring(extent);
+        }
+        Ok(())
+    }
+
+    /// The object's bytes are in memory again (`true`), or could not be read. The answer says whether it was released
+    /// meanwhile: see `free`.
+    pub fn restored(&mut self, id: ObjectId, complete: bool) -> bool {
+        let used = self.tick();
+        let Some(object) = self.objects.get_mut(&id) else {
+            return false;
+        };
+        let Place::Restoring(extent) = object.place else {
+            return false;
+        };
+        if complete {
+            object.place = Place::Memory(extent);
+            object.used = used;
+            self.spilled -= object.len;
+        } else {
+            object.place = Place::Disk;
+            self.extents.give(extent);
+        }
+        self.settle(id)
+    }
+
+    /// The free pieces of the arena, by offset.
+    #[must_use]
+    pub fn free_pieces(&self) -> Vec<Extent> {
+        self.extents.pieces().collect()
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let pinned = self.objects.values().filter(|o| o.pins > 0).map(|o| o.len).sum();
+        Usage {
+            objects: self.objects.len(),
+            used: self.extents.total() - self.extents.free(),
+            total: self.extents.total(),
+            spilled: self.spilled,
+            pinned,
+            granted: self.grants.values().map(|grant| grant.len).sum(),
+        }
+    }
+
+    /// Walks all invariants. Costs as much as there are objects; meant for tests.
+    ///
+    /// # Panics
+    /// An invariant does not hold.
+    pub fn sanity_check(&self) {
+        let resident = self.objects.values().filter_map(|object| match object.place {
+            Place::Memory(e) | Place::Spilling(e) | Place::Restoring(e) => Some(e),
+            Place::Disk => None,
+        });
+        let granted = self
+            .grants
+            .iter()
+            .map(|(&offset, grant)| Extent::new(offset, grant.len));
+        let mut all: Vec<Extent> = self.extents.pieces().chain(resident).chain(granted).collect();
+        all.sort();
+        let mut at = 0;
+        for extent in all {
+            assert_eq!(
+                extent.offset, at,
+                "each byte is free, granted or an object's, and only one of them"
+            );
+            at = extent.end();
+        }
+        assert_eq!(at, self.extents.total());
+        for (&id, object) in &self.objects {
+            let idle = matches!(object.place, Place::Memory(_)) && object.pins == 0 && !object.released;
+            assert_eq!(self.idle.contains(&(object.used, id)), idle, "{id} in the order of use");
+        }
+        assert_eq!(self.slots.in_use(), self.objects.len(), "one place an object");
+        let on_disk = |o: &&Object| matches!(o.place, Place::Disk | Place::Restoring(_));
+        let spilled: u64 = self.objects.values().filter(on_disk).map(|o| o.len).sum();
+        assert_eq!(spilled, self.spilled, "bytes on disk");
+    }
+}

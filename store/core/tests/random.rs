@@ -1,0 +1,201 @@
+//! Random lives of objects, seeded: whatever happens in whatever order, each byte of the arena has one owner and nothing is
+//! lost or freed too early.
+
+use bridgehead_spec::ObjectId;
+use bridgehead_store_core::{ClientId, Core, Denied, Extent, Place, PublishError, SlotId};
+use std::collections::HashMap;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+#[derive(Default)]
+struct Model {
+    pins: HashMap<ObjectId, u32>,
+    released: Vec<ObjectId>,
+    spilling: Vec<ObjectId>,
+    restoring: Vec<ObjectId>,
+    live: Vec<ObjectId>,
+}
+
+const TOTAL: u64 = 64 << 10;
+const CLIENTS: u64 = 3;
+
+fn produce(core: &mut Core, random: &mut Random, model: &mut Model, id: ObjectId) {
+    let client = ClientId(random.below(CLIENTS));
+    let len = 1 + random.below(8 << 10);
+    let Ok(extent) = core.grant(client, len) else { return };
+    let slot = core.lend_slots(client, 1)[0];
+    match random.below(8) {
+        0 => core.give_back(client, extent),
+        1 => {} // Left behind until the client goes.
+        _ => {
+            core.publish(id, extent.offset, len, slot).expect("it was granted");
+            assert_eq!(core.publish(id, extent.offset, len, slot), Err(PublishError::Exists));
+            model.live.push(id);
+        }
+    }
+}
+
+fn pick(random: &mut Random, from: &[ObjectId]) -> Option<ObjectId> {
+    (!from.is_empty()).then(|| from[usize::try_from(random.below(from.len() as u64)).expect("small")])
+}
+
+fn free(core: &mut Core, model: &mut Model, id: ObjectId) {
+    assert_eq!(
+        model.pins.get(&id).copied().unwrap_or(0),
+        0,
+        "{id} is freed while it is pinned"
+    );
+    assert!(model.released.contains(&id), "{id} is freed before it is released");
+    assert!(core.free(id).is_some());
+    model.released.retain(|&other| other != id);
+}
+
+fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
+    let mut freeable = None;
+    match random.below(11) {
+        0..=2 => produce(core, random, model, ObjectId(u128::from(number))),
+        3 => {
+            if let Some(id) = pick(random, &model.live) {
+                if core.pin(id).is_some() {
+                    *model.pins.entry(id).or_insert(0) += 1;
+                }
+            }
+        }
+        4 => {
+            let pinned: Vec<_> = model.pins.iter().filter(|(_, n)| **n > 0).map(|(&id, _)| id).collect();
+            if let Some(id) = pick(random, &pinned) {
+                *model.pins.get_mut(&id).expect("it is pinned") -= 1;
+                freeable = core.unpin(id).then_some(id);
+            }
+        }
+        5 => {
+            if let Some(id) = pick(random, &model.live) {
+                model.live.retain(|&other| other != id);
+                model.released.push(id);
+                freeable = core.release(id).then_some(id);
+                assert!(core.find(id).is_none(), "a released object is not found");
+            }
+        }
+        6 => {
+            let held = SlotId(u32::try_from(random.below(4)).expect("small"));
+            for spill in core.choose_spills(1 + random.below(16 << 10), |slot| slot == held) {
+                assert_ne!(spill.slot, held, "a leased object is never moved");
+                assert_eq!(model.pins.get(&spill.id).copied().unwrap_or(0), 0, "nor a pinned one");
+                model.spilling.push(spill.id);
+            }
+        }
+        7 => {
+            if let Some(id) = model.spilling.pop() {
+                if random.below(3) == 0 || !core.spilled(id) {
+                    freeable = core.keep(id).then_some(id);
+                } else if model.released.contains(&id) {
+                    freeable = Some(id);
+                }
+            }
+        }
+        8 => {
+            if let Some(id) = pick(random, &model.live) {
+                if let Some((len, _, Place::Disk)) = core.find(id) {
+                    if let Ok(extent) = core.grant(ClientId(9), len) {
+                        core.restore(id, ClientId(9), extent).expect("it is on disk");
+                        model.restoring.push(id);
+                    }
+                }
+            }
+        }
+        9 => {
+            if let Some(id) = model.restoring.pop() {
+                freeable = core.restored(id, random.below(3) > 0).then_some(id);
+            }
+        }
+        _ => core.client_gone(ClientId(random.below(CLIENTS))),
+    }
+    if let Some(id) = freeable {
+        free(core, model, id);
+    }
+}
+
+#[test]
+fn each_byte_has_one_owner_whatever_happens() {
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let mut core = Core::new(TOTAL, 64);
+        let mut model = Model::default();
+        for number in 0..1_500 {
+            step(&mut core, &mut random, &mut model, number);
+            core.sanity_check();
+        }
+    }
+}
+
+#[test]
+fn what_can_never_fit_is_told_apart_from_what_does_not_fit_now() {
+    let mut core = Core::new(1 << 12, 8);
+    let client = ClientId(1);
+    assert!(matches!(core.grant(client, 1 << 13), Err(Denied::Never { .. })));
+    assert!(matches!(core.grant(client, u64::MAX), Err(Denied::Never { .. })));
+    core.grant(client, 1 << 12).expect("the whole arena");
+    assert!(matches!(core.grant(client, 64), Err(Denied::Full { free: 0, .. })));
+    core.client_gone(client);
+    assert!(core.grant(client, 64).is_ok());
+}
+
+#[test]
+fn a_writer_can_only_publish_what_it_was_granted() {
+    let mut core = Core::new(1 << 12, 8);
+    let extent = core.grant(ClientId(1), 256).expect("room");
+    let slot = core.lend_slots(ClientId(1), 1)[0];
+    let id = ObjectId(1);
+    for (offset, len) in [
+        (extent.offset, 257),
+        (extent.end(), 64),
+        (u64::MAX - 63, 64),
+        (extent.offset + 1, 8),
+    ] {
+        assert_eq!(
+            core.publish(id, offset, len, slot),
+            Err(PublishError::NotGranted),
+            "{offset} {len}"
+        );
+    }
+    assert_eq!(
+        core.publish(id, extent.offset, 64, SlotId(7)),
+        Err(PublishError::NoSlot)
+    );
+    assert_eq!(
+        core.publish(id, extent.offset + 64, 64, slot),
+        Ok(Extent::new(extent.offset + 64, 64))
+    );
+    core.client_gone(ClientId(1));
+    core.sanity_check();
+    assert_eq!(
+        core.find(id).map(|(len, ..)| len),
+        Some(64),
+        "what was published outlives its writer"
+    );
+}
+
+#[test]
+fn the_longest_unused_object_is_moved_first() {
+    let mut core = Core::new(1 << 12, 8);
+    let client = ClientId(1);
+    for n in 1..=3 {
+        let extent = core.grant(client, 64).expect("room");
+        let slot = core.lend_slots(client, 1)[0];
+        core.publish(ObjectId(n), extent.offset, 64, slot).expect("granted");
+    }
+    core.pin(ObjectId(1)).expect("it is here");
+    core.unpin(ObjectId(1));
+    let chosen: Vec<_> = core.choose_spills(100, |_| false).into_iter().map(|s| s.id).collect();
+    assert_eq!(chosen, [ObjectId(2), ObjectId(3)]);
+}

@@ -1,0 +1,422 @@
+//! The agent's side of its node's store: publishes what producers wrote, pins what calls take, frees what is released.
+
+use crate::files::{SpillFolder, write_whole};
+use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
+use crate::map::{Access, Mapping, sealed};
+use crate::remote::Remote;
+use crate::server::Server;
+use bridgehead_fabric::Fabric;
+use bridgehead_spec::ObjectId;
+use bridgehead_store_core::{ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
+use bridgehead_wire::ObjectRef;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// The agent itself as a writer of its arena.
+pub(crate) const SELF: ClientId = ClientId(0);
+/// Smallest arena.
+const LEAST: u64 = 1 << 20;
+/// Threads that move bytes for the agent: restores, writes to the run folder.
+const MOVERS: usize = 2;
+
+/// What became of an object that was wanted here: where it lies now, with one pin, or why it cannot be had.
+pub type Arrival = Result<ObjectRef, String>;
+
+/// What a node's store needs.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The agent whose node this is.
+    pub agent: u32,
+    /// Where processes of this node connect; in a folder of mode 0700.
+    pub socket: PathBuf,
+    /// Most bytes that objects take in memory.
+    pub limit: u64,
+    /// Where objects go that memory has no room for; made when needed, removed at the end.
+    pub spill_dir: PathBuf,
+    /// How long a put waits for room before it fails.
+    pub patience: Duration,
+}
+
+/// Why a store cannot begin or go on.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The system.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// The verb.
+        doing: String,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// There is no room.
+    #[error("{0}")]
+    Full(String),
+    /// It can never fit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// It is not here.
+    #[error("{0}")]
+    Gone(String),
+}
+
+pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
+    let doing = doing.into();
+    move |source| StoreError::Io { doing, source }
+}
+
+/// What the mutex guards: the core, and who is connected.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub core: Core,
+    pub leases: HashMap<ClientId, Leases>,
+    /// Released objects that readers still have leases on.
+    pub lingering: Vec<ObjectId>,
+    /// Why objects cannot be moved to disk, since it last failed.
+    pub trouble: Option<String>,
+}
+
+impl State {
+    pub(crate) fn is_leased(&self, slot: SlotId) -> bool {
+        self.leases.values().any(|leases| leases.holds(slot))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub options: NodeOptions,
+    pub arena: Mapping,
+    pub arena_fd: OwnedFd,
+    pub index: Index,
+    pub index_fd: OwnedFd,
+    pub state: Mutex<State>,
+    /// Room came free, an object finished moving, or the store ends.
+    pub changed: Condvar,
+    pub stop: AtomicBool,
+    pub files: SpillFolder,
+}
+
+pub(crate) type Job = Box<dyn FnOnce(&Shared) + Send>;
+
+/// The store of one node. Ends its threads and removes its files when dropped.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    remote: Option<Remote>,
+    server: Option<Server>,
+    jobs: Option<Sender<Job>>,
+    movers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Node {
+    /// Makes the arena and listens for the node's processes.
+    ///
+    /// # Errors
+    /// The system gives no memory file, no thread or no socket.
+    pub fn start(options: NodeOptions) -> Result<Self, StoreError> {
+        let len = options.limit.max(LEAST).next_multiple_of(LEAST);
+        let arena_fd = sealed("bridgehead-arena", len).map_err(system("make the store's arena"))?;
+        let index_fd = sealed("bridgehead-index", INDEX_BYTES).map_err(system("make the store's index"))?;
+        let shared = Arc::new(Shared {
+            arena: Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?,
+            index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
+            files: SpillFolder::new(options.spill_dir.clone()),
+            state: Mutex::new(State {
+                core: Core::new(len, SLOTS - 1),
+                leases: HashMap::new(),
+                lingering: Vec::new(),
+                trouble: None,
+            }),
+            arena_fd,
+            index_fd,
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+            options,
+        });
+        let server = Server::start(&shared)?;
+        let (jobs, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let movers = (0..MOVERS).map(|_| mover(&shared, &queue)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            shared,
+            remote: None,
+            server: Some(server),
+            jobs: Some(jobs),
+            movers,
+        })
+    }
+
+    /// Enters an object that a producer wrote. It is the run's from then on, until `release`.
+    ///
+    /// # Errors
+    /// The range was not granted, or was taken back because its writer died too long ago.
+    pub fn publish(&self, object: &ObjectRef) -> Result<(), PublishError> {
+        let slot = SlotId(u32::try_from(object.slot).map_err(|_| PublishError::NoSlot)?);
+        let mut state = self.shared.lock();
+        state.core.publish(object.id(), object.offset, object.len, slot)?;
+        self.shared.index.enter(slot, object.id(), object.offset, object.len);
+        Ok(())
+    }
+
+    /// Holds an object's bytes in memory until `unpin`: where it lies. `None` where it is not in this node's memory.
+    #[must_use]
+    pub fn pin(&self, id: ObjectId) -> Option<ObjectRef> {
+        self.shared.pin(id)
+    }
+
+    /// Gives a pin back.
+    pub fn unpin(&self, id: ObjectId) {
+        self.shared.unpin(id);
+    }
+
+    /// The run needs the object no more.
+    pub fn release(&self, id: ObjectId) {
+        let mut state = self.shared.lock();
+        if state.core.release(id) {
+            self.shared.free(&mut state, id);
+        }
+    }
+
+    /// Whether the object is here, in memory or on disk.
+    #[must_use]
+    pub fn has(&self, id: ObjectId) -> bool {
+        self.shared.lock().core.find(id).is_some()
+    }
+
+    /// Lets this node read objects of others over `fabric`, and others those of this node.
+    ///
+    /// # Errors
+    /// The arena cannot be registered, or there is no thread.
+    pub fn connect(&mut self, fabric: Arc<dyn Fabric>) -> Result<(), StoreError> {
+        let Some(jobs) = self.jobs.clone() else { return Ok(()) };
+        self.remote = Some(Remote::start(&self.shared, fabric, jobs)?);
+        Ok(())
+    }
+
+    /// All nodes of the run, by agent, with the addresses of their fabrics.
+    pub fn set_peers(&self, peers: Vec<(u32, Bytes)>) {
+        if let Some(remote) = &self.remote {
+            remote.set_peers(peers);
+        }
+    }
+
+    /// Brings an object to this node's memory, from its disk or from the node that the reference names, and pins it.
+    /// `done` may be called from any thread.
+    pub fn bring(&self, object: &ObjectRef, done: Box<dyn FnOnce(Arrival) + Send>) {
+        let id = object.id();
+        if let Some(place) = self.pin(id) {
+            return done(Ok(place));
+        }
+        if self.has(id) || object.node == self.shared.options.agent {
+            return self.later(Box::new(move |shared| {
+                let deadline = Instant::now() + shared.options.patience;
+                done(shared.bring(id, deadline).map_err(|e| e.to_string()));
+            }));
+        }
+        match &self.remote {
+            Some(remote) => remote.fetch(object.clone(), done),
+            None => done(Err(format!(
+                "node {} is not connected to node {}",
+                self.shared.options.agent, object.node
+            ))),
+        }
+    }
+
+    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written.
+    pub fn persist(&self, id: ObjectId, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>) {
+        let path = path.to_owned();
+        self.later(Box::new(move |shared| {
+            let deadline = Instant::now() + shared.options.patience;
+            let result = shared.bring(id, deadline).and_then(|object| {
+                let written = write_whole(&path, shared.bytes(&object));
+                shared.unpin(id);
+                written.map_err(system(format!("write {}", path.display())))
+            });
+            done(result.map_err(|e| e.to_string()));
+        }));
+    }
+
+    fn later(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job); // The movers are gone only at the end.
+        }
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let mut state = self.shared.lock();
+        self.shared.sweep(&mut state);
+        state.core.usage()
+    }
+
+    /// Gives memory back to the system that has been free for a while: what is beyond a share kept warm for puts to come.
+    pub fn trim(&self) {
+        self.shared.trim();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.changed.notify_all();
+        drop(self.remote.take());
+        drop(self.server.take());
+        drop(self.jobs.take());
+        for thread in self.movers.drain(..) {
+            let _ = thread.join(); // A panic of theirs was printed when it happened.
+        }
+    }
+}
+
+fn mover(shared: &Arc<Shared>, queue: &Arc<Mutex<Receiver<Job>>>) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let (shared, queue) = (shared.clone(), queue.clone());
+    let work = move || {
+        loop {
+            let job = lock(&queue).recv();
+            let Ok(job) = job else { return };
+            job(&shared);
+        }
+    };
+    let builder = std::thread::Builder::new().name("store-mover".to_owned());
+    builder.spawn(work).map_err(system("start a thread of the store"))
+}
+
+/// A panic elsewhere must not take the store down with it: what the mutex guards is whole between calls.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn reference(&self, id: ObjectId, len: u64, slot: SlotId, offset: u64) -> ObjectRef {
+        ObjectRef::new(id, len, self.options.agent, offset, slot.0.into())
+    }
+
+    pub(crate) fn pin(&self, id: ObjectId) -> Option<ObjectRef> {
+        let mut state = self.lock();
+        let (len, slot, extent) = state.core.pin(id)?;
+        // It may be on its way to disk; pinned, it stays, so readers may find it again.
+        self.index.mark(slot, Mark::Memory);
+        drop(state);
+        Some(self.reference(id, len, slot, extent.offset))
+    }
+
+    pub(crate) fn unpin(&self, id: ObjectId) {
+        let mut state = self.lock();
+        if state.core.unpin(id) {
+            self.free(&mut state, id);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Copies `bytes` into a range that was granted to this thread.
+    #[allow(unsafe_code)]
+    pub(crate) fn fill(&self, extent: Extent, bytes: &[u8]) {
+        // SAFETY: the range was granted to the caller alone, and nobody reads it before it is published.
+        unsafe { self.arena.slice_mut(extent.offset, bytes.len() as u64) }.copy_from_slice(bytes);
+    }
+
+    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is here already, the
+    /// range is given back.
+    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64) -> Arrival {
+        let mut state = self.lock();
+        let Some(slot) = state.core.lend_slots(SELF, 1).pop() else {
+            state.core.give_back(SELF, extent);
+            return Err("the store's index is full".to_owned());
+        };
+        match state.core.publish(id, extent.offset, len, slot) {
+            Ok(_) => self.index.enter(slot, id, extent.offset, len),
+            Err(_) => {
+                state.core.give_back(SELF, extent);
+                state.core.return_slot(slot);
+            }
+        }
+        drop(state);
+        self.pin(id)
+            .ok_or_else(|| format!("object {id} was released while it came"))
+    }
+
+    /// The bytes of a pinned object.
+    #[allow(unsafe_code)]
+    pub(crate) fn bytes(&self, object: &ObjectRef) -> &[u8] {
+        // SAFETY: the caller has pinned the object, so its bytes neither move nor change until it unpins.
+        unsafe { self.arena.slice(object.offset, object.len) }
+    }
+
+    /// Frees a released object, now or once its last reader has let go.
+    pub(crate) fn free(&self, state: &mut State, id: ObjectId) {
+        let Some((slot, _)) = state.core.slot(id) else { return };
+        self.index.mark(slot, Mark::Closing);
+        if state.is_leased(slot) {
+            state.lingering.push(id);
+            return;
+        }
+        if let Some(freed) = state.core.free(id) {
+            self.index.mark(freed.slot, Mark::Empty);
+            if freed.on_disk {
+                self.files.remove(id);
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Frees what lingers and has lost its last reader. Says whether anything came free.
+    pub(crate) fn sweep(&self, state: &mut State) -> bool {
+        let before = state.lingering.len();
+        for id in std::mem::take(&mut state.lingering) {
+            self.free(state, id);
+        }
+        state.lingering.len() < before
+    }
+
+    /// Pins an object, read back from disk first if it is there.
+    pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
+        loop {
+            if let Some(object) = self.pin(id) {
+                return Ok(object);
+            }
+            let mut state = self.lock();
+            match state.core.find(id) {
+                None => {
+                    return Err(StoreError::Gone(format!(
+                        "object {id} is not in the store of this node"
+                    )));
+                }
+                Some((len, _, Place::Disk)) => {
+                    drop(state);
+                    self.read_back(id, len, deadline)?;
+                }
+                Some(_) => {
+                    let wait = deadline.saturating_duration_since(Instant::now());
+                    if wait.is_zero() || self.is_stopping() {
+                        return Err(StoreError::Full(format!(
+                            "object {id} did not come back from disk in time"
+                        )));
+                    }
+                    state = self
+                        .changed
+                        .wait_timeout(state, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    drop(state);
+                }
+            }
+        }
+    }
+}

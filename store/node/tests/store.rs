@@ -1,0 +1,346 @@
+//! Laws of a node's store, over its real socket and real shared memory, with clients in threads of this process.
+
+use bridgehead_spec::ObjectId;
+use bridgehead_store_node::{Client, ClientError, Lease, Node, NodeOptions, new_id};
+use bridgehead_wire::ObjectRef;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+struct Bench {
+    node: Node,
+    folder: tempfile::TempDir,
+}
+
+fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = NodeOptions {
+        agent: 4,
+        socket: folder.path().join("store.sock"),
+        limit,
+        spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
+        patience: Duration::from_millis(patience_ms),
+    };
+    let node = Node::start(options).expect("a store");
+    Bench { node, folder }
+}
+
+fn start(limit: u64) -> Bench {
+    start_with(limit, 2_000, None)
+}
+
+impl Bench {
+    fn client(&self) -> Client {
+        Client::connect(&self.folder.path().join("store.sock")).expect("a connection")
+    }
+
+    fn spilled_files(&self) -> usize {
+        std::fs::read_dir(self.folder.path().join("spill/4/life")).map_or(0, |entries| entries.count())
+    }
+}
+
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64)
+        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
+        .collect()
+}
+
+fn write(client: &Client, seed: u64, len: usize) -> Result<(ObjectRef, Lease), ClientError> {
+    let mut reservation = client.reserve(len)?;
+    reservation.bytes().copy_from_slice(&pattern(seed, len));
+    Ok(reservation.seal(new_id().expect("randomness")))
+}
+
+fn put(bench: &Bench, client: &Client, seed: u64, len: usize) -> ObjectRef {
+    let (object, _) = write(client, seed, len).expect("room");
+    bench.node.publish(&object).expect("it was granted");
+    object
+}
+
+/// The object reads as what was written under `seed`.
+fn check(client: &Client, object: &ObjectRef, seed: u64) -> Lease {
+    let lease = client.lease(object).expect("the object is here");
+    assert!(
+        lease.bytes() == pattern(seed, lease.bytes().len()),
+        "object {seed} has the bytes that were written"
+    );
+    assert_eq!(lease.bytes().len() as u64, object.len);
+    lease
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < end, "in vain waited until {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_one_process_puts_another_one_reads() {
+    let bench = start(64 << 20);
+    let (writer, reader) = (bench.client(), bench.client());
+    for (seed, len) in [0, 1, 63, 64, 65, 4096, (1 << 20) - 1, 1 << 20, 9 << 20]
+        .into_iter()
+        .enumerate()
+    {
+        let object = put(&bench, &writer, seed as u64, len);
+        drop(check(&reader, &object, seed as u64));
+        drop(check(&writer, &object, seed as u64));
+    }
+    assert_eq!(bench.node.usage().objects, 9);
+}
+
+#[test]
+fn a_reference_that_names_an_old_place_still_finds_the_object() {
+    let bench = start(8 << 20);
+    let client = bench.client();
+    let mut object = put(&bench, &client, 1, 5000);
+    object.slot = u64::MAX;
+    object.offset = 0;
+    check(&client, &object, 1);
+    object.id_lo ^= 1;
+    assert!(
+        matches!(client.lease(&object), Err(ClientError::Never(_))),
+        "an unknown object is refused"
+    );
+}
+
+#[test]
+fn released_bytes_stay_while_a_reader_has_a_lease_and_not_longer() {
+    let bench = start(2 << 20);
+    let client = bench.client();
+    let object = put(&bench, &client, 3, 1_500_000);
+    let lease = check(&client, &object, 3);
+    bench.node.release(object.id());
+    assert!(
+        matches!(client.lease(&object), Err(ClientError::Never(_))),
+        "nobody new can read it"
+    );
+    assert!(bench.node.usage().used >= 1_500_000);
+    assert_eq!(lease.bytes(), pattern(3, 1_500_000), "the reader still can");
+    drop(lease);
+    wait_until("its bytes are free", || bench.node.usage().used < 1_500_000);
+}
+
+/// The reader of the next test, in a process of its own: takes a lease, says so, and waits to be killed.
+#[test]
+fn reader_process() {
+    let Ok(order) = std::env::var("STORE_TEST_READER") else {
+        return; // Only the next test gives it work.
+    };
+    let mut words = order.split(' ');
+    let mut word = || words.next().expect("socket, id, slot");
+    let client = Client::connect(Path::new(word())).expect("a connection");
+    let id = ObjectId(word().parse().expect("an id"));
+    let _lease = client.lease(&ObjectRef::new(id, 0, 4, 0, 0)).expect("it is here");
+    println!("leased");
+    std::io::stdin().read_line(&mut String::new()).expect("nothing comes");
+}
+
+#[test]
+fn a_reader_that_is_killed_takes_its_leases_with_it() {
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+    let bench = start(2 << 20);
+    let object = put(&bench, &bench.client(), 3, 1_500_000);
+    let order = format!("{} {}", bench.folder.path().join("store.sock").display(), object.id().0);
+    let mut reader = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "reader_process", "--nocapture"])
+        .env("STORE_TEST_READER", order)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a reader");
+    let lines = std::io::BufReader::new(reader.stdout.take().expect("piped")).lines();
+    assert!(
+        lines.map_while(Result::ok).any(|line| line.contains("leased")),
+        "the reader has its lease"
+    );
+    bench.node.release(object.id());
+    assert!(bench.node.usage().used >= 1_500_000, "its bytes stay for the reader");
+    reader.kill().expect("it runs");
+    reader.wait().expect("it ends");
+    wait_until("its bytes are free", || bench.node.usage().used < 1_500_000);
+}
+
+#[test]
+fn more_than_memory_holds_goes_to_disk_and_comes_back() {
+    let bench = start(4 << 20);
+    let client = bench.client();
+    let objects: Vec<_> = (0..12).map(|seed| put(&bench, &client, seed, 1 << 20)).collect();
+    assert!(bench.spilled_files() >= 8, "eight of twelve have no room in memory");
+    for (seed, object) in objects.iter().enumerate() {
+        drop(check(&client, object, seed as u64));
+    }
+    let usage = bench.node.usage();
+    assert_eq!(usage.objects, 12);
+    assert!(usage.spilled >= 8 << 20 && usage.used <= usage.total, "{usage:?}");
+    for object in &objects {
+        bench.node.release(object.id());
+    }
+    assert_eq!(bench.node.usage().spilled, 0);
+    assert_eq!(bench.spilled_files(), 0, "no file is left of what is released");
+}
+
+#[test]
+fn leased_and_pinned_objects_are_never_moved() {
+    let bench = start_with(4 << 20, 100, None);
+    let client = bench.client();
+    let objects: Vec<_> = (0..3).map(|seed| put(&bench, &client, seed, 1 << 20)).collect();
+    let leases: Vec<_> = objects[..2]
+        .iter()
+        .zip(0..)
+        .map(|(object, seed)| check(&client, object, seed))
+        .collect();
+    bench.node.pin(objects[2].id()).expect("it is in memory");
+    let refused = write(&client, 9, 2 << 20).expect_err("no room");
+    assert!(
+        matches!(&refused, ClientError::Full(text) if text.contains("larger store")),
+        "{refused}"
+    );
+    drop(leases);
+    bench.node.unpin(objects[2].id());
+    assert!(write(&client, 9, 2 << 20).is_ok(), "there is room once they are let go");
+}
+
+#[test]
+fn what_is_larger_than_the_store_is_refused_at_once() {
+    let bench = start_with(1 << 20, 60_000, None);
+    let refused = bench.client().reserve(2 << 20).expect_err("no room");
+    assert!(
+        matches!(&refused, ClientError::Never(text) if text.contains("2097152")),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_put_waits_for_room_that_comes() {
+    let bench = start_with(4 << 20, 20_000, None);
+    let client = bench.client();
+    let object = put(&bench, &client, 1, 3 << 20);
+    bench.node.pin(object.id()).expect("it is in memory");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| bench.client().reserve(3 << 20).is_ok());
+        bench.node.release(object.id());
+        bench.node.unpin(object.id());
+        assert!(waiting.join().expect("it ends"), "room came and was taken");
+    });
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_loses_nothing_and_is_named() {
+    let bench = start_with(4 << 20, 100, Some(Path::new("/proc/no-such-folder")));
+    let client = bench.client();
+    let objects: Vec<_> = (0..3).map(|seed| put(&bench, &client, seed, 1 << 20)).collect();
+    let refused = write(&client, 9, 3 << 20).expect_err("no room");
+    assert!(
+        matches!(&refused, ClientError::Full(text) if text.contains("to disk failed")),
+        "{refused}"
+    );
+    for (seed, object) in objects.iter().enumerate() {
+        check(&client, object, seed as u64);
+    }
+}
+
+#[test]
+fn a_writer_that_dies_gives_back_what_it_had_not_published() {
+    let bench = start(4 << 20);
+    let writer = bench.client();
+    let published = put(&bench, &writer, 1, 100_000);
+    let (lost, lease) = write(&writer, 2, 3 << 20).expect("room");
+    drop(lease);
+    drop(writer);
+    wait_until("its ranges are free", || bench.node.usage().granted == 0);
+    assert!(bench.node.publish(&lost).is_err(), "too late");
+    check(&bench.client(), &published, 1);
+}
+
+#[test]
+fn results_are_written_whole_from_memory_and_from_disk() {
+    let bench = start(2 << 20);
+    let client = bench.client();
+    let objects: Vec<_> = (0..4).map(|seed| put(&bench, &client, seed, 1_000_000)).collect();
+    for (seed, object) in objects.iter().enumerate() {
+        let path = bench.folder.path().join(format!("results/{seed}"));
+        let (sender, answer) = channel();
+        bench.node.persist(
+            object.id(),
+            &path,
+            Box::new(move |written| sender.send(written).expect("we wait")),
+        );
+        assert_eq!(answer.recv().expect("an answer"), Ok(1_000_000));
+        assert_eq!(std::fs::read(&path).expect("a file"), pattern(seed as u64, 1_000_000));
+    }
+    let (sender, answer) = channel();
+    let nowhere = Path::new("/proc/nowhere/file");
+    bench.node.persist(
+        objects[0].id(),
+        nowhere,
+        Box::new(move |written| sender.send(written).expect("we wait")),
+    );
+    let error = answer.recv().expect("an answer").expect_err("it cannot be written");
+    assert!(error.contains("/proc/nowhere/file"), "{error}");
+}
+
+#[test]
+fn nonsense_on_the_socket_ends_that_connection_only() {
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket};
+    let bench = start(1 << 20);
+    let address = SocketAddrUnix::new(bench.folder.path().join("store.sock")).expect("a path");
+    let mut state = 7_u64;
+    for len in [0, 1, 40, 41, 300, 4096] {
+        let stranger = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+        connect(&stranger, &address).expect("a connection");
+        for _ in 0..50 {
+            let bytes: Vec<u8> = (0..len)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 56) as u8
+                })
+                .collect();
+            if send(&stranger, &bytes, SendFlags::NOSIGNAL).is_err() {
+                break;
+            }
+        }
+    }
+    let client = bench.client();
+    let object = put(&bench, &client, 1, 100_000);
+    check(&client, &object, 1);
+}
+
+#[test]
+fn many_writers_and_readers_under_pressure_never_see_wrong_bytes() {
+    let bench = start_with(6 << 20, 20_000, None);
+    std::thread::scope(|scope| {
+        for worker in 0..4_u64 {
+            let bench = &bench;
+            scope.spawn(move || {
+                let client = bench.client();
+                let mut mine: Vec<(u64, ObjectRef)> = Vec::new();
+                for round in 0..60 {
+                    let seed = worker * 1_000 + round;
+                    let len = 1 + (seed as usize * 7_919) % 700_000;
+                    mine.push((seed, put(bench, &client, seed, len)));
+                    let (seed, object) = &mine[(round as usize * 13) % mine.len()];
+                    drop(check(&client, object, *seed));
+                    if mine.len() > 8 {
+                        let (_, object) = mine.remove((round as usize * 5) % 8);
+                        bench.node.release(object.id());
+                    }
+                }
+                for (_, object) in mine {
+                    bench.node.release(object.id());
+                }
+            });
+        }
+    });
+    let usage = bench.node.usage();
+    assert_eq!((usage.objects, usage.spilled), (0, 0), "{usage:?}");
+}
+
+#[test]
+fn ids_of_one_process_differ() {
+    let ids: std::collections::HashSet<ObjectId> = (0..1000).map(|_| new_id().expect("randomness")).collect();
+    assert_eq!(ids.len(), 1000);
+}

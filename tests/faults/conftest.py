@@ -1,0 +1,34 @@
+"""A home of its own for this suite, and the seed of what is drawn at random."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import support
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="run what is drawn at random with this seed only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        told = metafunc.config.getoption("--seed")
+        metafunc.parametrize("seed", support.SEEDS if told is None else [told])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("home")
+    # A socket's path must be short, and only what this suite leaves behind may be found there.
+    sockets = tempfile.mkdtemp(prefix="bhf-", dir="/tmp")
+    os.environ["BRIDGEHEAD_HOME"] = str(folder)
+    os.environ["XDG_RUNTIME_DIR"] = sockets
+    yield folder
+    support.check_nothing_left(folder)
+    shutil.rmtree(sockets)
