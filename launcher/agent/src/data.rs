@@ -4,6 +4,7 @@
 use bridgehead_spec::ObjectId;
 use bridgehead_wire::{ObjectRef, TaskCall, Value, value};
 use std::collections::HashMap;
+use std::time::Instant;
 
 /// Who waits for an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,21 +20,21 @@ pub(crate) enum Asker {
 /// Transfers under way and the calls that they hold back.
 #[derive(Debug, Default)]
 pub(crate) struct Transfers {
-    askers: HashMap<ObjectId, Vec<Asker>>,
+    askers: HashMap<ObjectId, (Instant, Vec<Asker>)>,
     held: HashMap<u64, (TaskCall, usize)>,
 }
 
 impl Transfers {
     /// Notes that `asker` waits for `id`; `true` when no transfer of it is under way yet.
     pub(crate) fn ask(&mut self, id: ObjectId, asker: Asker) -> bool {
-        let askers = self.askers.entry(id).or_default();
+        let (_, askers) = self.askers.entry(id).or_insert_with(|| (Instant::now(), Vec::new()));
         askers.push(asker);
         askers.len() == 1
     }
 
-    /// The transfer of `id` is over: those who waited.
-    pub(crate) fn over(&mut self, id: ObjectId) -> Vec<Asker> {
-        self.askers.remove(&id).unwrap_or_default()
+    /// The transfer of `id` is over: when it began, and those who waited.
+    pub(crate) fn over(&mut self, id: ObjectId) -> Option<(Instant, Vec<Asker>)> {
+        self.askers.remove(&id)
     }
 
     /// Holds a call back until `missing` objects have come.
@@ -126,7 +127,8 @@ mod tests {
         let mut transfers = Transfers::default();
         assert!(transfers.ask(ObjectId(1), Asker::Head(5)));
         assert!(!transfers.ask(ObjectId(1), Asker::Worker(2, 6)));
-        assert_eq!(transfers.over(ObjectId(1)), [Asker::Head(5), Asker::Worker(2, 6)]);
+        let over = transfers.over(ObjectId(1)).map(|(_, askers)| askers);
+        assert_eq!(over, Some(vec![Asker::Head(5), Asker::Worker(2, 6)]));
         assert!(transfers.ask(ObjectId(1), Asker::Head(7)));
     }
 

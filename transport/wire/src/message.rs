@@ -400,12 +400,18 @@ pub struct Fetched {
     pub outcome: Option<Outcome>,
 }
 
-/// An agent now holds a copy of an object that lies elsewhere too.
+/// An object has come into an agent's memory, from another node or from disk.
 #[derive(Clone, PartialEq, Message)]
 pub struct Copied {
     /// Where the copy lies.
     #[prost(message, optional, tag = "1")]
     pub object: Option<ObjectRef>,
+    /// When it was asked for, in nanoseconds since the Unix epoch.
+    #[prost(fixed64, tag = "2")]
+    pub started_ns: u64,
+    /// How long it took, in nanoseconds.
+    #[prost(uint64, tag = "3")]
+    pub elapsed_ns: u64,
 }
 
 /// Asks an agent to write an object to a file of the run folder (to a temporary name, synced, then renamed).

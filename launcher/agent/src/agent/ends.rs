@@ -24,12 +24,12 @@ const WORTH_TELLING: Duration = Duration::from_millis(50);
 /// Lines of a worker's log that a failure quotes.
 const QUOTED: usize = 8;
 
-fn nanos(d: Duration) -> u64 {
+pub(super) fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since the Unix epoch at `then`.
-fn epoch_ns(then: Instant) -> u64 {
+pub(super) fn epoch_ns(then: Instant) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     nanos(now.saturating_sub(then.elapsed()))
 }

@@ -1,5 +1,6 @@
 //! Objects on their way to this node and out of it: for calls, for the head, for workers.
 
+use super::ends::{epoch_ns, nanos};
 use super::{Agent, Event};
 use crate::calls::Waiting;
 use crate::data::{Asker, objects};
@@ -70,12 +71,17 @@ impl Agent {
 
     /// An object is here, with one pin, or cannot be had.
     pub(super) fn on_arrived(&mut self, id: ObjectId, arrival: Arrival) {
+        let Some((begun, askers)) = self.transfers.over(id) else {
+            return;
+        };
         if let Ok(place) = &arrival {
             self.tell(Copied {
                 object: Some(place.clone()),
+                started_ns: epoch_ns(begun),
+                elapsed_ns: nanos(begun.elapsed()),
             });
         }
-        for asker in self.transfers.over(id) {
+        for asker in askers {
             match (&arrival, asker) {
                 (Ok(place), Asker::Call(task)) => self.on_input(task, place),
                 (Err(reason), Asker::Call(task)) => {

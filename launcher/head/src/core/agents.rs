@@ -99,6 +99,9 @@ impl Core {
             }
             AgentToHead::Copied(copied) => {
                 if let Some(object) = copied.object {
+                    if let Some(trace) = &mut self.trace {
+                        trace.transfer(agent, object.len, copied.started_ns, copied.elapsed_ns);
+                    }
                     if !self.objects.copied(object.id(), agent) {
                         let objects = vec![object];
                         self.tell_agent(agent, bridgehead_wire::ReleaseObjects { objects });

@@ -251,6 +251,9 @@ impl Core {
         } else {
             call.function = 0;
         }
+        if let Some(trace) = &mut self.trace {
+            trace.given(task, self.now_ns);
+        }
         self.record(Event::TaskAssigned(TaskAssigned {
             task,
             attempt,
