@@ -68,6 +68,30 @@ def test_bash_completes_a_command_and_its_options(cli: Cli, tmp_path: Path) -> N
     assert complete("bridgehead", "logs", "--fol") == ["--follow"]
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not here")
+def test_fish_completes_a_command_and_its_options(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text(cli.check("completions", "fish"))
+
+    def complete(line: str) -> list[str]:
+        code = f"source {path}; complete -C '{line}'"
+        env = {**cli.env, "HOME": str(tmp_path)}
+        done = subprocess.run(["fish", "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
+        return [found.split("\t")[0] for found in done.stdout.splitlines()]
+
+    assert complete("bridgehead stat") == ["status"]
+    assert complete("bridgehead logs --fol") == ["--follow"]
+    assert "reaper" not in complete("bridgehead ")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here")
+def test_zsh_takes_the_completion_for_the_command(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "_bridgehead").write_text(cli.check("completions", "zsh"))
+    code = f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -d {tmp_path}/dump; print $_comps[bridgehead]"
+    done = subprocess.run(["zsh", "-f", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "_bridgehead\n"
+
+
 def test_wrong_usage_has_its_code(cli: Cli) -> None:
     for words in (["nonsense"], ["status"], ["run", "--agents", "0", "x.py"], ["ps", "--nonsense"]):
         done = cli.run(*words)

@@ -235,7 +235,7 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(cli: Cli, copy: str) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     done = cli.run("results", copy, "--json")
     assert done.returncode == 0 and len(json.loads(done.stdout)) == 4
-    assert "the journal of attempt 1 lost its last" in done.stderr
+    assert "the journal of attempt 1 is damaged: its last" in done.stderr
 
 
 def test_gc_removes_what_it_says_and_nothing_else(cli: Cli, quick: str, hanging: str) -> None:

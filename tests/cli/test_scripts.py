@@ -59,6 +59,14 @@ def test_a_plan_says_why_and_starts_nothing(cli: Cli) -> None:
     assert cli.runs() == before
 
 
+def test_a_reader_of_a_plan_that_leaves_is_no_error(cli: Cli) -> None:
+    with cli.start("plan", cli.script, "quick") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
+
+
 def test_what_cannot_be_planned_is_refused_with_the_reason(cli: Cli) -> None:
     before = cli.runs()
     cli.check("plan", cli.script, "greedy", code=1, err="100000")

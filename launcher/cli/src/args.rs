@@ -14,11 +14,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs a script; its pipelines run on local agents.
-    Run(Script),
+    Run(Run),
     /// Prints what a script's pipeline would be run as, and why; starts nothing.
-    Plan(ScriptWithData),
+    Plan(Plan),
     /// Starts a script's pipeline, prints the run's id and returns.
-    Submit(ScriptWithData),
+    Submit(Submit),
     /// Lists runs.
     Ps(Ps),
     /// Shows how a run stands.
@@ -55,19 +55,16 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Script {
     /// Agents to share this machine, each with workers and a store of its own.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub agents: Option<u32>,
     /// Cores to use; all where left out.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub cpus: Option<u32>,
     /// Bytes that each agent's store may hold in memory, `8GiB` for instance; beyond it values go to disk.
-    #[arg(long)]
+    #[arg(long, value_name = "SIZE")]
     pub store: Option<String>,
-    /// Write a Chrome trace (open it in Perfetto) to this file.
-    #[arg(long)]
-    pub trace: Option<PathBuf>,
     /// The Python interpreter.
-    #[arg(long, env = "BRIDGEHEAD_PYTHON")]
+    #[arg(long, value_name = "FILE", env = "BRIDGEHEAD_PYTHON")]
     pub python: Option<PathBuf>,
     /// The script.
     pub script: PathBuf,
@@ -77,10 +74,36 @@ pub(crate) struct Script {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ScriptWithData {
+pub(crate) struct Trace {
+    /// Write a Chrome trace (open it in Perfetto) to this file.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub trace: Trace,
+    #[command(flatten)]
+    pub script: Script,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub script: Script,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub trace: Trace,
     #[command(flatten)]
     pub script: Script,
 }

@@ -40,7 +40,7 @@ pub(crate) fn doctor(args: &Doctor) -> Result<u8, CliError> {
             .collect();
         output::line(json!({
             "version": env!("CARGO_PKG_VERSION"), "home": bridgehead_local::home(), "topology": topology,
-            "software": software, "transports": ["tcp"], "lacks": lacks,
+            "software": software, "transports": ["shared-memory", "tcp"], "lacks": lacks,
         }))?;
         return Ok(OK);
     }
@@ -93,7 +93,10 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
         path.as_ref()
             .map_or("not found".to_owned(), |path| path.display().to_string())
     };
-    out.push(("transports", "TCP between nodes".to_owned()));
+    out.push((
+        "transports",
+        "shared memory within a node, TCP between nodes".to_owned(),
+    ));
     out.push(("ucx", found(&s.ucx)));
     out.push(("slurm", found(&s.sbatch.clone().or_else(|| s.srun.clone()))));
     out.push(("kubernetes", kubernetes(s)));

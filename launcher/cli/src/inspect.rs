@@ -93,7 +93,8 @@ pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
     let text = |key: &str| status[key].as_str().unwrap_or("").to_owned();
     output::line(format!("run      {}", text("run")))?;
     output::line(format!("folder   {}", text("folder")))?;
-    output::line(format!("phase    {} {}", text("phase"), text("message")).trim_end())?;
+    let colon = if text("message").is_empty() { "" } else { ": " };
+    output::line(format!("phase    {}{colon}{}", text("phase"), text("message")))?;
     output::line(format!("attempt  {}", status["attempt"]))?;
     let t = &status["tasks"];
     output::line(format!(

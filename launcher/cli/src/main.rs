@@ -38,8 +38,8 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<u8, CliError> {
     match command {
         Command::Run(args) => script::run(&args),
-        Command::Plan(args) => script::ask(&args, "plan"),
-        Command::Submit(args) => script::ask(&args, "submit"),
+        Command::Plan(args) => script::plan(&args),
+        Command::Submit(args) => script::submit(&args),
         Command::Ps(args) => inspect::ps(&args),
         Command::Status(args) => inspect::status(&args),
         Command::Watch(args) => follow::watch(&args),

@@ -1,6 +1,6 @@
 //! `run`, `plan`, `submit`: the user's script, told by its environment what its pipelines are to do.
 
-use crate::args::{Script, ScriptWithData};
+use crate::args::{Plan, Run, Script, Submit, Trace};
 use crate::error::{CliError, NOT_FOUND, SYSTEM};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::io::ErrorKind;
@@ -40,10 +40,13 @@ fn command(args: &Script, what: &str) -> Result<Command, CliError> {
     if let Some(store) = &args.store {
         command.env("BRIDGEHEAD_STORE", store);
     }
-    if let Some(trace) = &args.trace {
+    Ok(command)
+}
+
+fn with_trace(command: &mut Command, trace: &Trace) {
+    if let Some(trace) = &trace.trace {
         command.env("BRIDGEHEAD_TRACE", trace);
     }
-    Ok(command)
 }
 
 fn cannot_start(args: &Script, error: &std::io::Error) -> CliError {
@@ -56,22 +59,35 @@ fn cannot_start(args: &Script, error: &std::io::Error) -> CliError {
 }
 
 /// `bridgehead run`: becomes the interpreter, so that signals and exit codes are the script's own.
-pub(crate) fn run(args: &Script) -> Result<u8, CliError> {
-    let error = command(args, "run")?.exec();
-    Err(cannot_start(args, &error))
+pub(crate) fn run(args: &Run) -> Result<u8, CliError> {
+    let mut command = command(&args.script, "run")?;
+    with_trace(&mut command, &args.trace);
+    let error = command.exec();
+    Err(cannot_start(&args.script, &error))
 }
 
-/// `bridgehead plan` and `bridgehead submit`: the script's exit code, unless it had no pipeline to plan or submit.
-pub(crate) fn ask(args: &ScriptWithData, what: &str) -> Result<u8, CliError> {
-    let mut command = command(&args.script, what)?;
-    if args.json {
+/// `bridgehead plan`.
+pub(crate) fn plan(args: &Plan) -> Result<u8, CliError> {
+    ask(command(&args.script, "plan")?, &args.script, "plan", args.json)
+}
+
+/// `bridgehead submit`.
+pub(crate) fn submit(args: &Submit) -> Result<u8, CliError> {
+    let mut command = command(&args.script, "submit")?;
+    with_trace(&mut command, &args.trace);
+    ask(command, &args.script, "submit", args.json)
+}
+
+/// The script's exit code, unless it had no pipeline to plan or submit.
+fn ask(mut command: Command, script: &Script, what: &str, as_json: bool) -> Result<u8, CliError> {
+    if as_json {
         command.env("BRIDGEHEAD_JSON", "1");
     }
     let (told, tell) = pipe()?;
     command.env("BRIDGEHEAD_FOUND_FD", tell.as_raw_fd().to_string());
-    let status = wait(command, tell).map_err(|e| cannot_start(&args.script, &e))?;
+    let status = wait(command, tell).map_err(|e| cannot_start(script, &e))?;
     if status.success() && !has_byte(&told) {
-        let script = args.script.script.display();
+        let script = script.script.display();
         let message =
             format!("{script} ended without a pipeline: `bridgehead {what}` needs one that it runs or submits");
         return Err(CliError::new(NOT_FOUND, message));

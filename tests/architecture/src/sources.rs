@@ -3,6 +3,7 @@
 
 /// Crates that may hold `unsafe` code, by folder, each with what it needs it for.
 const UNSAFE: &[(&str, &str)] = &[
+    ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
     ("launcher/python/", "buffers that the interpreter lends"),
     ("store/node/", "shared memory"),
@@ -16,10 +17,20 @@ const UNSAFE: &[(&str, &str)] = &[
 const LONGEST: usize = 600;
 
 /// Files that may be longer, each with the reason.
-const LONG: &[(&str, &str)] = &[(
-    "transport/wire/src/message.rs",
-    "every message, declared: one list that is read as a whole",
-)];
+const LONG: &[(&str, &str)] = &[
+    (
+        "transport/wire/src/message.rs",
+        "every message, declared: one list that is read as a whole",
+    ),
+    (
+        "transport/fabric/src/conformance.rs",
+        "the laws of a fabric, one after the other: one suite that every driver runs",
+    ),
+    (
+        "transport/tcp/src/engine.rs",
+        "the one thread that owns all connections: its turns are read together",
+    ),
+];
 
 /// What a file breaks: `path` relative to the repository, with its text.
 #[must_use]
