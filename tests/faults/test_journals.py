@@ -151,6 +151,8 @@ def test_an_empty_segment_counts_as_an_attempt_that_did_nothing(copy: Path) -> N
 @pytest.mark.parametrize("name", ["run.json", "spec.json"])
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b'{"version": 99}'])
 def test_a_damaged_document_is_refused_by_name(copy: Path, name: str, damage: bytes) -> None:
+    data = segment(copy).read_bytes()
+    segment(copy).write_bytes(data[: records(data)[-2]])  # A run that has finished needs no document.
     (copy / name).write_bytes(damage)
     done = bridgehead("resume", copy)
     assert done.returncode in (4, 6, 70), done
