@@ -105,10 +105,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         exception: BaseException | None = None
         if raw.kind == "value":
             try:
-                if raw.away and self._owner is not None:
-                    result = self._owner.fetch(raw).result()
-                else:
-                    result = raw.value()
+                fetched = self._owner.fetch(raw) if raw.away and self._owner is not None else None
+                result = raw.value() if fetched is None else fetched.result()
             except BaseException as error:
                 exception = error
         else:

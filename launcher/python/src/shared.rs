@@ -92,6 +92,8 @@ impl Shared {
             // Without a note the agent takes the first of its calls for the one that ran.
             Err(error) => eprintln!("cannot note which task runs: {error}"),
         }
+        self.home
+            .settle(&config.store_socket, config.agent, config.inline_limit);
         *lock(&self.config) = Some(config);
     }
 

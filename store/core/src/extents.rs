@@ -175,7 +175,7 @@ mod tests {
             let mut extents = Extents::new(1 << 16);
             let mut taken = Vec::new();
             for _ in 0..400 {
-                if random(&mut state) % 3 != 0 {
+                if !random(&mut state).is_multiple_of(3) {
                     taken.extend(extents.take(random(&mut state) % 5000));
                 } else if !taken.is_empty() {
                     let at = random(&mut state) as usize % taken.len();
