@@ -26,6 +26,7 @@ check: setup
 docs: $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	$(BIN)/zensical build --strict --clean
+	test -s site/formats/pipeline-spec.schema.json
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 $(BIN)/python:

@@ -108,6 +108,8 @@ def test_a_trace_has_every_task_in_the_form_that_viewers_read(cli: Cli, tmp_path
     spans = [event for event in events if event["ph"] == "X"]
     assert sorted(span["args"]["task"] for span in spans) == [0, 1, 2, 3]
     assert all(span["dur"] >= 0 and span["ts"] >= 0 and span["cat"] == "task" for span in spans)
+    ends = [[event["id"] for event in events if event["ph"] == phase] for phase in "be"]
+    assert sorted(ends[0]) == sorted(ends[1])  # A wait or transfer that begins also ends.
     lanes = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
     assert lanes == {(span["pid"], span["tid"]) for span in spans}
 
