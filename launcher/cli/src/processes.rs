@@ -21,6 +21,7 @@ fn log() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        .log_internal_errors(false) // A full disk under the log must not end the process.
         .init();
 }
 

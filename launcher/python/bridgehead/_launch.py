@@ -72,8 +72,8 @@ def find_binary() -> str:
 
 
 def cpus_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Whole cores that this process may use: its processors, fewer if its control group has a quota."""
+    return max(1, _bridgehead.machine()[0] // 1000)
 
 
 def gpus_here() -> int:
@@ -94,13 +94,14 @@ def share_out(
     Raises:
         PlanError: there is less than one core for each.
     """
-    total = cpus if cpus is not None else max(cpus_here(), agents)
+    cpu_millis, usable = _bridgehead.machine()
+    total = cpus if cpus is not None else max(cpu_millis // 1000, agents)
     if agents < 1 or total < agents:
         raise errors.PlanError(
             f"{agents} agents cannot share {total} cores: each needs one; ask for fewer, or give cpus"
         )
     limit = store if store is not None else os.environ.get("BRIDGEHEAD_STORE")
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // agents
+    memory = usable // agents
     gpus = gpus_here()
     shares = []
     for rank in range(agents):

@@ -22,6 +22,14 @@ fn value_error(e: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(e.to_string())
 }
 
+/// What this process may use of this machine: cores in thousandths, bytes of memory. The affinity mask and the limits of
+/// control groups count.
+#[pyfunction]
+pub fn machine() -> (u64, u64) {
+    let topology = bridgehead_topology::Topology::here();
+    (topology.usable_cpu_millis(), topology.usable_memory())
+}
+
 /// Makes the folder of a new run: (run id, path).
 #[pyfunction]
 pub fn create_run(name: &str) -> PyResult<(String, PathBuf)> {

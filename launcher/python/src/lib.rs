@@ -43,6 +43,7 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(launch::write_config, m)?)?;
     m.add_function(wrap_pyfunction!(launch::canonical_spec, m)?)?;
     m.add_function(wrap_pyfunction!(launch::start, m)?)?;
+    m.add_function(wrap_pyfunction!(launch::machine, m)?)?;
     m.add_function(wrap_pyfunction!(launch::plan, m)?)?;
     m.add_function(wrap_pyfunction!(launch::read_state, m)?)?;
     m.add_function(wrap_pyfunction!(launch::read_journal, m)?)?;

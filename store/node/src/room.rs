@@ -12,6 +12,8 @@ use std::time::Instant;
 
 /// Free memory up to this is kept, so that the puts to come find their pages there.
 const WARM: u64 = 1 << 30;
+/// After objects could not be moved to disk it is tried again only after so long.
+const SPILL_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Free pieces below this are not worth giving back.
 const WORTH: u64 = 2 << 20;
 
@@ -19,6 +21,7 @@ impl Shared {
     /// Grants `client` a range; moves objects to disk, or waits for others to let go, until `deadline`.
     pub(crate) fn make_room(&self, client: ClientId, len: u64, deadline: Instant) -> Result<Extent, StoreError> {
         let mut state = self.lock();
+        let mut next_spill = Instant::now();
         loop {
             let denied = match state.core.grant(client, len) {
                 Ok(extent) => return Ok(extent),
@@ -31,7 +34,11 @@ impl Shared {
             if self.sweep(&mut state) {
                 continue;
             }
-            let spills = self.choose(&mut state, len);
+            let spills = if Instant::now() < next_spill {
+                Vec::new()
+            } else {
+                self.choose(&mut state, len)
+            };
             if !spills.is_empty() {
                 drop(state);
                 let moved = self.spill_all(&spills);
@@ -39,6 +46,8 @@ impl Shared {
                 if moved {
                     continue;
                 }
+                // The disk will not be better in a moment.
+                next_spill = Instant::now() + SPILL_AGAIN;
             }
             state = self.wait(state, len, deadline)?;
         }
@@ -117,7 +126,8 @@ impl Shared {
         let bytes = unsafe { self.arena.slice(spill.extent.offset, spill.len) };
         let written = self.files.write(spill.id, bytes);
         let mut state = self.lock();
-        state.trouble = written.as_ref().err().map(ToString::to_string);
+        let trouble = written.as_ref().err().map(ToString::to_string);
+        let before = std::mem::replace(&mut state.trouble, trouble);
         // Somebody may have pinned it meanwhile, and readers with a lease may be left from that.
         self.index.mark(spill.slot, Mark::Away);
         if written.is_ok() && !state.is_leased(spill.slot) && state.core.spilled(spill.id) {
@@ -128,7 +138,7 @@ impl Shared {
         }
         if written.is_ok() {
             self.files.remove(spill.id); // It is wanted in memory.
-        } else {
+        } else if before != state.trouble {
             tracing::warn!(object = %spill.id, error = state.trouble, "cannot move an object to disk");
         }
         self.stay(&mut state, spill);

@@ -122,9 +122,12 @@ fn is_same_user(socket: &OwnedFd) -> bool {
 /// Serves one process until it is gone, then frees what it held.
 fn serve(shared: &Shared, socket: &OwnedFd, client: ClientId) {
     let mut pins = HashMap::new();
-    if let Err(error) = converse(shared, socket, client, &mut pins) {
+    // A bug that panics here must end this connection, not leave its process waiting for an answer for ever.
+    let talk = std::panic::AssertUnwindSafe(|| converse(shared, socket, client, &mut pins));
+    if let Ok(Err(error)) = std::panic::catch_unwind(talk) {
         tracing::debug!(%error, "a process left the store's socket");
     }
+    let _ = shutdown(socket, Shutdown::Both); // Mostly it is closed already.
     for (id, count) in pins {
         (0..count).for_each(|_| shared.unpin(id));
     }
