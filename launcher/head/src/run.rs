@@ -115,6 +115,9 @@ pub async fn run(options: HeadOptions) -> Result<RunOutcome, HeadError> {
     let ended = driven.and_then(|outcome| head.finish(&options.folder).map(|()| outcome));
     if let Err(error) = &ended {
         head.say_why(error);
+        for _ in 0..WRITER_TURNS {
+            tokio::task::yield_now().await; // The connections' writers run beside this task, and end with the process.
+        }
     }
     ended
 }
@@ -142,6 +145,8 @@ struct Head {
     started: std::time::Instant,
 }
 
+/// Turns that the writers of connections get to send a head's last words.
+const WRITER_TURNS: u32 = 32;
 /// How long an attached run that is over waits for the client that started it.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 
