@@ -156,7 +156,7 @@ def test_an_empty_segment_counts_as_an_attempt_that_did_nothing(copy: Path) -> N
 @pytest.mark.parametrize("name", ["run.json", "spec.json"])
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b'{"version": 99}'])
 def test_a_damaged_document_is_refused_by_name(copy: Path, name: str, damage: bytes) -> None:
-    unfinish(copy)
+    unfinish(copy)  # A run that has finished needs no document.
     (copy / name).write_bytes(damage)
     done = bridgehead("resume", copy)
     assert done.returncode in (4, 6, 70), done
