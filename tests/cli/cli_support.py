@@ -83,6 +83,7 @@ class Cli:
             "BRIDGEHEAD_HOME": str(home),
             "XDG_RUNTIME_DIR": str(sockets),
             "BRIDGEHEAD_CPUS": "2",
+            "TERM": "xterm",  # Without one no terminal is drawn on.
         }
 
     def start(self, *words: object, **options: Any) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -35,19 +36,37 @@ def test_a_failed_run_is_told_and_its_exception_is_the_scripts(cli: Cli) -> None
     assert done.returncode == 1 and "UpstreamFailed" in done.stderr
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(cli: Cli) -> None:
+def on_a_terminal(cli: Cli, *words: object, gate: Path | None = None) -> tuple[bytes, int]:
+    """What a command draws on a terminal that is its standard error, and its exit code. The gate is opened when it has
+    drawn something."""
     ours, theirs = pty.openpty()
-    run = cli.start("run", cli.script, "quick", stderr=theirs)
+    termios.tcsetwinsize(theirs, (24, 120))
+    process = cli.start(*words, stderr=theirs)
     os.close(theirs)
-    seen = b""
+    drawn = b""
     try:
         while block := os.read(ours, 4096):
-            seen += block
+            if gate is not None and not drawn:
+                open_gate(gate)
+            drawn += block
     except OSError:
         pass  # The last process that had the terminal has closed it.
     os.close(ours)
-    run.communicate(timeout=60)
-    assert b"\r" in seen and run.returncode == 0
+    process.communicate(timeout=60)
+    return drawn, process.returncode
+
+
+def test_a_bar_is_drawn_on_a_terminal(cli: Cli) -> None:
+    """In a pipe nothing is: `Cli.check` has nothing on standard error."""
+    drawn, code = on_a_terminal(cli, "run", cli.script, "quick")
+    assert b"\r" in drawn and code == 0
+
+
+def test_watch_draws_a_bar_on_a_terminal(cli: Cli, gate: Path) -> None:
+    run = cli.submit("hang", gate)
+    cli.at_the_gate(run)
+    drawn, code = on_a_terminal(cli, "watch", run, gate=gate)
+    assert b"1/3" in drawn and code == 0
 
 
 def test_a_plan_says_why_and_starts_nothing(cli: Cli) -> None:
