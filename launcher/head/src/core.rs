@@ -59,8 +59,6 @@ pub struct AgentRow {
     pub fabric_address: bytes::Bytes,
     /// Store figures of its last heartbeat.
     pub store: bridgehead_wire::Heartbeat,
-    /// When it was last heard, nanoseconds since the epoch.
-    pub heard_ns: u64,
 }
 
 #[derive(Debug, Default)]

@@ -4,13 +4,16 @@
 mod connection;
 mod core;
 mod functions;
+mod gang;
 pub mod journal;
 pub mod mailbox;
 mod objects;
 mod run;
 mod server;
+mod silence;
 pub mod state;
 mod status;
+mod syncer;
 pub mod tls;
 mod trace;
 

@@ -3,9 +3,12 @@
 
 use crate::connection::Event;
 use crate::core::{ConnId, Core, Effects, LoadError};
+use crate::gang::JoinWait;
 use crate::journal::{self, JournalError, RunStarted, Writer};
 use crate::server::{self, ConnIds, Tickets};
+use crate::silence::Silence;
 use crate::state::RunState;
+use crate::syncer::Syncer;
 use crate::tls::{self, Authority, TlsError};
 use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
 use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused};
@@ -135,6 +138,7 @@ struct Head {
     agents: HashMap<u32, Out>,
     /// Which agent speaks over which connection. One that came a second time has none, so that nothing it says counts.
     agent_conns: HashMap<ConnId, u32>,
+    silence: Silence,
     store_socket: String,
     folder: RunFolder,
     run_dir: String,
@@ -178,6 +182,7 @@ impl Head {
             clients: HashMap::new(),
             agents: HashMap::new(),
             agent_conns: HashMap::new(),
+            silence: Silence::default(),
             store_socket: o.store_socket.display().to_string(),
             run_dir: o.folder.path().display().to_string(),
             folder: o.folder.clone(),
@@ -266,22 +271,31 @@ impl Head {
             Event::AgentCame { conn, agent, join, out } => self.on_agent_came(conn, agent, join, out),
             Event::Agent(conn, message) => {
                 if let Some(&agent) = self.agent_conns.get(&conn) {
+                    self.silence.heard(agent);
                     self.core.on_agent(agent, message);
                 }
             }
             Event::AgentGone(conn, reason) => {
                 if let Some(agent) = self.agent_conns.remove(&conn) {
-                    self.agents.remove(&agent);
-                    self.core.on_agent_lost(agent, &reason);
+                    self.lose(agent, &reason);
                 }
             }
         }
+    }
+
+    /// An agent is gone, or is taken for gone: dropping its sender closes its connection, which ends it if it lives.
+    fn lose(&mut self, agent: u32, reason: &str) {
+        self.agents.remove(&agent);
+        self.silence.forget(agent);
+        self.agent_conns.retain(|_, other| *other != agent);
+        self.core.on_agent_lost(agent, reason);
     }
 
     fn on_agent_came(&mut self, conn: ConnId, agent: u32, join: AgentJoin, out: UnboundedSender<Vec<u8>>) {
         if let Entry::Vacant(place) = self.agents.entry(agent) {
             place.insert(Out::Remote(out));
             self.agent_conns.insert(conn, agent);
+            self.silence.heard(agent);
             self.core.on_join(join, &self.run_dir);
             return;
         }
@@ -354,6 +368,9 @@ impl Head {
     }
 
     fn on_tick(&mut self, folder: &RunFolder, wait: &mut JoinWait) -> Result<(), HeadError> {
+        for agent in self.silence.tick() {
+            self.lose(agent, &format!("it said nothing for {} s", crate::silence::SECONDS));
+        }
         if let Some(missing) = wait.overdue(self.core.agents().keys().copied()) {
             let error = HeadError::NoShow {
                 missing,
@@ -517,76 +534,4 @@ fn write_whole(path: PathBuf, bytes: &[u8]) -> Result<(), HeadError> {
         let _ = std::fs::remove_file(&part); // On a full disk every byte counts.
         io_error("write", path)(source)
     })
-}
-
-/// Waits, bounded, for the gang to be whole.
-struct JoinWait {
-    expected: u32,
-    limit: Duration,
-    since: std::time::Instant,
-    told: bool,
-}
-
-impl JoinWait {
-    fn new(config: &RunConfig) -> Self {
-        Self {
-            expected: u32::try_from(config.agents.len()).unwrap_or(u32::MAX),
-            limit: Duration::from_millis(config.join_timeout_ms),
-            since: std::time::Instant::now(),
-            told: false,
-        }
-    }
-
-    /// The ranks that are missing when the wait is over, once.
-    fn overdue(&mut self, here: impl Iterator<Item = u32>) -> Option<Vec<u32>> {
-        if self.told {
-            return None;
-        }
-        let here: std::collections::BTreeSet<u32> = here.collect();
-        let missing: Vec<u32> = (0..self.expected).filter(|rank| !here.contains(rank)).collect();
-        if missing.is_empty() {
-            self.told = true; // Later losses are losses, not no-shows.
-            return None;
-        }
-        if self.since.elapsed() < self.limit {
-            return None;
-        }
-        self.told = true;
-        Some(missing)
-    }
-}
-
-/// Syncs the journal to disk from a thread of its own, a few milliseconds apart: the loop never waits for the disk.
-struct Syncer {
-    sender: std::sync::mpsc::SyncSender<std::fs::File>,
-    last: std::time::Instant,
-}
-
-impl Syncer {
-    const EVERY: Duration = Duration::from_millis(5);
-
-    fn start() -> Self {
-        let (sender, receiver) = std::sync::mpsc::sync_channel::<std::fs::File>(1);
-        std::thread::spawn(move || {
-            while let Ok(file) = receiver.recv() {
-                if let Err(error) = file.sync_data() {
-                    tracing::error!(%error, "the journal cannot be synced to disk");
-                }
-            }
-        });
-        Self {
-            sender,
-            last: std::time::Instant::now(),
-        }
-    }
-
-    fn offer(&mut self, journal: &mut Writer) {
-        if self.last.elapsed() < Self::EVERY {
-            return; // A later turn, or the end of the run, syncs it.
-        }
-        self.last = std::time::Instant::now();
-        if let Some(file) = journal.take_dirty() {
-            let _ = self.sender.try_send(file); // A full queue means that a sync is coming anyway.
-        }
-    }
 }

@@ -32,7 +32,6 @@ impl Core {
                 resources: resources.clone(),
                 fabric_address: bytes::Bytes::new(),
                 store: bridgehead_wire::Heartbeat::default(),
-                heard_ns: self.now_ns,
             },
         );
         let welcome = self.agent_welcome(run_dir);
@@ -83,9 +82,6 @@ impl Core {
 
     /// A message of a joined agent.
     pub fn on_agent(&mut self, agent: u32, message: AgentToHead) {
-        if let Some(row) = self.agents.get_mut(&agent) {
-            row.heard_ns = self.now_ns;
-        }
         match message {
             AgentToHead::Done(done) => self.on_done(agent, done),
             AgentToHead::Submit(submit) => self.on_worker_submit(agent, submit),
