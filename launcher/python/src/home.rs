@@ -192,8 +192,9 @@ impl Drop for Held {
 /// A value that this process put into the store.
 #[derive(Debug)]
 pub struct Stored {
-    held: Held,
+    /// Dropped before the hold, so that the agent finds no lease when it hears of the release and frees the bytes at once.
     fresh: Mutex<Option<Lease>>,
+    held: Held,
 }
 
 /// A value that was put: its bytes in this process, or an object of a run.

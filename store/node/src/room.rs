@@ -22,6 +22,7 @@ impl Shared {
     pub(crate) fn make_room(&self, client: ClientId, len: u64, deadline: Instant) -> Result<Extent, StoreError> {
         let mut state = self.lock();
         let mut next_spill = Instant::now();
+        self.sweep(&mut state); // What readers have let go is warm; other free pages may never have been touched.
         loop {
             let denied = match state.core.grant(client, len) {
                 Ok(extent) => return Ok(extent),
