@@ -2,7 +2,7 @@
 //! others the other way round (`docs/formats/store-memory.md`, "Between nodes"). One thread owns the conversation; what may
 //! wait (room, disk) is done by the movers, so that a full store never keeps peers waiting. Hot path: `on_message`.
 
-use crate::lending::{Lending, Note};
+use crate::lending::{INLINE, Lending, Note};
 use crate::map::Mapping;
 use crate::node::Arrival;
 use crate::node::{Job, SELF, Shared, StoreError, lock, system};
@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// A node that is not in the run is waited for so long.
 const UNKNOWN: Duration = Duration::from_secs(5);
+
+const OTHER_LENGTH: &str = "its node has it with another length than its reference says";
 
 type Done = Box<dyn FnOnce(Arrival) + Send>;
 
@@ -89,6 +91,11 @@ impl Remote {
             next: 1,
             addresses: HashMap::new(),
             waiting: HashMap::new(),
+            given_up: HashMap::new(),
+            queue: VecDeque::new(),
+            incoming: 0,
+            seeking: None,
+            turning: false,
         };
         let thread = std::thread::Builder::new()
             .name("store-remote".to_owned())
@@ -129,16 +136,31 @@ impl Drop for Remote {
 struct Fetch {
     id: ObjectId,
     peer: PeerId,
+    /// The object's length, as its reference says.
+    len: u64,
     done: Done,
-    deadline: Instant,
-    /// Its node was known and has been asked.
-    asked: bool,
-    /// Once the peer has lent the object: its length, and where it lies there.
-    lent: Option<(u64, RemoteSlice)>,
+    /// `None` while it waits for its turn.
+    deadline: Option<Instant>,
+    stage: Stage,
+    /// Room for it here.
     extent: Option<Extent>,
+    /// Counted among what is coming.
+    counted: bool,
     /// Reads that are under way.
     open: usize,
     failed: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its node is not in the run, as far as is known.
+    Unknown,
+    /// It waits for its turn, or for room.
+    Room,
+    /// Its node has been asked.
+    Asked,
+    /// The object lies pinned at its node.
+    Lent,
 }
 
 /// What a full queue holds up.
@@ -160,6 +182,16 @@ struct Conversation {
     next: u64,
     addresses: HashMap<PeerId, Bytes>,
     waiting: HashMap<PeerId, VecDeque<Posting>>,
+    /// Fetches that ended before their peer answered: what it lends after all goes back at once.
+    given_up: HashMap<u64, (PeerId, ObjectId)>,
+    /// Fetches of large objects that wait for their turn.
+    queue: VecDeque<u64>,
+    /// Bytes of large objects that are coming or have room kept for them.
+    incoming: u64,
+    /// The fetch for which a mover makes room: one at a time, so that another mover is left for what peers want.
+    seeking: Option<u64>,
+    /// Turns are being given: what ends meanwhile need not begin to.
+    turning: bool,
 }
 
 impl Conversation {
@@ -239,44 +271,110 @@ impl Conversation {
         let (id, peer) = (object.id(), PeerId(object.node));
         let token = self.next;
         self.next += 1;
-        let known = self.addresses.contains_key(&peer);
-        // A node that is not known yet may be about to join the network.
-        let patience = if known {
-            self.shared.options.patience * 2
-        } else {
-            UNKNOWN
-        };
         let fetch = Fetch {
             id,
             peer,
+            len: object.len,
             done,
-            deadline: Instant::now() + patience,
-            asked: known,
-            lent: None,
+            // A node that is not known yet may be about to join the network.
+            deadline: Some(Instant::now() + UNKNOWN),
+            stage: Stage::Unknown,
             extent: None,
+            counted: false,
             open: 0,
             failed: None,
         };
         self.fetches.insert(token, fetch);
-        if known {
-            self.post(peer, Posting::Send(Note::Lend { token, id }.encode()));
+        if self.addresses.contains_key(&peer) {
+            self.prepare(token);
         }
     }
 
-    /// Asks for what waited for its node to become known.
+    /// What waited for its node to become known goes on.
     fn ask_again(&mut self) {
-        let deadline = Instant::now() + self.shared.options.patience * 2;
-        let mut ready = Vec::new();
-        for (&token, fetch) in &mut self.fetches {
-            if !fetch.asked && self.addresses.contains_key(&fetch.peer) {
-                fetch.asked = true;
-                fetch.deadline = deadline;
-                ready.push((fetch.peer, Note::Lend { token, id: fetch.id }));
+        let ready = |(token, fetch): (&u64, &Fetch)| {
+            (fetch.stage == Stage::Unknown && self.addresses.contains_key(&fetch.peer)).then_some(*token)
+        };
+        let mut ready: Vec<u64> = self.fetches.iter().filter_map(ready).collect();
+        ready.sort_unstable();
+        for token in ready {
+            self.prepare(token);
+        }
+    }
+
+    /// Small objects are asked for at once. For large ones there is room here first, so that peers pin nothing for those
+    /// who wait for room; two full stores that want objects of each other would else wait for each other for ever.
+    fn prepare(&mut self, token: u64) {
+        let Some(fetch) = self.fetches.get_mut(&token) else {
+            return;
+        };
+        fetch.stage = Stage::Room;
+        if fetch.len <= INLINE {
+            return self.ask(token);
+        }
+        fetch.deadline = None;
+        self.queue.push_back(token);
+        self.take_turns();
+    }
+
+    /// Begins fetches that wait, in their order. What is coming takes no more than half of the store, or is one object, so
+    /// that room is left to read back from disk what peers want.
+    fn take_turns(&mut self) {
+        if std::mem::replace(&mut self.turning, true) {
+            return;
+        }
+        while let Some((token, len)) = self.next_turn() {
+            let room = self.shared.lock().core.grant(SELF, len);
+            match room {
+                Ok(extent) => self.place(token, extent),
+                Err(_) => {
+                    self.seeking = Some(token);
+                    self.want_room(token, len);
+                }
             }
         }
-        for (peer, note) in ready {
-            self.post(peer, Posting::Send(note.encode()));
+        self.turning = false;
+    }
+
+    fn next_turn(&mut self) -> Option<(u64, u64)> {
+        let most = self.shared.arena.len() as u64 / 2;
+        while self.seeking.is_none() {
+            let token = *self.queue.front()?;
+            if let Some(fetch) = self.fetches.get_mut(&token) {
+                let coming = self.incoming.saturating_add(fetch.len);
+                if self.incoming > 0 && coming > most {
+                    return None;
+                }
+                fetch.counted = true;
+                self.incoming = coming;
+                let turn = (token, fetch.len);
+                self.queue.pop_front();
+                return Some(turn);
+            }
+            self.queue.pop_front(); // It has ended meanwhile.
         }
+        None
+    }
+
+    /// A fetch has room here; its node is asked.
+    fn place(&mut self, token: u64, extent: Extent) {
+        match self.fetches.get_mut(&token) {
+            Some(fetch) => {
+                fetch.extent = Some(extent);
+                self.ask(token);
+            }
+            None => self.shared.lock().core.give_back(SELF, extent),
+        }
+    }
+
+    fn ask(&mut self, token: u64) {
+        let Some(fetch) = self.fetches.get_mut(&token) else {
+            return;
+        };
+        fetch.stage = Stage::Asked;
+        fetch.deadline = Some(Instant::now() + self.shared.options.patience * 2);
+        let (peer, note) = (fetch.peer, Note::Lend { token, id: fetch.id });
+        self.post(peer, Posting::Send(note.encode()));
     }
 
     /// Hands something to the fabric, behind what waits for the same peer.
@@ -345,10 +443,11 @@ impl Conversation {
         }
     }
 
-    fn is_from(&self, peer: PeerId, token: u64) -> bool {
-        self.fetches
-            .get(&token)
-            .is_some_and(|fetch| fetch.peer == peer && fetch.lent.is_none())
+    /// Whether `peer` was asked under this token, and this is its first answer.
+    fn is_from(&mut self, peer: PeerId, token: u64) -> bool {
+        self.given_up.remove(&token);
+        let asked = |fetch: &Fetch| fetch.peer == peer && fetch.stage == Stage::Asked;
+        self.fetches.get(&token).is_some_and(asked)
     }
 
     /// A peer wants an object: at once if it is in memory, else a mover looks for it.
@@ -392,29 +491,52 @@ impl Conversation {
             return;
         }
         let len = bytes.len() as u64;
-        let room = self.shared.lock().core.grant(SELF, len);
-        let extent = match room {
-            Ok(extent) => extent,
-            Err(_) => {
-                // Asked for again once there is room: it is small, and keeping it here would be room of another kind.
-                return self.want_room(token, len);
-            }
+        let Some(fetch) = self.fetches.get_mut(&token) else {
+            return;
         };
-        self.shared.fill(extent, bytes);
-        self.complete(token, extent, len);
+        if fetch.len != len {
+            return self.fail(token, OTHER_LENGTH);
+        }
+        let room = match fetch.extent.take() {
+            Some(extent) => Ok(extent),
+            None => self.shared.lock().core.grant(SELF, len),
+        };
+        match room {
+            Ok(extent) => {
+                self.shared.fill(extent, bytes);
+                self.complete(token, extent, len);
+            }
+            // Asked for again once there is room: keeping it here would be room of another kind.
+            Err(_) => {
+                if let Some(fetch) = self.fetches.get_mut(&token) {
+                    fetch.stage = Stage::Room;
+                }
+                self.want_room(token, len);
+            }
+        }
     }
 
     fn on_lent(&mut self, peer: PeerId, token: u64, len: u64, offset: u64, region: RemoteKey) {
+        let late = self
+            .given_up
+            .get(&token)
+            .filter(|(from, _)| *from == peer)
+            .map(|(_, id)| *id);
         if !self.is_from(peer, token) {
+            if let Some(id) = late {
+                self.post(peer, Posting::Send(Note::Return { id }.encode()));
+            }
             return;
         }
-        if let Some(fetch) = self.fetches.get_mut(&token) {
-            fetch.lent = Some((len, RemoteSlice { region, offset, len }));
-        }
-        let room = self.shared.lock().core.grant(SELF, len);
-        match room {
-            Ok(extent) => self.on_room(token, Ok(extent)),
-            Err(_) => self.want_room(token, len),
+        let Some(fetch) = self.fetches.get_mut(&token) else {
+            return;
+        };
+        fetch.stage = Stage::Lent;
+        match fetch.extent {
+            Some(extent) if len == fetch.len && offset.checked_add(len).is_some() => {
+                self.read_all(token, len, &RemoteSlice { region, offset, len }, extent);
+            }
+            _ => self.give_up(token, OTHER_LENGTH),
         }
     }
 
@@ -429,22 +551,12 @@ impl Conversation {
     }
 
     fn on_room(&mut self, token: u64, room: Result<Extent, StoreError>) {
-        let extent = match room {
-            Ok(extent) => extent,
-            Err(error) => return self.fail(token, &error.to_string()),
-        };
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return self.shared.lock().core.give_back(SELF, extent);
-        };
-        let Some((len, from)) = fetch.lent.clone() else {
-            // A small object, whose bytes came when there was no room: they come again.
-            self.shared.lock().core.give_back(SELF, extent);
-            let note = Note::Lend { token, id: fetch.id };
-            let peer = fetch.peer;
-            return self.post(peer, Posting::Send(note.encode()));
-        };
-        fetch.extent = Some(extent);
-        self.read_all(token, len, &from, extent);
+        self.seeking.take_if(|seeking| *seeking == token);
+        match room {
+            Ok(extent) => self.place(token, extent),
+            Err(error) => self.fail(token, &error.to_string()),
+        }
+        self.take_turns();
     }
 
     fn read_all(&mut self, token: u64, len: u64, from: &RemoteSlice, extent: Extent) {
@@ -492,33 +604,57 @@ impl Conversation {
         if fetch.open > 0 {
             return;
         }
-        let (peer, id) = (fetch.peer, fetch.id);
-        match (fetch.failed.take(), fetch.extent, &fetch.lent) {
-            (None, Some(extent), Some((len, _))) => {
-                let len = *len;
-                self.complete(token, extent, len);
+        let (peer, id, len) = (fetch.peer, fetch.id, fetch.len);
+        match (fetch.failed.take(), fetch.extent.take()) {
+            (None, Some(extent)) => self.complete(token, extent, len),
+            (reason, extent) => {
+                fetch.extent = extent;
+                self.fail(token, &reason.unwrap_or_default());
             }
-            (reason, ..) => self.fail(token, &reason.unwrap_or_default()),
         }
         self.post(peer, Posting::Send(Note::Return { id }.encode()));
     }
 
     /// The bytes are here: they become an object of this node.
     fn complete(&mut self, token: u64, extent: Extent, len: u64) {
-        let Some(fetch) = self.fetches.remove(&token) else {
-            return;
-        };
-        (fetch.done)(self.shared.adopt(fetch.id, extent, len));
+        if let Some(fetch) = self.take(token) {
+            (fetch.done)(self.shared.adopt(fetch.id, extent, len));
+        }
+        self.take_turns();
     }
 
     fn fail(&mut self, token: u64, reason: &str) {
-        let Some(fetch) = self.fetches.remove(&token) else {
+        if let Some(fetch) = self.take(token) {
+            (fetch.done)(Err(reason.to_owned()));
+        }
+        self.take_turns();
+    }
+
+    /// Takes a fetch out; the room that it still has is free.
+    fn take(&mut self, token: u64) -> Option<Fetch> {
+        let mut fetch = self.fetches.remove(&token)?;
+        if let Some(extent) = fetch.extent.take() {
+            self.shared.lock().core.give_back(SELF, extent);
+            self.shared.changed.notify_all();
+        }
+        if fetch.counted {
+            self.incoming = self.incoming.saturating_sub(fetch.len);
+        }
+        Some(fetch)
+    }
+
+    /// Ends a fetch whose peer is there: what it has lent, or lends after all, goes back.
+    fn give_up(&mut self, token: u64, reason: &str) {
+        let Some(fetch) = self.fetches.get(&token) else {
             return;
         };
-        if let Some(extent) = fetch.extent {
-            self.shared.lock().core.give_back(SELF, extent);
+        let (peer, id, stage) = (fetch.peer, fetch.id, fetch.stage);
+        self.fail(token, reason);
+        match stage {
+            Stage::Asked => drop(self.given_up.insert(token, (peer, id))),
+            Stage::Lent => self.post(peer, Posting::Send(Note::Return { id }.encode())),
+            Stage::Unknown | Stage::Room => {}
         }
-        (fetch.done)(Err(reason.to_owned()));
     }
 
     /// A peer is gone: what it was to bring fails, what it was lent is free. Reads that were accepted fail by themselves.
@@ -532,6 +668,7 @@ impl Conversation {
         for token in self.fetches.iter().filter_map(theirs).collect::<Vec<_>>() {
             self.fail(token, reason);
         }
+        self.given_up.retain(|_, (from, _)| *from != peer);
         for id in self.lending.lost(peer) {
             self.shared.unpin(id);
         }
@@ -540,17 +677,16 @@ impl Conversation {
     /// A peer that says nothing for longer than it may wait for room itself is not waited for.
     fn give_up_late(&mut self) {
         let now = Instant::now();
-        let late = |(token, fetch): (&u64, &Fetch)| (fetch.open == 0 && fetch.deadline < now).then_some(*token);
-        for token in self.fetches.iter().filter_map(late).collect::<Vec<_>>() {
-            let asked = self.fetches.get(&token).is_some_and(|fetch| fetch.asked);
-            self.fail(
-                token,
-                if asked {
-                    "its node did not answer in time"
-                } else {
-                    "its node is not in the run"
-                },
-            );
+        let late = |(token, fetch): (&u64, &Fetch)| {
+            let is_late = fetch.open == 0 && fetch.deadline.is_some_and(|deadline| deadline < now);
+            is_late.then_some((*token, fetch.stage))
+        };
+        for (token, stage) in self.fetches.iter().filter_map(late).collect::<Vec<_>>() {
+            let reason = match stage {
+                Stage::Unknown => "its node is not in the run",
+                _ => "its node did not answer in time",
+            };
+            self.give_up(token, reason);
         }
     }
 }
