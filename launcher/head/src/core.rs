@@ -122,6 +122,8 @@ pub struct Core {
     rerun: Vec<u64>,
     /// Tasks that were brought back since the last agent was lost.
     brought_back: HashSet<u64>,
+    /// A heartbeat brought new figures of a store.
+    figures_changed: bool,
     /// Waiting tasks that the scheduler gave up, because one that they need has no value.
     doomed: VecDeque<u64>,
     /// Tasks of the pipeline whose results the user holds.
@@ -167,6 +169,7 @@ impl Core {
             lost_values: HashSet::new(),
             rerun: Vec::new(),
             brought_back: HashSet::new(),
+            figures_changed: false,
             doomed: VecDeque::new(),
             kept: HashSet::new(),
             pipeline: None,

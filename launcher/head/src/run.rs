@@ -361,7 +361,7 @@ impl Head {
             self.core.cancel_all(&request.reason);
         }
         self.syncer.offer(&mut self.journal);
-        if std::mem::take(&mut self.changed) {
+        if std::mem::take(&mut self.changed) | self.core.take_figures_changed() {
             self.core.send_progress();
             let status = crate::status::snapshot(&self.core).to_string();
             if let Err(error) = write_whole(folder.status(), status.as_bytes()) {

@@ -96,6 +96,8 @@ def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> Bas
     kind, cause, message = fields["kind"], CAUSES[fields["cause"]], fields["message"]
     if kind in ("head-lost", "closed"):
         return errors.HeadLost(message)
+    if kind == "object-lost" and not task:
+        return errors.ResultLost(message)  # The answer to a fetch.
     if kind == "store-full":
         return errors.StoreFull(message)
     error = _class_of(cause, kind, fields["signal"])(

@@ -241,7 +241,7 @@ impl Core {
         }
         let size = rounded(len).ok_or(PublishError::NotGranted)?;
         let extent = Extent::new(offset, size);
-        if offset.checked_add(size).is_none() || offset % crate::ALIGN != 0 {
+        if offset.checked_add(size).is_none() || !offset.is_multiple_of(crate::ALIGN) {
             return Err(PublishError::NotGranted);
         }
         self.carve(extent, None).ok_or(PublishError::NotGranted)?;

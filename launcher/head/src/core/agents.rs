@@ -112,6 +112,7 @@ impl Core {
             AgentToHead::Fetched(fetched) => self.on_fetched(fetched),
             AgentToHead::Heartbeat(beat) => {
                 if let Some(row) = self.agents.get_mut(&agent) {
+                    self.figures_changed |= row.store != beat;
                     row.store = beat;
                 }
             }
@@ -286,6 +287,11 @@ impl Core {
                 },
             );
         }
+    }
+
+    /// Whether the figures of a store have changed since this was last asked.
+    pub fn take_figures_changed(&mut self) -> bool {
+        std::mem::take(&mut self.figures_changed)
     }
 
     /// Whether the run is being cancelled.
