@@ -17,7 +17,7 @@ import bridgehead as bh
 import numpy as np
 import pytest
 import support
-from support import everything_of, journal, kill, processes_of, script, wait_gone, wait_until, workers_of
+from support import journal, kill, processes_of, script, wait_gone, wait_until, workers_of
 
 MIB = 1 << 20
 SLACK = 5 * MIB
@@ -66,7 +66,9 @@ def strike(folder: Path, pause: float, number: int = signal.SIGKILL) -> list[int
     return agents
 
 
-def crossing(sizes: list[int], fold_at: int = 3) -> tuple[bh.Pipeline, list[bh.Node[Any]], list[bh.Node[int]], list[int]]:
+def crossing(
+    sizes: list[int], fold_at: int = 3
+) -> tuple[bh.Pipeline, list[bh.Node[Any]], list[bh.Node[int]], list[int]]:
     """A pipeline in which every value is taken twice, so that many cross: it, large values, small ones, the small ones' truth."""
     p = bh.Pipeline("crossing")
     count = len(sizes)
@@ -150,6 +152,56 @@ def test_workers_killed_while_they_write_or_read_leave_no_memory_taken(seed: int
         wait_until(lambda: used(pool.folder) <= 3 * SLACK, f"memory comes back, of {used(pool.folder)} bytes", 20)
 
 
+@pytest.mark.timeout(120)
+def test_results_whose_node_died_after_the_end_are_made_again_or_read_from_the_run_folder(seed: int) -> None:
+    p = bh.Pipeline("late")
+    leaves = [p.add(bh.task(block), number, 2 * MIB) for number in range(8)]
+    with p.run(agents=2, cpus=2) as run:
+        if seed % 2:
+            assert run.wait(60) == "finished"
+        strike(run.folder, 0.0 if seed % 2 else seed / 30)
+        for number, node in enumerate(leaves):
+            check(run[node].result(60), block(number, 2 * MIB))
+        assert run.wait(60) == "finished"
+    wait_gone(run.folder)
+    past = bh.connect(str(run.folder))
+    for number, node in enumerate(leaves):
+        check(past[node].result(10), block(number, 2 * MIB))
+
+
+def put_and_fold(seed: int) -> int:
+    refs = [bh.put(block(seed + i, 3 * MIB)) for i in range(4)]
+    children = [bh.submit(bh.task(fold), ref) for ref in refs]
+    larger = bh.submit(bh.task(block), seed, 3 * MIB)
+    return sum(child.result() for child in children) + fold(larger.result()) + sum(fold(bh.get(ref)) for ref in refs)
+
+
+@pytest.mark.timeout(120)
+def test_tasks_that_put_and_add_tasks_survive_a_killed_agent(seed: int) -> None:
+    rng = random.Random(seed)
+    p = bh.Pipeline("growing")
+    nodes = [p.add(bh.task(put_and_fold, retries=bh.Retries(lost_node=9)), 10 * i) for i in range(6)]
+    with p.run(agents=2, cpus=2) as run:
+        strike(run.folder, rng.uniform(0.0, 1.0))
+        for i, node in enumerate(nodes):
+            folds = [fold(block(10 * i + k, 3 * MIB)) for k in range(4)]
+            assert run[node].result(60) == 2 * sum(folds) + folds[0]
+    wait_gone(run.folder)
+
+
+@pytest.mark.timeout(120)
+def test_two_of_three_agents_may_die(seed: int) -> None:
+    rng = random.Random(seed)
+    p, _, folded, truth = crossing([rng.choice([MIB, 6 * MIB]) for _ in range(12)])
+    with p.run(agents=3, cpus=3) as run:
+        wait_until(lambda: len([e for e in journal(run.folder) if e[1] == "agent-joined"]) == 3, "the gang is whole")
+        for pid in processes_of(run.folder, "agent"):
+            time.sleep(rng.uniform(0.0, 0.6))  # The random moment; nothing is waited for.
+            kill(pid)
+        assert [run[node].result(90) for node in folded] == truth
+    wait_gone(run.folder)
+
+
 HOLDER = """
 import sys, time
 import bridgehead as bh
@@ -212,10 +264,11 @@ def test_memory_that_a_killed_driver_held_in_a_detached_run_comes_back(tmp_path:
 
 
 @pytest.mark.timeout(180)
-def test_thousands_of_values_leave_no_memory_taken() -> None:
+@pytest.mark.parametrize("agents", [1, 2])
+def test_thousands_of_values_leave_no_memory_taken(agents: int) -> None:
     rng = random.Random(1)
     sizes = [rng.randrange(20 << 10, 200 << 10) for _ in range(500)]
-    with bh.Executor(2, store="256MiB") as pool:
+    with bh.Executor(2, agents=agents, store="256MiB") as pool:
         low = []
         for _ in range(4):
             refs = [bh.put(block(i, size)) for i, size in enumerate(sizes)]
@@ -231,7 +284,7 @@ def test_thousands_of_values_leave_no_memory_taken() -> None:
 
 
 def test_one_reference_serves_five_hundred_tasks_on_both_nodes() -> None:
-    array = block(3, 6 * MIB)
+    array = block(3, 24 * MIB)
     with bh.Executor(2, agents=2) as pool:
         ref = bh.put(array)
         futures = [pool.submit(fold, ref) for _ in range(500)]

@@ -5,6 +5,7 @@
 mod agents;
 mod clients;
 mod end;
+mod fetch;
 mod finish;
 mod job;
 mod load;
@@ -102,8 +103,8 @@ pub struct Core {
     clients: HashMap<ConnId, Client>,
     /// Tasks added by workers: (agent, worker, their token) to our task.
     worker_tokens: HashMap<(u32, u32, u64), u64>,
-    /// Results on their way to the run folder.
-    persisting: HashSet<u64>,
+    /// Results on their way to the run folder, and the agents that write them.
+    persisting: HashMap<u64, u32>,
     /// Values of an Executor's finished tasks, oldest first, with their inline bytes: kept for late users, within a bound.
     recent: VecDeque<(u64, usize)>,
     recent_bytes: usize,
@@ -118,6 +119,8 @@ pub struct Core {
     agent_functions: HashMap<(u32, u32), u32>,
     /// Finished tasks whose value is gone.
     lost_values: HashSet<u64>,
+    /// Objects that went down with an agent, and the tasks whose values they were.
+    lost_objects: HashMap<bridgehead_spec::ObjectId, u64>,
     /// Tasks that were brought back and have to enter, dependents first.
     rerun: Vec<u64>,
     /// Tasks that were brought back since the last agent was lost.
@@ -134,7 +137,7 @@ pub struct Core {
     added: HashMap<u64, AddedTask>,
     /// Lengths of arguments that lie in files.
     blobs: HashMap<Digest, u64>,
-    fetches: HashMap<u64, (ConnId, u64)>,
+    fetches: HashMap<u64, fetch::Fetching>,
     next_fetch: u64,
     /// All agents of the gang were there at some time.
     gang_whole: bool,
@@ -155,7 +158,7 @@ impl Core {
             agents: BTreeMap::new(),
             clients: HashMap::new(),
             worker_tokens: HashMap::new(),
-            persisting: HashSet::new(),
+            persisting: HashMap::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
             ending: Ending::No,
@@ -167,6 +170,7 @@ impl Core {
             names: HashMap::new(),
             agent_functions: HashMap::new(),
             lost_values: HashSet::new(),
+            lost_objects: HashMap::new(),
             rerun: Vec::new(),
             brought_back: HashSet::new(),
             figures_changed: false,

@@ -360,6 +360,7 @@ impl Head {
         for request in crate::mailbox::take(folder) {
             self.core.cancel_all(&request.reason);
         }
+        self.core.give_up_fetches();
         self.syncer.offer(&mut self.journal);
         if std::mem::take(&mut self.changed) | self.core.take_figures_changed() {
             self.core.send_progress();

@@ -25,6 +25,8 @@ def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     message = _bounded(f"{kind}: {text}" if text else kind, _MESSAGE)
     if isinstance(error, errors.StoreFull):
         cause, kind = "system", "store-full"
+    elif isinstance(error, errors.ResultLost):
+        cause = "lost_node"  # The task did nothing wrong: where it runs next, the value is made again.
     elif isinstance(error, errors.UnpicklableError):
         cause = "system"
     elif isinstance(error, MemoryError):

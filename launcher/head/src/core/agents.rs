@@ -5,7 +5,7 @@ use crate::journal::{AgentJoined, AgentLost, Event, TaskReset};
 use crate::state::{End, Phase};
 use bridgehead_spec::{AgentId, ObjectId, Resources, TaskId};
 use bridgehead_wire::{
-    AgentJoin, AgentToHead, AgentWelcome, CancelTasks, Failure, FailureCause, Pair, Peer, Peers, Shutdown, outcome,
+    AgentJoin, AgentToHead, AgentWelcome, CancelTasks, Failure, FailureCause, ObjectRef, Pair, Peer, Peers, Shutdown,
 };
 use bytes::Bytes;
 
@@ -162,8 +162,13 @@ impl Core {
 
     /// An agent is gone: its tasks are tried elsewhere, its results are made again where someone still needs them.
     pub fn on_agent_lost(&mut self, agent: u32, reason: &str) {
-        if self.agents.remove(&agent).is_none() || self.is_over() {
+        if self.agents.remove(&agent).is_none() {
             return;
+        }
+        if self.is_over() {
+            let lost = self.objects.agent_lost(agent);
+            self.note_lost(&lost);
+            return self.seek_failed();
         }
         tracing::warn!(agent, reason, "agent lost");
         self.record(Event::AgentLost(AgentLost {
@@ -182,10 +187,48 @@ impl Core {
                 Failure::new(FailureCause::LostNode, "agent-lost", message),
             );
         }
+        self.note_lost(&lost);
+        self.persist_elsewhere(agent);
         self.reset_lost(&lost);
+        self.seek_failed();
         self.send_peers();
         if self.agents.is_empty() && !self.is_over() {
             self.cancel_all("no agent is left");
+        }
+    }
+
+    /// Remembers whose values went down, for those who ask for them later.
+    fn note_lost(&mut self, lost: &[ObjectId]) {
+        if lost.is_empty() {
+            return;
+        }
+        let lost: std::collections::HashSet<_> = lost.iter().copied().collect();
+        for task in 0..self.state.tasks.len() as u64 {
+            if let Some(End::Value(value)) = self.state.row(task).map(|row| &row.end) {
+                if let Some(id) = value.object().map(ObjectRef::id).filter(|id| lost.contains(id)) {
+                    self.lost_objects.insert(id, task);
+                }
+            }
+        }
+    }
+
+    /// What a lost agent was to write to the run folder is written by one that has a copy, or not at all: the run does not
+    /// wait for it.
+    fn persist_elsewhere(&mut self, agent: u32) {
+        let theirs: Vec<u64> = self
+            .persisting
+            .extract_if(|_, at| *at == agent)
+            .map(|(task, _)| task)
+            .collect();
+        for task in theirs {
+            let value = match self.state.row(task).map(|row| &row.end) {
+                Some(End::Value(value)) => value.object(),
+                _ => None,
+            };
+            let place = value.and_then(|object| self.objects.locate(object.id())).cloned();
+            if let Some(object) = place {
+                self.ask_to_persist(task, object.node, object);
+            }
         }
     }
 
@@ -238,6 +281,13 @@ impl Core {
             || (self.kept.contains(&task) && self.config.has_pipeline)
     }
 
+    /// A finished task's value, which is lost, is made again.
+    pub(super) fn make_again(&mut self, task: u64) {
+        self.brought_back.clear();
+        self.need(task);
+        self.wait_again();
+    }
+
     /// Makes sure that a finished task's value can be had: one that is gone is run again, with what it needs in turn.
     pub(super) fn need(&mut self, task: u64) {
         let mut open = vec![task];
@@ -260,21 +310,6 @@ impl Core {
         while let Some(task) = self.rerun.pop() {
             self.enter(task);
         }
-    }
-
-    /// Asks the head's own node for an object on behalf of a client.
-    pub(super) fn on_fetched(&mut self, fetched: bridgehead_wire::Fetched) {
-        let Some((conn, token)) = self.fetches.remove(&fetched.token) else {
-            return;
-        };
-        let outcome = fetched.outcome;
-        let gone = outcome
-            .as_ref()
-            .is_none_or(|o| matches!(o.kind, None | Some(outcome::Kind::Cancelled(_))));
-        if gone {
-            tracing::debug!(token, "a fetch came back without a value");
-        }
-        self.tell(conn, bridgehead_wire::Fetched { token, outcome });
     }
 
     /// Ends all agents.
