@@ -35,7 +35,7 @@ impl Bench {
     }
 
     fn spilled_files(&self) -> usize {
-        std::fs::read_dir(self.folder.path().join("spill/4/life")).map_or(0, |entries| entries.count())
+        std::fs::read_dir(self.folder.path().join("spill/4/life")).map_or(0, Iterator::count)
     }
 }
 
