@@ -1,14 +1,13 @@
 //! Objects of other nodes: asked for by name, read by one-sided reads straight into this node's arena; and the same for
 //! others the other way round (`docs/formats/store-memory.md`, "Between nodes"). One thread owns the conversation; what may
-//! wait (room, disk) is done by the movers, so that a full store never keeps peers waiting. Hot path: `on_message`.
+//! wait (room, disk) is done by the movers, so that a full store never keeps peers waiting. What comes here is `fetches`'s.
+//! Hot path: `on_completion`.
 
-use crate::lending::{INLINE, Lending, Note};
+use crate::lending::{Lending, Note};
 use crate::map::Mapping;
 use crate::node::Arrival;
-use crate::node::{Job, SELF, Shared, StoreError, lock, system};
-use bridgehead_fabric::{
-    Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteKey, RemoteSlice,
-};
+use crate::node::{Job, Shared, StoreError, lock, system};
+use bridgehead_fabric::{Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteSlice};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::Extent;
 use bridgehead_wire::ObjectRef;
@@ -19,13 +18,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod fetches;
+
+use fetches::Fetch;
+
 /// The conversation looks at its limits this often.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// A node that is not in the run is waited for so long.
-const UNKNOWN: Duration = Duration::from_secs(5);
-
-const OTHER_LENGTH: &str = "its node has it with another length than its reference says";
 
 type Done = Box<dyn FnOnce(Arrival) + Send>;
 
@@ -133,36 +131,6 @@ impl Drop for Remote {
     }
 }
 
-struct Fetch {
-    id: ObjectId,
-    peer: PeerId,
-    /// The object's length, as its reference says.
-    len: u64,
-    done: Done,
-    /// `None` while it waits for its turn.
-    deadline: Option<Instant>,
-    stage: Stage,
-    /// Room for it here.
-    extent: Option<Extent>,
-    /// Counted among what is coming.
-    counted: bool,
-    /// Reads that are under way.
-    open: usize,
-    failed: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Its node is not in the run, as far as is known.
-    Unknown,
-    /// It waits for its turn, or for room.
-    Room,
-    /// Its node has been asked.
-    Asked,
-    /// The object lies pinned at its node.
-    Lent,
-}
-
 /// What a full queue holds up.
 enum Posting {
     Send(Bytes),
@@ -267,116 +235,6 @@ impl Conversation {
         }
     }
 
-    fn begin(&mut self, object: ObjectRef, done: Done) {
-        let (id, peer) = (object.id(), PeerId(object.node));
-        let token = self.next;
-        self.next += 1;
-        let fetch = Fetch {
-            id,
-            peer,
-            len: object.len,
-            done,
-            // A node that is not known yet may be about to join the network.
-            deadline: Some(Instant::now() + UNKNOWN),
-            stage: Stage::Unknown,
-            extent: None,
-            counted: false,
-            open: 0,
-            failed: None,
-        };
-        self.fetches.insert(token, fetch);
-        if self.addresses.contains_key(&peer) {
-            self.prepare(token);
-        }
-    }
-
-    /// What waited for its node to become known goes on.
-    fn ask_again(&mut self) {
-        let ready = |(token, fetch): (&u64, &Fetch)| {
-            (fetch.stage == Stage::Unknown && self.addresses.contains_key(&fetch.peer)).then_some(*token)
-        };
-        let mut ready: Vec<u64> = self.fetches.iter().filter_map(ready).collect();
-        ready.sort_unstable();
-        for token in ready {
-            self.prepare(token);
-        }
-    }
-
-    /// Small objects are asked for at once. For large ones there is room here first, so that peers pin nothing for those
-    /// who wait for room; two full stores that want objects of each other would else wait for each other for ever.
-    fn prepare(&mut self, token: u64) {
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return;
-        };
-        fetch.stage = Stage::Room;
-        if fetch.len <= INLINE {
-            return self.ask(token);
-        }
-        fetch.deadline = None;
-        self.queue.push_back(token);
-        self.take_turns();
-    }
-
-    /// Begins fetches that wait, in their order. What is coming takes no more than half of the store, or is one object, so
-    /// that room is left to read back from disk what peers want.
-    fn take_turns(&mut self) {
-        if std::mem::replace(&mut self.turning, true) {
-            return;
-        }
-        while let Some((token, len)) = self.next_turn() {
-            let room = self.shared.lock().core.grant(SELF, len);
-            match room {
-                Ok(extent) => self.place(token, extent),
-                Err(_) => {
-                    self.seeking = Some(token);
-                    self.want_room(token, len);
-                }
-            }
-        }
-        self.turning = false;
-    }
-
-    fn next_turn(&mut self) -> Option<(u64, u64)> {
-        let most = self.shared.arena.len() as u64 / 2;
-        while self.seeking.is_none() {
-            let token = *self.queue.front()?;
-            if let Some(fetch) = self.fetches.get_mut(&token) {
-                let coming = self.incoming.saturating_add(fetch.len);
-                if self.incoming > 0 && coming > most {
-                    return None;
-                }
-                fetch.counted = true;
-                self.incoming = coming;
-                let turn = (token, fetch.len);
-                self.queue.pop_front();
-                return Some(turn);
-            }
-            self.queue.pop_front(); // It has ended meanwhile.
-        }
-        None
-    }
-
-    /// A fetch has room here; its node is asked.
-    fn place(&mut self, token: u64, extent: Extent) {
-        match self.fetches.get_mut(&token) {
-            Some(fetch) => {
-                fetch.extent = Some(extent);
-                self.ask(token);
-            }
-            None => self.shared.lock().core.give_back(SELF, extent),
-        }
-    }
-
-    fn ask(&mut self, token: u64) {
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return;
-        };
-        fetch.stage = Stage::Asked;
-        fetch.deadline = Some(Instant::now() + self.shared.options.patience * 2);
-        let (peer, note) = (fetch.peer, Note::Lend { token, id: fetch.id });
-        self.post(peer, Posting::Send(note.encode()));
-    }
-
     /// Hands something to the fabric, behind what waits for the same peer.
     fn post(&mut self, peer: PeerId, posting: Posting) {
         self.waiting.entry(peer).or_default().push_back(posting);
@@ -443,13 +301,6 @@ impl Conversation {
         }
     }
 
-    /// Whether `peer` was asked under this token, and this is its first answer.
-    fn is_from(&mut self, peer: PeerId, token: u64) -> bool {
-        self.given_up.remove(&token);
-        let asked = |fetch: &Fetch| fetch.peer == peer && fetch.stage == Stage::Asked;
-        self.fetches.get(&token).is_some_and(asked)
-    }
-
     /// A peer wants an object: at once if it is in memory, else a mover looks for it.
     fn lend(&mut self, peer: PeerId, token: u64, id: ObjectId) {
         if let Some(object) = self.shared.pin(id) {
@@ -486,177 +337,6 @@ impl Conversation {
         self.post(peer, Posting::Send(note.encode()));
     }
 
-    fn on_inline(&mut self, peer: PeerId, token: u64, bytes: &[u8]) {
-        if !self.is_from(peer, token) {
-            return;
-        }
-        let len = bytes.len() as u64;
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return;
-        };
-        if fetch.len != len {
-            return self.fail(token, OTHER_LENGTH);
-        }
-        let room = match fetch.extent.take() {
-            Some(extent) => Ok(extent),
-            None => self.shared.lock().core.grant(SELF, len),
-        };
-        match room {
-            Ok(extent) => {
-                self.shared.fill(extent, bytes);
-                self.complete(token, extent, len);
-            }
-            // Asked for again once there is room: keeping it here would be room of another kind.
-            Err(_) => {
-                if let Some(fetch) = self.fetches.get_mut(&token) {
-                    fetch.stage = Stage::Room;
-                }
-                self.want_room(token, len);
-            }
-        }
-    }
-
-    fn on_lent(&mut self, peer: PeerId, token: u64, len: u64, offset: u64, region: RemoteKey) {
-        let late = self
-            .given_up
-            .get(&token)
-            .filter(|(from, _)| *from == peer)
-            .map(|(_, id)| *id);
-        if !self.is_from(peer, token) {
-            if let Some(id) = late {
-                self.post(peer, Posting::Send(Note::Return { id }.encode()));
-            }
-            return;
-        }
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return;
-        };
-        fetch.stage = Stage::Lent;
-        match fetch.extent {
-            Some(extent) if len == fetch.len && offset.checked_add(len).is_some() => {
-                self.read_all(token, len, &RemoteSlice { region, offset, len }, extent);
-            }
-            _ => self.give_up(token, OTHER_LENGTH),
-        }
-    }
-
-    fn want_room(&mut self, token: u64, len: u64) {
-        let (orders, fabric) = (self.orders.clone(), self.fabric.clone());
-        let job: Job = Box::new(move |shared| {
-            let room = shared.make_room(SELF, len, Instant::now() + shared.options.patience);
-            lock(&orders.0).push(Order::Room(token, room));
-            fabric.wake();
-        });
-        let _ = self.jobs.send(job); // The movers are gone only at the end.
-    }
-
-    fn on_room(&mut self, token: u64, room: Result<Extent, StoreError>) {
-        self.seeking.take_if(|seeking| *seeking == token);
-        match room {
-            Ok(extent) => self.place(token, extent),
-            Err(error) => self.fail(token, &error.to_string()),
-        }
-        self.take_turns();
-    }
-
-    fn read_all(&mut self, token: u64, len: u64, from: &RemoteSlice, extent: Extent) {
-        let Some(peer) = self.fetches.get(&token).map(|fetch| fetch.peer) else {
-            return;
-        };
-        let most = self.fabric.capabilities().max_operation.max(1);
-        let mut at = 0;
-        let mut postings = Vec::new();
-        while at < len {
-            let part = most.min(len - at);
-            let op = OpId(self.next);
-            self.next += 1;
-            self.reads.insert(op, token);
-            let from = RemoteSlice {
-                region: from.region.clone(),
-                offset: from.offset + at,
-                len: part,
-            };
-            let into = LocalSlice {
-                region: self.region.clone(),
-                offset: extent.offset + at,
-                len: part,
-            };
-            postings.push(Posting::Read(op, from, into));
-            at += part;
-        }
-        if let Some(fetch) = self.fetches.get_mut(&token) {
-            fetch.open = postings.len();
-        }
-        for posting in postings {
-            self.post(peer, posting);
-        }
-    }
-
-    fn on_read(&mut self, op: OpId, failed: Option<String>) {
-        let Some(token) = self.reads.remove(&op) else { return };
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return;
-        };
-        fetch.open -= 1;
-        if failed.is_some() {
-            fetch.failed = failed;
-        }
-        if fetch.open > 0 {
-            return;
-        }
-        let (peer, id, len) = (fetch.peer, fetch.id, fetch.len);
-        match (fetch.failed.take(), fetch.extent.take()) {
-            (None, Some(extent)) => self.complete(token, extent, len),
-            (reason, extent) => {
-                fetch.extent = extent;
-                self.fail(token, &reason.unwrap_or_default());
-            }
-        }
-        self.post(peer, Posting::Send(Note::Return { id }.encode()));
-    }
-
-    /// The bytes are here: they become an object of this node.
-    fn complete(&mut self, token: u64, extent: Extent, len: u64) {
-        if let Some(fetch) = self.take(token) {
-            (fetch.done)(self.shared.adopt(fetch.id, extent, len));
-        }
-        self.take_turns();
-    }
-
-    fn fail(&mut self, token: u64, reason: &str) {
-        if let Some(fetch) = self.take(token) {
-            (fetch.done)(Err(reason.to_owned()));
-        }
-        self.take_turns();
-    }
-
-    /// Takes a fetch out; the room that it still has is free.
-    fn take(&mut self, token: u64) -> Option<Fetch> {
-        let mut fetch = self.fetches.remove(&token)?;
-        if let Some(extent) = fetch.extent.take() {
-            self.shared.lock().core.give_back(SELF, extent);
-            self.shared.changed.notify_all();
-        }
-        if fetch.counted {
-            self.incoming = self.incoming.saturating_sub(fetch.len);
-        }
-        Some(fetch)
-    }
-
-    /// Ends a fetch whose peer is there: what it has lent, or lends after all, goes back.
-    fn give_up(&mut self, token: u64, reason: &str) {
-        let Some(fetch) = self.fetches.get(&token) else {
-            return;
-        };
-        let (peer, id, stage) = (fetch.peer, fetch.id, fetch.stage);
-        self.fail(token, reason);
-        match stage {
-            Stage::Asked => drop(self.given_up.insert(token, (peer, id))),
-            Stage::Lent => self.post(peer, Posting::Send(Note::Return { id }.encode())),
-            Stage::Unknown | Stage::Room => {}
-        }
-    }
-
     /// A peer is gone: what it was to bring fails, what it was lent is free. Reads that were accepted fail by themselves.
     fn on_lost(&mut self, peer: PeerId, reason: &str) {
         for posting in self.waiting.remove(&peer).unwrap_or_default() {
@@ -671,22 +351,6 @@ impl Conversation {
         self.given_up.retain(|_, (from, _)| *from != peer);
         for id in self.lending.lost(peer) {
             self.shared.unpin(id);
-        }
-    }
-
-    /// A peer that says nothing for longer than it may wait for room itself is not waited for.
-    fn give_up_late(&mut self) {
-        let now = Instant::now();
-        let late = |(token, fetch): (&u64, &Fetch)| {
-            let is_late = fetch.open == 0 && fetch.deadline.is_some_and(|deadline| deadline < now);
-            is_late.then_some((*token, fetch.stage))
-        };
-        for (token, stage) in self.fetches.iter().filter_map(late).collect::<Vec<_>>() {
-            let reason = match stage {
-                Stage::Unknown => "its node is not in the run",
-                _ => "its node did not answer in time",
-            };
-            self.give_up(token, reason);
         }
     }
 }
