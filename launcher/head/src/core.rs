@@ -5,6 +5,7 @@
 mod agents;
 mod clients;
 mod end;
+mod fetch;
 mod finish;
 mod job;
 mod load;
@@ -100,8 +101,8 @@ pub struct Core {
     clients: HashMap<ConnId, Client>,
     /// Tasks added by workers: (agent, worker, their token) to our task.
     worker_tokens: HashMap<(u32, u32, u64), u64>,
-    /// Results on their way to the run folder.
-    persisting: HashSet<u64>,
+    /// Results on their way to the run folder, and the agents that write them.
+    persisting: HashMap<u64, u32>,
     /// Values of an Executor's finished tasks, oldest first, with their inline bytes: kept for late users, within a bound.
     recent: VecDeque<(u64, usize)>,
     recent_bytes: usize,
@@ -116,10 +117,14 @@ pub struct Core {
     agent_functions: HashMap<(u32, u32), u32>,
     /// Finished tasks whose value is gone.
     lost_values: HashSet<u64>,
+    /// Objects that went down with an agent, and the tasks whose values they were.
+    lost_objects: HashMap<bridgehead_spec::ObjectId, u64>,
     /// Tasks that were brought back and have to enter, dependents first.
     rerun: Vec<u64>,
     /// Tasks that were brought back since the last agent was lost.
     brought_back: HashSet<u64>,
+    /// A heartbeat brought new figures of a store.
+    figures_changed: bool,
     /// Waiting tasks that the scheduler gave up, because one that they need has no value.
     doomed: VecDeque<u64>,
     /// Tasks of the pipeline whose results the user holds.
@@ -130,7 +135,7 @@ pub struct Core {
     added: HashMap<u64, AddedTask>,
     /// Lengths of arguments that lie in files.
     blobs: HashMap<Digest, u64>,
-    fetches: HashMap<u64, (ConnId, u64)>,
+    fetches: HashMap<u64, fetch::Fetching>,
     next_fetch: u64,
     /// All agents of the gang were there at some time.
     gang_whole: bool,
@@ -151,7 +156,7 @@ impl Core {
             agents: BTreeMap::new(),
             clients: HashMap::new(),
             worker_tokens: HashMap::new(),
-            persisting: HashSet::new(),
+            persisting: HashMap::new(),
             recent: VecDeque::new(),
             recent_bytes: 0,
             ending: Ending::No,
@@ -163,8 +168,10 @@ impl Core {
             names: HashMap::new(),
             agent_functions: HashMap::new(),
             lost_values: HashSet::new(),
+            lost_objects: HashMap::new(),
             rerun: Vec::new(),
             brought_back: HashSet::new(),
+            figures_changed: false,
             doomed: VecDeque::new(),
             kept: HashSet::new(),
             pipeline: None,

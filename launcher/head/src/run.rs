@@ -382,8 +382,9 @@ impl Head {
         for request in crate::mailbox::take(folder) {
             self.core.cancel_all(&request.reason);
         }
+        self.core.give_up_fetches();
         self.syncer.offer(&mut self.journal);
-        if std::mem::take(&mut self.changed) {
+        if std::mem::take(&mut self.changed) | self.core.take_figures_changed() {
             self.core.send_progress();
             let status = crate::status::snapshot(&self.core).to_string();
             if let Err(error) = write_whole(folder.status(), status.as_bytes()) {

@@ -25,6 +25,8 @@ def describe(error: BaseException) -> tuple[int, str, str, str, bytes]:
     message = _bounded(f"{kind}: {text}" if text else kind, _MESSAGE)
     if isinstance(error, errors.StoreFull):
         cause, kind = "system", "store-full"
+    elif isinstance(error, errors.ResultLost):
+        cause = "lost_node"  # The task did nothing wrong: where it runs next, the value is made again.
     elif isinstance(error, errors.UnpicklableError):
         cause = "system"
     elif isinstance(error, MemoryError):
@@ -96,6 +98,8 @@ def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> Bas
     kind, cause, message = fields["kind"], CAUSES[fields["cause"]], fields["message"]
     if kind in ("head-lost", "closed"):
         return errors.HeadLost(message)
+    if kind == "object-lost" and not task:
+        return errors.ResultLost(message)  # The answer to a fetch.
     if kind == "store-full":
         return errors.StoreFull(message)
     error = _class_of(cause, kind, fields["signal"])(

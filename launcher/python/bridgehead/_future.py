@@ -105,8 +105,10 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         exception: BaseException | None = None
         if raw.kind == "value":
             try:
-                fetched = self._owner.fetch(raw) if raw.away and self._owner is not None else None
-                result = raw.value() if fetched is None else fetched.result()
+                if raw.away and self._owner is not None:
+                    result = self._fetch(self._owner, raw)
+                else:
+                    result = raw.value()
             except BaseException as error:
                 exception = error
         else:
@@ -118,6 +120,16 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         with _looking:
             if self._raw is not None:
                 self._result, self._exception, self._raw = result, exception, None
+
+    def _fetch(self, owner: Client | Worker, raw: Raw) -> Any:
+        """The value of an answer that lies on another node."""
+        from . import errors
+
+        try:
+            return owner.fetch(raw).result()
+        except errors.ResultLost as error:
+            name = self._name or f"t{self._token}"
+            raise errors.ResultLost(f"the result of task {name} is lost: {error}") from None
 
     def _finish(self, raw: Raw) -> None:
         """Takes the answer; called by the extension when somebody may be waiting."""

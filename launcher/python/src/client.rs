@@ -361,6 +361,7 @@ impl Client {
     fn forsake(&self) {
         self.forsaken.store(true, Ordering::SeqCst);
         self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.link.forsake(); // Holds that the child drops are the parent's.
     }
 }
 

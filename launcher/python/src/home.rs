@@ -74,10 +74,10 @@ impl Home {
         self.place.get().is_some_and(|place| place.node != object.node)
     }
 
-    /// The connection to the store, made when first needed.
+    /// The connection to the store, made when first needed; a forked child makes its own.
     fn store(&self) -> Result<Client, ClientError> {
         let mut store = lock(&self.store);
-        if let Some(client) = &*store {
+        if let Some(client) = store.as_ref().filter(|client| client.is_own()) {
             return Ok(client.clone());
         }
         let Some(place) = self.place.get() else {

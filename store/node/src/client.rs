@@ -98,6 +98,13 @@ impl Client {
         })))
     }
 
+    /// Whether this process made the connection. A forked child has inherited it, and must not use it: grants, leases and
+    /// answers are its parent's.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.0.pid == std::process::id()
+    }
+
     /// The node whose store this is.
     #[must_use]
     pub fn node(&self) -> u32 {
@@ -332,7 +339,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.sealed {
+        if !self.sealed && self.client.is_own() {
             self.client.0.give_back(self.extent);
             if self.slot != SlotId(u32::MAX) {
                 lock(&self.client.0.stock).slots.push(self.slot);
@@ -362,8 +369,11 @@ impl Lease {
 
 impl Clone for Lease {
     fn clone(&self) -> Self {
-        if let Some(count) = self.client.0.leases.count(self.slot) {
-            count.fetch_add(1, Ordering::SeqCst); // The count cannot be 0 here, so nothing needs to be looked at.
+        // A forked child shares the table's memory with its parent, but not its leases.
+        if self.client.is_own() {
+            if let Some(count) = self.client.0.leases.count(self.slot) {
+                count.fetch_add(1, Ordering::SeqCst); // The count cannot be 0 here, so nothing needs to be looked at.
+            }
         }
         Self {
             client: self.client.clone(),
@@ -374,10 +384,8 @@ impl Clone for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let inner = &self.client.0;
-        // A forked child shares the table's memory with its parent, but not its leases.
-        if inner.pid == std::process::id() {
-            if let Some(count) = inner.leases.count(self.slot) {
+        if self.client.is_own() {
+            if let Some(count) = self.client.0.leases.count(self.slot) {
                 count.fetch_sub(1, Ordering::SeqCst);
             }
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 
 /// Objects up to this many bytes come with the answer.
-const INLINE: u64 = 64 << 10;
+pub(crate) const INLINE: u64 = 64 << 10;
 
 /// A message between nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,13 @@
 //! Objects of other nodes: asked for by name, read by one-sided reads straight into this node's arena; and the same for
 //! others the other way round (`docs/formats/store-memory.md`, "Between nodes"). One thread owns the conversation; what may
-//! wait (room, disk) is done by the movers, so that a full store never keeps peers waiting. Hot path: `on_message`.
+//! wait (room, disk) is done by the movers, so that a full store never keeps peers waiting. What comes here is `fetches`'s.
+//! Hot path: `on_completion`.
 
 use crate::lending::{Lending, Note};
 use crate::map::Mapping;
 use crate::node::Arrival;
-use crate::node::{Job, SELF, Shared, StoreError, lock, system};
-use bridgehead_fabric::{
-    Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteKey, RemoteSlice,
-};
+use crate::node::{Job, Shared, StoreError, lock, system};
+use bridgehead_fabric::{Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteSlice};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::Extent;
 use bridgehead_wire::ObjectRef;
@@ -19,11 +18,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod fetches;
+
+use fetches::Fetch;
+
 /// The conversation looks at its limits this often.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// A node that is not in the run is waited for so long.
-const UNKNOWN: Duration = Duration::from_secs(5);
 
 type Done = Box<dyn FnOnce(Arrival) + Send>;
 
@@ -89,6 +89,11 @@ impl Remote {
             next: 1,
             addresses: HashMap::new(),
             waiting: HashMap::new(),
+            given_up: HashMap::new(),
+            queue: VecDeque::new(),
+            incoming: 0,
+            seeking: None,
+            turning: false,
         };
         let thread = std::thread::Builder::new()
             .name("store-remote".to_owned())
@@ -126,21 +131,6 @@ impl Drop for Remote {
     }
 }
 
-struct Fetch {
-    id: ObjectId,
-    peer: PeerId,
-    done: Done,
-    deadline: Instant,
-    /// Its node was known and has been asked.
-    asked: bool,
-    /// Once the peer has lent the object: its length, and where it lies there.
-    lent: Option<(u64, RemoteSlice)>,
-    extent: Option<Extent>,
-    /// Reads that are under way.
-    open: usize,
-    failed: Option<String>,
-}
-
 /// What a full queue holds up.
 enum Posting {
     Send(Bytes),
@@ -160,6 +150,16 @@ struct Conversation {
     next: u64,
     addresses: HashMap<PeerId, Bytes>,
     waiting: HashMap<PeerId, VecDeque<Posting>>,
+    /// Fetches that ended before their peer answered: what it lends after all goes back at once.
+    given_up: HashMap<u64, (PeerId, ObjectId)>,
+    /// Fetches of large objects that wait for their turn.
+    queue: VecDeque<u64>,
+    /// Bytes of large objects that are coming or have room kept for them.
+    incoming: u64,
+    /// The fetch for which a mover makes room: one at a time, so that another mover is left for what peers want.
+    seeking: Option<u64>,
+    /// Turns are being given: what ends meanwhile need not begin to.
+    turning: bool,
 }
 
 impl Conversation {
@@ -235,50 +235,6 @@ impl Conversation {
         }
     }
 
-    fn begin(&mut self, object: ObjectRef, done: Done) {
-        let (id, peer) = (object.id(), PeerId(object.node));
-        let token = self.next;
-        self.next += 1;
-        let known = self.addresses.contains_key(&peer);
-        // A node that is not known yet may be about to join the network.
-        let patience = if known {
-            self.shared.options.patience * 2
-        } else {
-            UNKNOWN
-        };
-        let fetch = Fetch {
-            id,
-            peer,
-            done,
-            deadline: Instant::now() + patience,
-            asked: known,
-            lent: None,
-            extent: None,
-            open: 0,
-            failed: None,
-        };
-        self.fetches.insert(token, fetch);
-        if known {
-            self.post(peer, Posting::Send(Note::Lend { token, id }.encode()));
-        }
-    }
-
-    /// Asks for what waited for its node to become known.
-    fn ask_again(&mut self) {
-        let deadline = Instant::now() + self.shared.options.patience * 2;
-        let mut ready = Vec::new();
-        for (&token, fetch) in &mut self.fetches {
-            if !fetch.asked && self.addresses.contains_key(&fetch.peer) {
-                fetch.asked = true;
-                fetch.deadline = deadline;
-                ready.push((fetch.peer, Note::Lend { token, id: fetch.id }));
-            }
-        }
-        for (peer, note) in ready {
-            self.post(peer, Posting::Send(note.encode()));
-        }
-    }
-
     /// Hands something to the fabric, behind what waits for the same peer.
     fn post(&mut self, peer: PeerId, posting: Posting) {
         self.waiting.entry(peer).or_default().push_back(posting);
@@ -345,12 +301,6 @@ impl Conversation {
         }
     }
 
-    fn is_from(&self, peer: PeerId, token: u64) -> bool {
-        self.fetches
-            .get(&token)
-            .is_some_and(|fetch| fetch.peer == peer && fetch.lent.is_none())
-    }
-
     /// A peer wants an object: at once if it is in memory, else a mover looks for it.
     fn lend(&mut self, peer: PeerId, token: u64, id: ObjectId) {
         if let Some(object) = self.shared.pin(id) {
@@ -387,140 +337,6 @@ impl Conversation {
         self.post(peer, Posting::Send(note.encode()));
     }
 
-    fn on_inline(&mut self, peer: PeerId, token: u64, bytes: &[u8]) {
-        if !self.is_from(peer, token) {
-            return;
-        }
-        let len = bytes.len() as u64;
-        let room = self.shared.lock().core.grant(SELF, len);
-        let extent = match room {
-            Ok(extent) => extent,
-            Err(_) => {
-                // Asked for again once there is room: it is small, and keeping it here would be room of another kind.
-                return self.want_room(token, len);
-            }
-        };
-        self.shared.fill(extent, bytes);
-        self.complete(token, extent, len);
-    }
-
-    fn on_lent(&mut self, peer: PeerId, token: u64, len: u64, offset: u64, region: RemoteKey) {
-        if !self.is_from(peer, token) {
-            return;
-        }
-        if let Some(fetch) = self.fetches.get_mut(&token) {
-            fetch.lent = Some((len, RemoteSlice { region, offset, len }));
-        }
-        let room = self.shared.lock().core.grant(SELF, len);
-        match room {
-            Ok(extent) => self.on_room(token, Ok(extent)),
-            Err(_) => self.want_room(token, len),
-        }
-    }
-
-    fn want_room(&mut self, token: u64, len: u64) {
-        let (orders, fabric) = (self.orders.clone(), self.fabric.clone());
-        let job: Job = Box::new(move |shared| {
-            let room = shared.make_room(SELF, len, Instant::now() + shared.options.patience);
-            lock(&orders.0).push(Order::Room(token, room));
-            fabric.wake();
-        });
-        let _ = self.jobs.send(job); // The movers are gone only at the end.
-    }
-
-    fn on_room(&mut self, token: u64, room: Result<Extent, StoreError>) {
-        let extent = match room {
-            Ok(extent) => extent,
-            Err(error) => return self.fail(token, &error.to_string()),
-        };
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return self.shared.lock().core.give_back(SELF, extent);
-        };
-        let Some((len, from)) = fetch.lent.clone() else {
-            // A small object, whose bytes came when there was no room: they come again.
-            self.shared.lock().core.give_back(SELF, extent);
-            let note = Note::Lend { token, id: fetch.id };
-            let peer = fetch.peer;
-            return self.post(peer, Posting::Send(note.encode()));
-        };
-        fetch.extent = Some(extent);
-        self.read_all(token, len, &from, extent);
-    }
-
-    fn read_all(&mut self, token: u64, len: u64, from: &RemoteSlice, extent: Extent) {
-        let Some(peer) = self.fetches.get(&token).map(|fetch| fetch.peer) else {
-            return;
-        };
-        let most = self.fabric.capabilities().max_operation.max(1);
-        let mut at = 0;
-        let mut postings = Vec::new();
-        while at < len {
-            let part = most.min(len - at);
-            let op = OpId(self.next);
-            self.next += 1;
-            self.reads.insert(op, token);
-            let from = RemoteSlice {
-                region: from.region.clone(),
-                offset: from.offset + at,
-                len: part,
-            };
-            let into = LocalSlice {
-                region: self.region.clone(),
-                offset: extent.offset + at,
-                len: part,
-            };
-            postings.push(Posting::Read(op, from, into));
-            at += part;
-        }
-        if let Some(fetch) = self.fetches.get_mut(&token) {
-            fetch.open = postings.len();
-        }
-        for posting in postings {
-            self.post(peer, posting);
-        }
-    }
-
-    fn on_read(&mut self, op: OpId, failed: Option<String>) {
-        let Some(token) = self.reads.remove(&op) else { return };
-        let Some(fetch) = self.fetches.get_mut(&token) else {
-            return;
-        };
-        fetch.open -= 1;
-        if failed.is_some() {
-            fetch.failed = failed;
-        }
-        if fetch.open > 0 {
-            return;
-        }
-        let (peer, id) = (fetch.peer, fetch.id);
-        match (fetch.failed.take(), fetch.extent, &fetch.lent) {
-            (None, Some(extent), Some((len, _))) => {
-                let len = *len;
-                self.complete(token, extent, len);
-            }
-            (reason, ..) => self.fail(token, &reason.unwrap_or_default()),
-        }
-        self.post(peer, Posting::Send(Note::Return { id }.encode()));
-    }
-
-    /// The bytes are here: they become an object of this node.
-    fn complete(&mut self, token: u64, extent: Extent, len: u64) {
-        let Some(fetch) = self.fetches.remove(&token) else {
-            return;
-        };
-        (fetch.done)(self.shared.adopt(fetch.id, extent, len));
-    }
-
-    fn fail(&mut self, token: u64, reason: &str) {
-        let Some(fetch) = self.fetches.remove(&token) else {
-            return;
-        };
-        if let Some(extent) = fetch.extent {
-            self.shared.lock().core.give_back(SELF, extent);
-        }
-        (fetch.done)(Err(reason.to_owned()));
-    }
-
     /// A peer is gone: what it was to bring fails, what it was lent is free. Reads that were accepted fail by themselves.
     fn on_lost(&mut self, peer: PeerId, reason: &str) {
         for posting in self.waiting.remove(&peer).unwrap_or_default() {
@@ -532,25 +348,9 @@ impl Conversation {
         for token in self.fetches.iter().filter_map(theirs).collect::<Vec<_>>() {
             self.fail(token, reason);
         }
+        self.given_up.retain(|_, (from, _)| *from != peer);
         for id in self.lending.lost(peer) {
             self.shared.unpin(id);
-        }
-    }
-
-    /// A peer that says nothing for longer than it may wait for room itself is not waited for.
-    fn give_up_late(&mut self) {
-        let now = Instant::now();
-        let late = |(token, fetch): (&u64, &Fetch)| (fetch.open == 0 && fetch.deadline < now).then_some(*token);
-        for token in self.fetches.iter().filter_map(late).collect::<Vec<_>>() {
-            let asked = self.fetches.get(&token).is_some_and(|fetch| fetch.asked);
-            self.fail(
-                token,
-                if asked {
-                    "its node did not answer in time"
-                } else {
-                    "its node is not in the run"
-                },
-            );
         }
     }
 }

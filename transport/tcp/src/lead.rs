@@ -2,7 +2,8 @@
 //! is for a while, the fabric's own thread is.
 //!
 //! A thread that waits and works itself saves a wake-up of about 40 µs a message. A waiter that leaves hands over to the
-//! next waiter; the helper only looks every `NAP` whether anybody leads, and sleeps for good while somebody does.
+//! next waiter; the helper only looks every `NAP` whether anybody leads, and sleeps for good while one leader stays. It is not
+//! roused by leaders that come and go, as with each message of a conversation: its wake-ups would cost more than the messages.
 
 use crate::connection::lock;
 use crate::engine::{Engine, TICK};
@@ -156,14 +157,16 @@ impl Engine {
 
     /// The life of the fabric's own thread.
     pub fn help(&self) {
+        let mut stays = None; // The epoch of a leader that was there for a whole nap.
         loop {
             let mut role = lock(&self.lead.role);
             if role.stop {
                 return;
             }
-            if role.taken {
+            if role.taken && stays == Some(role.epoch) {
                 role.helper_sleeps = true;
                 drop(self.lead.helper.wait(role).unwrap_or_else(PoisonError::into_inner));
+                stays = None;
                 continue;
             }
             let seen = role.epoch;
@@ -172,6 +175,7 @@ impl Engine {
                 .helper
                 .wait_timeout(role, NAP)
                 .unwrap_or_else(PoisonError::into_inner);
+            stays = (role.epoch == seen).then_some(seen);
             if role.taken || role.epoch != seen || role.stop {
                 continue;
             }

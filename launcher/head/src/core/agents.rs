@@ -5,7 +5,7 @@ use crate::journal::{AgentJoined, AgentLost, Event, TaskReset};
 use crate::state::{End, Phase};
 use bridgehead_spec::{AgentId, ObjectId, Resources, TaskId};
 use bridgehead_wire::{
-    AgentJoin, AgentToHead, AgentWelcome, CancelTasks, Failure, FailureCause, Pair, Peer, Peers, Shutdown, outcome,
+    AgentJoin, AgentToHead, AgentWelcome, CancelTasks, Failure, FailureCause, ObjectRef, Pair, Peer, Peers, Shutdown,
 };
 use bytes::Bytes;
 
@@ -108,6 +108,7 @@ impl Core {
             AgentToHead::Fetched(fetched) => self.on_fetched(fetched),
             AgentToHead::Heartbeat(beat) => {
                 if let Some(row) = self.agents.get_mut(&agent) {
+                    self.figures_changed |= row.store != beat;
                     row.store = beat;
                 }
             }
@@ -157,8 +158,13 @@ impl Core {
 
     /// An agent is gone: its tasks are tried elsewhere, its results are made again where someone still needs them.
     pub fn on_agent_lost(&mut self, agent: u32, reason: &str) {
-        if self.agents.remove(&agent).is_none() || self.is_over() {
+        if self.agents.remove(&agent).is_none() {
             return;
+        }
+        if self.is_over() {
+            let lost = self.objects.agent_lost(agent);
+            self.note_lost(&lost);
+            return self.seek_failed();
         }
         tracing::warn!(agent, reason, "agent lost");
         self.record(Event::AgentLost(AgentLost {
@@ -177,10 +183,48 @@ impl Core {
                 Failure::new(FailureCause::LostNode, "agent-lost", message),
             );
         }
+        self.note_lost(&lost);
+        self.persist_elsewhere(agent);
         self.reset_lost(&lost);
+        self.seek_failed();
         self.send_peers();
         if self.agents.is_empty() && !self.is_over() {
             self.cancel_all("no agent is left");
+        }
+    }
+
+    /// Remembers whose values went down, for those who ask for them later.
+    fn note_lost(&mut self, lost: &[ObjectId]) {
+        if lost.is_empty() {
+            return;
+        }
+        let lost: std::collections::HashSet<_> = lost.iter().copied().collect();
+        for task in 0..self.state.tasks.len() as u64 {
+            if let Some(End::Value(value)) = self.state.row(task).map(|row| &row.end) {
+                if let Some(id) = value.object().map(ObjectRef::id).filter(|id| lost.contains(id)) {
+                    self.lost_objects.insert(id, task);
+                }
+            }
+        }
+    }
+
+    /// What a lost agent was to write to the run folder is written by one that has a copy, or not at all: the run does not
+    /// wait for it.
+    fn persist_elsewhere(&mut self, agent: u32) {
+        let theirs: Vec<u64> = self
+            .persisting
+            .extract_if(|_, at| *at == agent)
+            .map(|(task, _)| task)
+            .collect();
+        for task in theirs {
+            let value = match self.state.row(task).map(|row| &row.end) {
+                Some(End::Value(value)) => value.object(),
+                _ => None,
+            };
+            let place = value.and_then(|object| self.objects.locate(object.id())).cloned();
+            if let Some(object) = place {
+                self.ask_to_persist(task, object.node, object);
+            }
         }
     }
 
@@ -233,6 +277,13 @@ impl Core {
             || (self.kept.contains(&task) && self.config.has_pipeline)
     }
 
+    /// A finished task's value, which is lost, is made again.
+    pub(super) fn make_again(&mut self, task: u64) {
+        self.brought_back.clear();
+        self.need(task);
+        self.wait_again();
+    }
+
     /// Makes sure that a finished task's value can be had: one that is gone is run again, with what it needs in turn.
     pub(super) fn need(&mut self, task: u64) {
         let mut open = vec![task];
@@ -257,21 +308,6 @@ impl Core {
         }
     }
 
-    /// Asks the head's own node for an object on behalf of a client.
-    pub(super) fn on_fetched(&mut self, fetched: bridgehead_wire::Fetched) {
-        let Some((conn, token)) = self.fetches.remove(&fetched.token) else {
-            return;
-        };
-        let outcome = fetched.outcome;
-        let gone = outcome
-            .as_ref()
-            .is_none_or(|o| matches!(o.kind, None | Some(outcome::Kind::Cancelled(_))));
-        if gone {
-            tracing::debug!(token, "a fetch came back without a value");
-        }
-        self.tell(conn, bridgehead_wire::Fetched { token, outcome });
-    }
-
     /// Ends all agents.
     pub fn shut_down(&mut self, reason: &str) {
         for agent in self.agents.keys().copied().collect::<Vec<_>>() {
@@ -282,6 +318,11 @@ impl Core {
                 },
             );
         }
+    }
+
+    /// Whether the figures of a store have changed since this was last asked.
+    pub fn take_figures_changed(&mut self) -> bool {
+        std::mem::take(&mut self.figures_changed)
     }
 
     /// Whether the run is being cancelled.

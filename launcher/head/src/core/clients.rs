@@ -3,7 +3,7 @@
 use super::{Client, ConnId, Core, Ending, Submitter};
 use crate::state::{End, Phase};
 use bridgehead_wire::{
-    ClientHello, ClientToHead, CloseMode, Fetch, Outcome, Progress, Refused, StatusReply, TaskOutcome, Welcome,
+    ClientHello, ClientToHead, CloseMode, Outcome, Progress, Refused, StatusReply, TaskOutcome, Welcome,
 };
 
 impl Core {
@@ -139,14 +139,6 @@ impl Core {
         self.release(id);
     }
 
-    fn on_fetch(&mut self, conn: ConnId, fetch: Fetch) {
-        let token = self.next_fetch;
-        self.next_fetch += 1;
-        self.fetches.insert(token, (conn, fetch.token));
-        let object = fetch.object.map(|o| self.objects.locate(o.id()).cloned().unwrap_or(o));
-        self.tell_agent(0, Fetch { token, object });
-    }
-
     fn on_subscribe(&mut self, conn: ConnId, wish: bridgehead_wire::Subscribe) {
         let Some(client) = self.clients.get_mut(&conn) else {
             return;
@@ -240,7 +232,7 @@ impl Core {
         let Some(client) = self.clients.remove(&conn) else {
             return;
         };
-        self.fetches.retain(|_, (c, _)| *c != conn);
+        self.forget_fetches(conn);
         for (id, count) in client.holds {
             for _ in 0..count {
                 self.release(id);

@@ -97,24 +97,24 @@ impl Core {
         self.engine.finished(TaskId(task), bytes, elapsed);
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
+        self.seek_waiting(task);
         if let Some(object) = object {
             let wanted =
                 job.persist == Persist::Always || (job.persist == Persist::Auto && (job.keep || bytes <= AUTO_PERSIST));
             if self.config.has_pipeline && wanted {
-                self.persisting.insert(task);
-                let path = format!("results/{task}.bhv");
-                self.tell_agent(
-                    agent,
-                    bridgehead_wire::Persist {
-                        task,
-                        object: Some(object),
-                        path,
-                    },
-                );
+                self.ask_to_persist(task, agent, object);
             } else if !job.keep || !self.config.has_pipeline {
                 self.release(object.id());
             }
         }
+    }
+
+    /// An agent that has the object writes it to the run folder.
+    pub(super) fn ask_to_persist(&mut self, task: u64, agent: u32, object: bridgehead_wire::ObjectRef) {
+        self.persisting.insert(task, agent);
+        let path = format!("results/{task}.bhv");
+        let object = Some(object);
+        self.tell_agent(agent, bridgehead_wire::Persist { task, object, path });
     }
 
     /// Keeps an Executor's inline value for late users, within bounds.
@@ -142,7 +142,7 @@ impl Core {
     /// An agent wrote a result to the run folder, or could not.
     pub fn on_persisted(&mut self, persisted: &Persisted) {
         let task = persisted.task;
-        if !self.persisting.remove(&task) {
+        if self.persisting.remove(&task).is_none() {
             return;
         }
         let released = (!self.kept.contains(&task)).then(|| self.state.row(task)).flatten();
@@ -210,6 +210,7 @@ impl Core {
         }));
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::failure(failure), attempt, 0);
+        self.seek_waiting(task);
     }
 
     /// The task is cancelled for good. The scheduler has forgotten it already.
@@ -222,6 +223,7 @@ impl Core {
         }));
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::cancelled(reason), attempt, 0);
+        self.seek_waiting(task);
     }
 
     fn take_job(&mut self, task: u64) -> Option<Box<super::Job>> {
