@@ -19,10 +19,6 @@ const LONGEST: usize = 600;
 /// Files that may be longer, each with the reason.
 const LONG: &[(&str, &str)] = &[
     (
-        "transport/wire/src/message.rs",
-        "every message, declared: one list that is read as a whole",
-    ),
-    (
         "transport/fabric/src/conformance.rs",
         "the laws of a fabric, one after the other: one suite that every driver runs",
     ),

@@ -6,16 +6,20 @@
 
 mod frame;
 mod message;
+mod session;
+mod task;
 mod ticket;
 mod values;
 
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
-pub use message::{
-    AgentJoin, AgentToHead, AgentToWorker, AgentWelcome, Blocked, CancelTasks, ClientHello, ClientToHead, Close,
-    CloseMode, Copied, FabricAddress, Fetch, Fetched, Functions, HeadToAgent, HeadToClient, Heartbeat, LogText, Peer,
-    Peers, Persist, Persisted, Progress, PutFunction, PutObject, Refused, ReleaseObjects, ReturnedTasks, RunEnd,
-    Shutdown, StatusReply, StatusRequest, Subscribe, TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit, Welcome,
-    WorkerConfig, WorkerReady, WorkerToAgent,
+pub use message::{AgentToHead, AgentToWorker, ClientToHead, HeadToAgent, HeadToClient, WorkerToAgent};
+pub use session::{
+    AgentJoin, AgentWelcome, ClientHello, Close, CloseMode, FabricAddress, Heartbeat, Peer, Peers, Progress, Refused,
+    RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,
+};
+pub use task::{
+    Blocked, CancelTasks, Copied, Fetch, Fetched, Functions, LogText, Persist, Persisted, PutFunction, PutObject,
+    ReleaseObjects, ReturnedTasks, TaskCall, TaskDone, TaskOutcome, TaskStarted, TaskSubmit,
 };
 pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{
