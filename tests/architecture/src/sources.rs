@@ -16,18 +16,6 @@ const UNSAFE: &[(&str, &str)] = &[
 /// A file longer than this has more than one thing to say.
 const LONGEST: usize = 600;
 
-/// Files that may be longer, each with the reason.
-const LONG: &[(&str, &str)] = &[
-    (
-        "transport/fabric/src/conformance.rs",
-        "the laws of a fabric, one after the other: one suite that every driver runs",
-    ),
-    (
-        "transport/tcp/src/engine.rs",
-        "the one thread that owns all connections: its turns are read together",
-    ),
-];
-
 /// What a file breaks: `path` relative to the repository, with its text.
 #[must_use]
 pub fn violations(path: &str, text: &str) -> Vec<String> {
@@ -37,7 +25,7 @@ pub fn violations(path: &str, text: &str) -> Vec<String> {
         wrong.push(format!("{path} does not open by saying what it owns"));
     }
     let lines = text.lines().count();
-    if lines > LONGEST && !LONG.iter().any(|(file, _)| *file == path) {
+    if lines > LONGEST {
         wrong.push(format!("{path} has {lines} lines, {LONGEST} are the limit"));
     }
     let may = UNSAFE.iter().any(|(folder, _)| path.starts_with(folder));
