@@ -8,6 +8,7 @@ use bridgehead_head::state::{End, Phase, TaskRow};
 use bridgehead_local::{home, list_runs};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{Value as WireValue, value};
+use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -104,7 +105,10 @@ pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
     for agent in status["agents"].as_array().into_iter().flatten() {
         let host = agent["host"].as_str().unwrap_or("?");
         let (id, pid, cpus) = (&agent["agent"], &agent["pid"], &agent["cpus"]);
-        output::line(format!("agent {id}  {host} (pid {pid}), {cpus} cores"))?;
+        output::line(format!(
+            "agent {id}  {host} (pid {pid}), {cpus} cores{}",
+            store(&agent["store"])
+        ))?;
     }
     for failure in status["failures"].as_array().into_iter().flatten() {
         let (name, message) = (failure["name"].as_str(), failure["message"].as_str());
@@ -174,5 +178,31 @@ pub(crate) fn kept(row: &TaskRow) -> (&'static str, u64) {
             kind: Some(value::Kind::File(f)),
         }) => ("file", f.len),
         _ => ("no", 0),
+    }
+}
+
+/// How full an agent's store was at its last beat; nothing before the first one.
+fn store(figures: &Value) -> String {
+    let bytes = |key: &str| BinaryBytes(figures[key].as_u64().unwrap_or(0));
+    match figures["limit"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(_) => format!(
+            ", store {} of {}, {} on disk",
+            bytes("used"),
+            bytes("limit"),
+            bytes("spilled")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_shown_once_it_has_told_of_itself() {
+        assert_eq!(store(&json!({ "limit": 0, "used": 0, "spilled": 0 })), "");
+        let figures = json!({ "limit": 2_u64 << 30, "used": 3 << 20, "spilled": 512 << 10 });
+        assert_eq!(store(&figures), ", store 3.00 MiB of 2.00 GiB, 512.00 KiB on disk");
     }
 }
