@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import support
+from support import wait_until
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,4 +47,5 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode != 0:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    # A head that is about to end may still hold its log open.
+    wait_until(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -111,7 +112,13 @@ def wait_gone(run_folder: Path) -> None:
 
 def sockets() -> list[Path]:
     """Folders of sockets that are there."""
-    return [folder for top in Path(os.environ["XDG_RUNTIME_DIR"]).glob("bridgehead-*") for folder in top.iterdir()]
+    found = []
+    top = os.environ["XDG_RUNTIME_DIR"]
+    for name in os.listdir(top):
+        if name.startswith("bridgehead-"):
+            with contextlib.suppress(FileNotFoundError):  # It goes while it is looked at.
+                found += [Path(top, name, folder) for folder in os.listdir(os.path.join(top, name))]
+    return found
 
 
 def shared_memory() -> list[str]:

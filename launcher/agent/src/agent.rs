@@ -7,7 +7,7 @@ mod messages;
 mod objects;
 
 use crate::calls::{Given, Room, Waiting, oom_kills};
-use crate::data::{Holds, Transfers};
+use crate::data::{Holds, Pins, Transfers};
 use crate::environment::Environment;
 use crate::io::FromWorker;
 use crate::logs::TaskLog;
@@ -18,7 +18,9 @@ use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, ObjectId, Resources, RunConfig, RunFolder};
 use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError};
-use bridgehead_wire::{AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, Outcome, Pair, Persisted, PutFunction};
+use bridgehead_wire::{
+    AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, Outcome, Pair, Persisted, PutFunction, TaskCall,
+};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,8 +161,9 @@ struct Agent {
     room: Room,
     queue: VecDeque<Waiting>,
     store: Node,
-    /// What calls keep in memory, by task.
-    pins: HashMap<u64, Vec<ObjectId>>,
+    pins: Pins,
+    /// Calls whose objects find no room beside those of calls that were taken in before.
+    backlog: VecDeque<TaskCall>,
     holds: Holds,
     /// The network is joined.
     joined: bool,
@@ -248,7 +251,8 @@ impl Agent {
                 let _ = report.send(Event::Program(told)); // The loop is gone only at the end.
             }),
             store: Node::start(store_options(&options))?,
-            pins: HashMap::new(),
+            pins: Pins::new(options.store_limit / 2),
+            backlog: VecDeque::new(),
             holds: Holds::default(),
             joined: false,
             transfers: Transfers::default(),

@@ -71,6 +71,51 @@ impl Transfers {
     }
 }
 
+/// What calls keep in this node's memory, by task, and how much of it. Calls that were given ahead keep theirs too, so there is
+/// a bound: without it they would fill a small store with what none of them can use yet.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    most: u64,
+    bytes: u64,
+    by_task: HashMap<u64, (u64, Vec<ObjectId>)>,
+}
+
+impl Pins {
+    /// Calls may keep about `most` bytes together; one alone may keep more.
+    pub(crate) fn new(most: u64) -> Self {
+        Self {
+            most,
+            bytes: 0,
+            by_task: HashMap::new(),
+        }
+    }
+
+    /// Takes in a task that will keep `bytes`; `false` when there is no room for them beside the others'.
+    pub(crate) fn admit(&mut self, task: u64, bytes: u64) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        if self.bytes > 0 && self.bytes.saturating_add(bytes) > self.most {
+            return false;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.by_task.entry(task).or_default().0 += bytes;
+        true
+    }
+
+    /// A task keeps one more pin.
+    pub(crate) fn add(&mut self, task: u64, id: ObjectId) {
+        self.by_task.entry(task).or_default().1.push(id);
+    }
+
+    /// A task has ended: what it kept.
+    pub(crate) fn remove(&mut self, task: u64) -> Vec<ObjectId> {
+        let (bytes, ids) = self.by_task.remove(&task).unwrap_or_default();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        ids
+    }
+}
+
 /// What each worker holds of the run's objects: what it put, and results that were delivered to it.
 #[derive(Debug, Default)]
 pub(crate) struct Holds(HashMap<u32, HashMap<ObjectId, (ObjectRef, u32)>>);
@@ -120,6 +165,17 @@ mod tests {
 
     fn object(id: u128, node: u32) -> ObjectRef {
         ObjectRef::new(ObjectId(id), 8, node, 0, 0)
+    }
+
+    #[test]
+    fn calls_keep_no_more_than_their_share_unless_one_alone_does() {
+        let mut pins = Pins::new(100);
+        assert!(pins.admit(1, 500), "one alone may keep more");
+        assert!(!pins.admit(2, 1));
+        assert!(pins.admit(3, 0), "a call without objects needs no room");
+        pins.add(1, ObjectId(7));
+        assert_eq!(pins.remove(1), [ObjectId(7)]);
+        assert!(pins.admit(2, 60) && pins.admit(4, 40) && !pins.admit(5, 1));
     }
 
     #[test]

@@ -214,6 +214,12 @@ impl Agent {
             }
             return;
         }
+        if let Some(at) = self.backlog.iter().position(|call| call.task == task) {
+            if let Some(call) = self.backlog.remove(at) {
+                self.report(&call, Outcome::cancelled(reason));
+            }
+            return;
+        }
         if let Some(call) = self.transfers.release(task) {
             return self.report(&call, Outcome::cancelled(reason));
         }
@@ -333,6 +339,7 @@ impl Agent {
             .get_or_insert_with(|| "the agent cannot go on".to_owned())
             .clone();
         self.queue.clear();
+        self.backlog.clear();
         self.programs.withdraw_all();
         self.running.retain(|_, program| !program.ahead);
         for program in self.running.values() {

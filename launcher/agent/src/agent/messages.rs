@@ -83,6 +83,7 @@ impl Agent {
             tasks.extend(self.queue.iter().map(|waiting| waiting.call.task));
             tasks.extend(self.running.keys());
             tasks.extend(self.transfers.held());
+            tasks.extend(self.backlog.iter().map(|call| call.task));
             let given = self.workers.values().flat_map(|worker| &worker.calls);
             tasks.extend(given.map(|given| given.call.task));
         }

@@ -27,12 +27,33 @@ fn unpublished(object: ObjectId, reason: &str) -> Outcome {
 impl Agent {
     /// Queues a call once all objects that it takes are in this node's memory, where they stay until it has ended.
     pub(super) fn admit(&mut self, mut call: TaskCall) {
+        let task = call.task;
+        let bytes = objects(&mut call).map(|object| object.len).sum();
+        // Behind others that wait for room, so that a large one is not passed over for ever.
+        if (bytes > 0 && !self.backlog.is_empty()) || !self.pins.admit(task, bytes) {
+            return self.backlog.push_back(call);
+        }
+        self.gather_objects(call);
+    }
+
+    /// Takes in calls that waited for room, as far as there is some now.
+    fn admit_more(&mut self) {
+        while let Some(mut call) = self.backlog.pop_front() {
+            let bytes = objects(&mut call).map(|object| object.len).sum();
+            if !self.pins.admit(call.task, bytes) {
+                return self.backlog.push_front(call);
+            }
+            self.gather_objects(call);
+        }
+    }
+
+    fn gather_objects(&mut self, mut call: TaskCall) {
         let mut missing = BTreeMap::new();
         let task = call.task;
         for object in objects(&mut call) {
             match self.store.pin(object.id()) {
                 Some(place) => {
-                    self.pins.entry(task).or_default().push(place.id());
+                    self.pins.add(task, place.id());
                     *object = place;
                 }
                 None => drop(missing.insert(object.id(), object.clone())),
@@ -103,7 +124,7 @@ impl Agent {
             return; // It was cancelled meanwhile.
         }
         if self.store.pin(place.id()).is_some() {
-            self.pins.entry(task).or_default().push(place.id());
+            self.pins.add(task, place.id());
         }
         if let Some(call) = self.transfers.arrived(task, place) {
             self.queue.push_back(Waiting::new(call));
@@ -124,8 +145,11 @@ impl Agent {
         }
         let task = done.task;
         self.tell(done);
-        for id in self.pins.remove(&task).unwrap_or_default() {
+        for id in self.pins.remove(task) {
             self.store.unpin(id);
+        }
+        if !self.backlog.is_empty() {
+            self.admit_more();
         }
     }
 
