@@ -48,4 +48,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
     yield folder
     # A head that is about to end may still hold its log open.
-    wait_until(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
+    wait_until(
+        lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0,
+        "the small disk is free",
+    )
