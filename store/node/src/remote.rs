@@ -7,7 +7,9 @@ use crate::lending::{Lending, Note};
 use crate::map::Mapping;
 use crate::node::Arrival;
 use crate::node::{Job, Shared, StoreError, lock, system};
-use bridgehead_fabric::{Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, RegionKey, RemoteSlice};
+use bridgehead_fabric::{
+    Access, Completion, Fabric, LocalSlice, Memory, OpId, PeerId, Posted, Reason, RegionKey, RemoteSlice,
+};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::Extent;
 use bridgehead_wire::ObjectRef;
@@ -222,6 +224,7 @@ impl Conversation {
         }
         for peer in self.addresses.keys().copied().collect::<Vec<_>>() {
             self.add_peer(peer);
+            self.push(peer);
         }
         self.ask_again();
     }
@@ -252,6 +255,11 @@ impl Conversation {
                 Posted::Busy => {
                     self.waiting.entry(peer).or_default().push_front(posting);
                     return; // `Ready` follows.
+                }
+                // A peer may know this node, and ask, before this node was told of it: the answer waits for that.
+                Posted::Refused(Reason::UnknownPeer) if !self.addresses.contains_key(&peer) => {
+                    self.waiting.entry(peer).or_default().push_front(posting);
+                    return;
                 }
                 Posted::Refused(reason) => {
                     self.on_lost(peer, &reason.to_string());

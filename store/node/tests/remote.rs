@@ -133,10 +133,13 @@ fn pair(wire: Wire, limit: usize) -> Pair {
 
 impl Pair {
     fn introduce(&self) {
+        (0..self.sides.len()).for_each(|at| self.introduce_to(at));
+    }
+
+    /// The node at `at` learns of all the others.
+    fn introduce_to(&self, at: usize) {
         let all: Vec<_> = (0..).zip(self.sides.iter().map(|side| side.address.clone())).collect();
-        for side in &self.sides {
-            side.node().set_peers(all.clone());
-        }
+        self.sides[at].node().set_peers(all);
     }
 
     fn kill(&mut self, at: usize) {
@@ -371,6 +374,20 @@ fn a_node_that_is_not_in_the_run_is_named_and_one_that_comes_late_is_waited_for(
         stray.node = 7;
         check_refused(&pair.sides[0].bring(&stray), "not in the run");
         pair.sides[0].check_idle(0);
+    });
+}
+
+#[test]
+fn an_answer_waits_until_the_node_that_asked_is_known() {
+    each(|wire| {
+        let pair = strangers(wire, 16 * MIB, [20_000; 2]);
+        let object = pair.sides[1].put(1, 2 * MIB);
+        pair.introduce_to(0);
+        let arrival = pair.sides[0].bring(&object);
+        wait_until("the object is lent", || pair.sides[1].node().usage().pinned > 0);
+        pair.introduce_to(1);
+        pair.sides[0].check(&arrival, 1, 2 * MIB);
+        wait_until("it is given back", || pair.sides[1].node().usage().pinned == 0);
     });
 }
 
