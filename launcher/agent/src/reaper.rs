@@ -68,10 +68,11 @@ impl Reaper {
         self.told = now;
     }
 
-    /// Ends it: the agent has left nothing for it to do.
+    /// Lets it do its work and waits for its end. It is not simply ended: a kill of the agent's process from now on finds
+    /// the folder of sockets removed already.
     pub(crate) fn dismiss(&mut self) {
-        let _ = self.child.kill(); // It may have ended already.
-        let _ = self.child.wait();
+        drop(self.child.stdin.take());
+        let _ = self.child.wait(); // It may have ended already.
         orphans::death(raw(&self.child));
     }
 }

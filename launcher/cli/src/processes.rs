@@ -90,6 +90,7 @@ fn run_head(run_dir: &Path) -> Result<RunOutcome> {
     };
     let result = block_on(async move {
         let agent = tokio::task::spawn_local(bridgehead_agent::run(agent, Link { to_head, from_head }));
+        tokio::task::yield_now().await; // The agent's reaper is there before the head's first socket.
         let outcome = bridgehead_head::run(options).await;
         // The agent ends when its link does, and takes its workers with it.
         agent.await??;
@@ -151,17 +152,18 @@ fn run_agent(run_dir: &Path, rank: u32) -> Result<()> {
     let folder = RunFolder::new(std::fs::canonicalize(run_dir)?);
     let config = read_config(&folder)?;
     let incarnation = random_name()?;
-    let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
-    let mut options = agent_options(&folder, &config, rank, incarnation, socket_dir.clone())?;
-    let result = block_on(async move {
+    block_on(async move {
         let ticket = crate::join::wait_ticket(&folder.ticket(rank), started).await?;
-        options.ticket.clone_from(&ticket.secret);
         let link = crate::join::join(&ticket).await?;
-        bridgehead_agent::run(options, link).await?;
+        // Not before it is needed: the reaper, which removes it however this process ends, starts with the agent.
+        let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
+        let mut options = agent_options(&folder, &config, rank, incarnation, socket_dir.clone())?;
+        options.ticket.clone_from(&ticket.secret);
+        let result = bridgehead_agent::run(options, link).await;
+        let _ = std::fs::remove_dir_all(&socket_dir); // Mostly the reaper has done it.
+        result?;
         Ok(())
-    });
-    let _ = std::fs::remove_dir_all(&socket_dir); // The reaper would do it, a moment later.
-    result
+    })
 }
 
 /// `bridgehead reaper`.
