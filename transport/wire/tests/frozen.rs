@@ -350,7 +350,6 @@ fn agent_to_worker() -> Vec<AgentToWorker> {
             inline_limit: 16384,
             sys_path: vec!["/p".to_owned()],
             run_dir: "/r".to_owned(),
-            ..WorkerConfig::default()
         }
         .into(),
         put_function().into(),
