@@ -247,17 +247,11 @@ impl Stock {
             if let Some(rest) = self.shared.take().filter(|rest| rest.len > 0) {
                 inner.give_back(rest);
             }
-            let granted = inner.grant(
-                SHARED
-                    .min(inner.work.len() as u64 / 16)
-                    .max(len)
-                    .next_multiple_of(ALIGN),
-            );
             let size = SHARED
                 .min(inner.work.len() as u64 / 16)
                 .max(len)
                 .next_multiple_of(ALIGN);
-            match granted {
+            match inner.grant(size) {
                 Ok(offset) => self.shared = Some(Extent::new(offset, size)),
                 Err(ClientError::Full(_)) => return inner.grant(len), // There may be room for just this one.
                 Err(error) => return Err(error),

@@ -85,8 +85,13 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn is_leased(&self, slot: SlotId) -> bool {
-        self.leases.values().any(|leases| leases.holds(slot))
+        any_holds(&self.leases, slot)
     }
+}
+
+/// Whether any process has a lease on the object at `slot`.
+pub(crate) fn any_holds(leases: &HashMap<ClientId, Leases>, slot: SlotId) -> bool {
+    leases.values().any(|leases| leases.holds(slot))
 }
 
 #[derive(Debug)]

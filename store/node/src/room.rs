@@ -2,7 +2,7 @@
 
 use crate::index::State as Mark;
 use crate::map::{punch, resident};
-use crate::node::{SELF, Shared, State, StoreError, system};
+use crate::node::{SELF, Shared, State, StoreError, any_holds, system};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::{ClientId, Denied, Extent, Spill};
 use std::sync::MutexGuard;
@@ -91,8 +91,7 @@ impl Shared {
     /// The objects to move, each marked so that no new reader finds it in memory.
     fn choose(&self, state: &mut State, len: u64) -> Vec<Spill> {
         let State { core, leases, .. } = state;
-        let leased = |slot| leases.values().any(|leases| leases.holds(slot));
-        let chosen = core.choose_spills(len, leased);
+        let chosen = core.choose_spills(len, |slot| any_holds(leases, slot));
         for spill in &chosen {
             self.index.mark(spill.slot, Mark::Away);
         }

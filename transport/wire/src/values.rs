@@ -363,6 +363,15 @@ pub mod outcome {
 }
 
 impl Outcome {
+    /// The store object that holds its value, if it has a stored one.
+    #[must_use]
+    pub fn object(&self) -> Option<&ObjectRef> {
+        match &self.kind {
+            Some(outcome::Kind::Value(value)) => value.object(),
+            _ => None,
+        }
+    }
+
     /// A value.
     #[must_use]
     pub fn value(value: Value) -> Self {

@@ -9,7 +9,7 @@ use crate::verdict::DEVICE_VARIABLES;
 use bridgehead_spec::Digest;
 use bridgehead_wire::{
     AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, Outcome, PutFunction, ReleaseObjects,
-    TaskCall, TaskDone, TaskOutcome, TaskSubmit, WorkerToAgent, outcome,
+    TaskCall, TaskDone, TaskOutcome, TaskSubmit, WorkerToAgent,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -177,10 +177,7 @@ impl Agent {
     /// A task that a worker added has ended; a stored value comes with a hold, the worker's or nobody's.
     fn on_worker_outcome(&mut self, message: TaskOutcome) {
         let id = message.for_worker.unwrap_or(0);
-        let stored = message.outcome.as_ref().and_then(|outcome| match &outcome.kind {
-            Some(outcome::Kind::Value(value)) => value.object().cloned(),
-            _ => None,
-        });
+        let stored = message.outcome.as_ref().and_then(Outcome::object).cloned();
         match (self.workers.get_mut(&id), stored) {
             (Some(worker), stored) => {
                 if let Some(object) = &stored {

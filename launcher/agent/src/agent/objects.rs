@@ -8,7 +8,7 @@ use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
     AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Peers, Persist,
-    Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value, outcome,
+    Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -133,10 +133,7 @@ impl Agent {
 
     /// Tells the head of an attempt's end: its value is published first, what it held in memory is let go after.
     pub(super) fn tell_done(&mut self, mut done: TaskDone) {
-        let stored = done.outcome.as_ref().and_then(|outcome| match &outcome.kind {
-            Some(outcome::Kind::Value(value)) => value.object(),
-            _ => None,
-        });
+        let stored = done.outcome.as_ref().and_then(Outcome::object);
         if let Some(object) = stored {
             if let Err(error) = self.store.publish(object) {
                 tracing::warn!(task = done.task, object = %object.id(), %error, "a result is lost");

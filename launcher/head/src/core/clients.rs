@@ -176,7 +176,9 @@ impl Core {
             for_worker: None,
         };
         if let Some(outcome) = &message.outcome {
-            let live = outcome_object(outcome).is_some_and(|id| self.objects.locate(id).is_some());
+            let live = outcome
+                .object()
+                .is_some_and(|object| self.objects.locate(object.id()).is_some());
             if live {
                 self.hold_for_client(conn, outcome);
             }
@@ -244,12 +246,5 @@ impl Core {
                 _ => self.cancel_all("its client went away"),
             }
         }
-    }
-}
-
-fn outcome_object(outcome: &Outcome) -> Option<bridgehead_spec::ObjectId> {
-    match &outcome.kind {
-        Some(bridgehead_wire::outcome::Kind::Value(value)) => value.object().map(bridgehead_wire::ObjectRef::id),
-        _ => None,
     }
 }

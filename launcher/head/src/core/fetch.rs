@@ -85,11 +85,7 @@ impl Core {
                 return;
             }
         };
-        let object = match &found.kind {
-            Some(outcome::Kind::Value(value)) => value.object().cloned(),
-            _ => None,
-        };
-        let Some(object) = object else {
+        let Some(object) = found.object().cloned() else {
             return self.answer_fetch(token, found);
         };
         if self.objects.locate(object.id()).is_none() {

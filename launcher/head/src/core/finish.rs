@@ -269,7 +269,7 @@ impl Core {
             }
             Submitter::Worker(agent, worker, token) => {
                 if self.agents.contains_key(&agent) {
-                    if let Some(object) = stored(&outcome) {
+                    if let Some(object) = outcome.object() {
                         self.objects.hold(object);
                     }
                     self.tell_agent(agent, message(token, Some(worker)));
@@ -291,18 +291,11 @@ impl Core {
     }
 
     pub(super) fn hold_for_client(&mut self, conn: super::ConnId, outcome: &Outcome) {
-        if let Some(object) = stored(outcome) {
+        if let Some(object) = outcome.object() {
             self.objects.hold(object);
             if let Some(client) = self.clients.get_mut(&conn) {
                 *client.holds.entry(object.id()).or_insert(0) += 1;
             }
         }
-    }
-}
-
-fn stored(outcome: &Outcome) -> Option<&bridgehead_wire::ObjectRef> {
-    match &outcome.kind {
-        Some(outcome::Kind::Value(value)) => value.object(),
-        _ => None,
     }
 }
