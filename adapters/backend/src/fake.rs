@@ -1,6 +1,6 @@
 //! A scheduler in memory, for tests of what drives a backend. It runs nothing: jobs go on when the test says so.
 
-use crate::{Backend, BackendError, JobRef, JobState, LaunchRequest, Manifest};
+use crate::{Backend, BackendError, JobRef, JobReport, JobState, LaunchRequest};
 use std::sync::{Mutex, PoisonError};
 
 /// A fake scheduler. Not a real one: no process is started.
@@ -28,39 +28,35 @@ fn index(job: &JobRef) -> Option<usize> {
 }
 
 impl Backend for Fake {
+    type Manifest = String;
+
     fn name(&self) -> &'static str {
         "fake"
     }
 
-    fn render(&self, request: &LaunchRequest) -> Result<Manifest, BackendError> {
+    fn render(&self, request: &LaunchRequest) -> Result<String, BackendError> {
         if request.agents == 0 {
             return Err(BackendError::Unfit {
                 backend: "fake",
                 reason: "a gang has at least one agent".to_owned(),
             });
         }
-        let ranks = (0..request.agents).map(|rank| vec![format!("rank-{rank}")]).collect();
-        Ok(Manifest {
-            version: 1,
-            run_dir: request.run_dir.clone(),
-            ranks,
-        })
+        Ok(format!("{} with {} agents", request.key(), request.agents))
     }
 
-    fn submit(&self, _: &Manifest) -> Result<JobRef, BackendError> {
+    fn submit(&self, _: &String) -> Result<JobRef, BackendError> {
         let mut jobs = self.lock();
         jobs.push(JobState::Running);
         Ok(JobRef(format!("fake-{}", jobs.len() - 1)))
     }
 
-    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobState>, BackendError> {
+    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError> {
         let known = self.lock();
         Ok(jobs
             .iter()
             .map(|job| {
-                index(job)
-                    .and_then(|i| known.get(i).copied())
-                    .unwrap_or(JobState::Unknown)
+                let state = index(job).and_then(|i| known.get(i).copied());
+                JobReport::of(state.unwrap_or(JobState::Unknown))
             })
             .collect())
     }

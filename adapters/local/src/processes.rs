@@ -1,7 +1,7 @@
 //! Head and agents as processes of their own session, so that they outlive a shell. A job is a process id with its start
 //! time, so that a re-used number is never taken for it.
 
-use bridgehead_backend::{Backend, BackendError, JobRef, JobState, LaunchRequest, Manifest};
+use bridgehead_backend::{Backend, BackendError, JobRef, JobReport, JobState, LaunchRequest};
 use bridgehead_spec::RunFolder;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::OpenOptions;
@@ -18,6 +18,15 @@ pub fn head_is_gone() -> bool {
     let told = std::env::var(HEAD_PROCESS).ok();
     let named = told.and_then(|text| parse(&JobRef(text)));
     named.is_some_and(|ranks| ranks.iter().any(|&(pid, at)| process_start(pid) != Some(at)))
+}
+
+/// What is started: a command line for each rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalManifest {
+    /// The run folder.
+    pub run_dir: std::path::PathBuf,
+    /// Program and arguments of each rank.
+    pub ranks: Vec<Vec<String>>,
 }
 
 /// This machine as a scheduler.
@@ -83,11 +92,13 @@ fn start(argv: &[String], log: &std::path::Path, head: Option<&str>) -> std::io:
 }
 
 impl Backend for Local {
+    type Manifest = LocalManifest;
+
     fn name(&self) -> &'static str {
         "local"
     }
 
-    fn render(&self, request: &LaunchRequest) -> Result<Manifest, BackendError> {
+    fn render(&self, request: &LaunchRequest) -> Result<LocalManifest, BackendError> {
         if request.agents == 0 {
             return Err(BackendError::Unfit {
                 backend: "local",
@@ -106,14 +117,13 @@ impl Backend for Local {
                 argv
             })
             .collect();
-        Ok(Manifest {
-            version: 1,
+        Ok(LocalManifest {
             run_dir: request.run_dir.clone(),
             ranks,
         })
     }
 
-    fn submit(&self, manifest: &Manifest) -> Result<JobRef, BackendError> {
+    fn submit(&self, manifest: &LocalManifest) -> Result<JobRef, BackendError> {
         let folder = RunFolder::new(&manifest.run_dir);
         // A ticket of an earlier attempt must not be taken for one of this.
         let _ = std::fs::remove_dir_all(folder.tls()); // Where this fails, the head that makes it anew will say so.
@@ -136,13 +146,13 @@ impl Backend for Local {
         Ok(JobRef(started.join(",")))
     }
 
-    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobState>, BackendError> {
+    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError> {
         let state = |job: &JobRef| match parse(job) {
             None => JobState::Unknown,
             Some(ranks) if ranks.iter().any(|&(pid, at)| process_start(pid) == Some(at)) => JobState::Running,
             Some(_) => JobState::Ended,
         };
-        Ok(jobs.iter().map(state).collect())
+        Ok(jobs.iter().map(|job| JobReport::of(state(job))).collect())
     }
 
     fn cancel(&self, job: &JobRef) -> Result<(), BackendError> {

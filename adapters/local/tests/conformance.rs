@@ -1,17 +1,14 @@
 //! The fake and this machine keep the laws of a backend.
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
-use bridgehead_backend::{Fake, LaunchRequest, conformance};
+use bridgehead_backend::{Fake, conformance};
 use bridgehead_local::Local;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 #[test]
 fn the_fake_keeps_the_laws() {
-    let request = LaunchRequest {
-        run_dir: "/r".into(),
-        program: "/p".into(),
-        agents: 2,
-    };
+    let request = conformance::request(Path::new("/r"), Path::new("/p"));
     conformance::check(&Fake::default(), &request);
 }
 
@@ -22,10 +19,6 @@ fn this_machine_keeps_the_laws() {
     let program = folder.path().join("stay");
     std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let request = LaunchRequest {
-        run_dir: folder.path().to_owned(),
-        program,
-        agents: 2,
-    };
+    let request = conformance::request(folder.path(), &program);
     conformance::check(&Local, &request);
 }

@@ -122,11 +122,9 @@ fn detached(folder: &RunFolder) -> Result<RunConfig, CliError> {
 /// Starts the run's processes; the head's process id.
 fn launch(folder: &RunFolder, config: &RunConfig) -> Result<u32, CliError> {
     let program = std::env::current_exe();
-    let request = LaunchRequest {
-        run_dir: folder.path().to_owned(),
-        program: program.map_err(|e| CliError::new(crate::error::SYSTEM, format!("cannot find this program: {e}")))?,
-        agents: u32::try_from(config.agents.len()).unwrap_or(u32::MAX),
-    };
+    let program = program.map_err(|e| CliError::new(crate::error::SYSTEM, format!("cannot find this program: {e}")))?;
+    let agents = u32::try_from(config.agents.len()).unwrap_or(u32::MAX);
+    let request = LaunchRequest::first(config.run.clone(), folder.path().to_owned(), program, agents);
     let job = Local.submit(&Local.render(&request)?)?;
     Ok(job.0.split('@').next().and_then(|pid| pid.parse().ok()).unwrap_or(0))
 }

@@ -6,7 +6,7 @@ use bridgehead_head::journal::{self, Event};
 use bridgehead_head::state::{End, RunState};
 use bridgehead_local::Local;
 use bridgehead_plan::{ClusterProfile, LaunchPlan, NodeProfile};
-use bridgehead_spec::{CheckedPipeline, RunConfig, RunFolder};
+use bridgehead_spec::{CheckedPipeline, RunConfig, RunFolder, RunId};
 use bridgehead_wire::{FileRef, Outcome, Value};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -64,11 +64,9 @@ pub fn canonical_spec<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Bound<'py, 
 /// Starts head and agents of the run in `run_dir` on this machine; the head's process id.
 #[pyfunction]
 pub fn start(py: Python<'_>, run_dir: PathBuf, program: PathBuf, agents: u32) -> PyResult<u32> {
-    let request = LaunchRequest {
-        run_dir,
-        program,
-        agents,
-    };
+    let name = run_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let run = RunId::parse(&name).ok_or_else(|| value_error(format!("{name} is no run folder")))?;
+    let request = LaunchRequest::first(run, run_dir, program, agents);
     py.detach(|| {
         let manifest = Local.render(&request).map_err(value_error)?;
         let job = Local.submit(&manifest).map_err(os_error)?;

@@ -41,6 +41,25 @@ pub struct RunConfig {
     /// Where to write a Chrome trace at the end, if wanted.
     #[serde(default)]
     pub trace: Option<PathBuf>,
+    /// The scheduler that the run is handed to; this machine where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetConfig>,
+    /// Most tasks that run at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<u32>,
+    /// Tasks that may fail for good; one more ends the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fails: Option<u32>,
+}
+
+/// The scheduler that a run is handed to, and what the user asked of it. Agents of such a run measure their own nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetConfig {
+    /// The backend's name: `slurm`.
+    pub backend: String,
+    /// What was asked of it, in the backend's own words. Never a secret.
+    pub options: serde_json::Value,
 }
 
 /// What one agent gets.

@@ -30,6 +30,9 @@ fn core(agents: u32) -> Core {
         inline_limit: 0,
         join_timeout_ms: 1000,
         trace: None,
+        target: None,
+        max_running: None,
+        max_fails: None,
     };
     let mut core = Core::new(config, RunState::new(false), [0; 32], 1);
     let hello = ClientHello {
