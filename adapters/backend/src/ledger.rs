@@ -32,6 +32,8 @@ pub struct LaunchRecord {
     /// Launches that have to be over before it starts.
     #[serde(default)]
     pub after: Vec<u32>,
+    /// Attempts at the run that there were when it was submitted: what the run folder tells of those is older than this.
+    pub attempts: u32,
     /// When it was submitted, in seconds since the epoch.
     pub submitted_s: u64,
 }
@@ -156,6 +158,7 @@ mod tests {
             key: format!("run-1/{launch}"),
             job: None,
             after: Vec::new(),
+            attempts: 0,
             submitted_s: 1,
         }
     }

@@ -44,6 +44,9 @@ pub struct RunConfig {
     /// The scheduler that the run is handed to; this machine where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetConfig>,
+    /// Most bytes that the store of an agent holds which measures its own node; three tenths of its memory if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_limit: Option<u64>,
     /// Most tasks that run at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_running: Option<u32>,

@@ -31,6 +31,7 @@ fn core(agents: u32) -> Core {
         join_timeout_ms: 1000,
         trace: None,
         target: None,
+        store_limit: None,
         max_running: None,
         max_fails: None,
     };
