@@ -97,7 +97,7 @@ impl Engine {
 
     /// After a round no task waits while an agent shows room for it.
     fn check_no_idle_room(&self) {
-        if self.stirred || self.classes.heads.len() >= DEPTH {
+        if self.stirred || self.held_back || self.classes.heads.len() >= DEPTH {
             return;
         }
         for &(_, _, class) in &self.classes.heads {

@@ -24,6 +24,8 @@ pub struct Engine {
     pub(crate) reserving: Vec<u32>,
     /// Something came since the last round that could let a task start.
     pub(crate) stirred: bool,
+    /// Nothing is given out.
+    pub(crate) held_back: bool,
     seq: u32,
     scratch: Vec<(u32, u32)>,
 }
@@ -43,6 +45,7 @@ impl Engine {
             prefetch,
             reserving: Vec::new(),
             stirred: false,
+            held_back: false,
             seq: 0,
             scratch: Vec::new(),
         }
@@ -94,6 +97,11 @@ impl Engine {
             row.lingers = false;
         }
         tasks.into_iter().map(|task| TaskId(task.into())).collect()
+    }
+
+    /// Nothing is given out from now on; or again what can run.
+    pub fn hold_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
     }
 
     /// A task is to run once all of `open` have finished; higher priorities go first, then the order of submits. Tasks in

@@ -40,7 +40,7 @@ impl Engine {
     /// Gives out what can run, as (task, agent), until nothing fits. Each is then the agent's until it finishes, is requeued
     /// or is abandoned. Costs next to nothing when nothing has changed.
     pub fn schedule(&mut self, out: &mut Vec<(TaskId, AgentId)>) {
-        while std::mem::take(&mut self.stirred) {
+        while !self.held_back && std::mem::take(&mut self.stirred) {
             self.drop_idle_reservations();
             self.round(out);
         }
