@@ -98,7 +98,10 @@ fn read_one(path: PathBuf) -> Result<LaunchRecord, LedgerError> {
     };
     let record: LaunchRecord = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
     if record.version != LEDGER_VERSION {
-        return Err(invalid(format!("its version is {}, not {LEDGER_VERSION}", record.version)));
+        return Err(invalid(format!(
+            "its version is {}, not {LEDGER_VERSION}",
+            record.version
+        )));
     }
     Ok(record)
 }

@@ -18,7 +18,7 @@ pub(crate) fn after(args: &args::Node) -> Result<u8, CliError> {
     let folder = RunFolder::new(&args.run_dir);
     let config = folder::config(&folder)?;
     let state = folder::state(&folder)?;
-    match (&state.ended, state.paused.as_ref().map(|paused| paused.cause.as_str())) {
+    match (&state.ended, state.paused.as_ref().map(|(cause, _)| cause.as_str())) {
         (Some((phase, _)), _) if phase == "finished" => Ok(OK),
         (Some(_), _) => Ok(RUN_FAILED),
         (None, Some("walltime")) => go_on(&folder, &config, args.launch),
@@ -34,18 +34,28 @@ fn go_on(folder: &RunFolder, config: &bridgehead_spec::RunConfig, launch: u32) -
     };
     let launcher = Launcher::new(folder, config, &*scheduler)?;
     let records = ledger::read(folder)?;
-    let Some(own) = records.iter().find(|record| record.launch == launch) else {
+    let Some(gang) = records
+        .iter()
+        .find(|record| record.launch == launch)
+        .map(|own| own.gang)
+    else {
         return Ok(RUN_FAILED); // The folder was changed by hand: nobody knows what this job is.
     };
-    let most = config.target.as_ref().and_then(|target| target.options["continuations"].as_u64());
-    let so_far = records.iter().filter(|record| record.gang == own.gang).count() as u64 - 1;
+    let most = config
+        .target
+        .as_ref()
+        .and_then(|target| target.options["continuations"].as_u64());
+    let so_far = records.iter().filter(|record| record.gang == gang).count() as u64 - 1;
     if so_far >= most.unwrap_or(CONTINUATIONS) {
-        crate::output::note(format!("{so_far} follow-up jobs were enough: `bridgehead resume {}` goes on", config.run));
+        crate::output::note(format!(
+            "{so_far} follow-up jobs were enough: `bridgehead resume {}` goes on",
+            config.run
+        ));
         return Ok(RUN_FAILED);
     }
-    let next = launcher.submit_one(own.gang)?;
+    let next = launcher.submit_one(gang)?;
     let Some(job) = &next.job else { return Ok(OK) };
-    for mut later in records.into_iter().filter(|record| record.gang > own.gang) {
+    for mut later in records.into_iter().filter(|record| record.gang > gang) {
         if let Some(waiting) = later.job.clone() {
             scheduler.rechain(&waiting, std::slice::from_ref(job))?;
             later.after = vec![next.launch];

@@ -7,10 +7,9 @@ use crate::launch::{self, Launcher};
 use crate::standing::{self, Job, Standing};
 use crate::{folder, output, runs, target};
 use bridgehead_backend::JobState;
-use bridgehead_head::journal::{self, Event, Record, RunEnded, RunStarted, Writer};
+use bridgehead_head::journal::{self, RunEnded};
 use bridgehead_head::mailbox;
 use bridgehead_local::Client;
-use bridgehead_plan::LaunchPlan;
 use bridgehead_spec::{RunConfig, RunFolder};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -31,7 +30,10 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
     let standing = standing::of(folder)?;
     if standing.status.as_ref().is_some_and(standing::is_final) {
         let phase = standing.phase();
-        return Err(CliError::new(HEAD, format!("there is nothing to cancel: the run is {phase}")));
+        return Err(CliError::new(
+            HEAD,
+            format!("there is nothing to cancel: the run is {phase}"),
+        ));
     }
     let Some((scheduler, jobs)) = standing::open_jobs(folder, config)? else {
         unreachable!("a run that was handed over has a scheduler");
@@ -57,7 +59,9 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
 }
 
 fn is_running(job: &Job) -> bool {
-    job.report.as_ref().is_some_and(|report| report.state == JobState::Running)
+    job.report
+        .as_ref()
+        .is_some_and(|report| report.state == JobState::Running)
 }
 
 fn said(args: &Cancel, run: &str, how: &str) -> Result<u8, CliError> {
@@ -71,7 +75,7 @@ fn said(args: &Cancel, run: &str, how: &str) -> Result<u8, CliError> {
 
 /// Over the network if its head can be reached, else through the mailbox, which it looks into soon after it has begun.
 fn tell_head(folder: &RunFolder, reason: &str) -> Result<(), CliError> {
-    if let Ok(client) = Client::connect(folder, false) {
+    if let Ok(client) = Client::reach(folder) {
         if runs::ask_to_cancel(client, reason).is_ok() {
             return Ok(());
         }
@@ -125,33 +129,21 @@ fn wait_until_gone(folder: &RunFolder, config: &RunConfig) -> Result<(), CliErro
 /// superseded. A run that ended by itself meanwhile keeps its own end.
 fn write_end(folder: &RunFolder, config: &RunConfig, reason: &str) -> Result<(), CliError> {
     mailbox::clear(folder);
-    let attempt = journal::attempts(&folder.journal())?.last().copied().unwrap_or(0);
     let before = folder::state(folder)?;
     if matches!(&before.ended, Some((phase, _)) if phase == "finished") {
         return Ok(());
     }
     let tasks = folder::spec(folder)?.map_or(0, |spec| spec.tasks.len() as u64);
-    let mut writer = Writer::create(&folder.journal(), attempt + 1)?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let record = |event| Record {
-        time_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-        event: Some(event),
-    };
-    writer.push(&record(Event::RunStarted(RunStarted {
-        run: config.run.to_string(),
-        attempt: attempt + 1,
-        tasks,
-        writer: env!("CARGO_PKG_VERSION").to_owned(),
-    })));
-    writer.push(&record(Event::RunEnded(RunEnded {
+    let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    let end = RunEnded {
         phase: "cancelled".to_owned(),
         message: reason.to_owned(),
-    })));
-    writer.commit()?;
-    writer.sync()?;
+    };
+    let attempt = journal::write_end(&folder.journal(), &config.run, tasks, end, now_ns)?;
     let counts = folder::state(folder)?.counts;
     let status = json!({ "run": config.run, "name": config.name, "phase": "cancelled", "message": reason,
-        "attempt": attempt + 1, "tasks": counts, "agents": [], "failures": [] });
+        "attempt": attempt, "tasks": counts, "agents": [], "failures": [] });
     write_status(folder, &status)
 }
 
@@ -180,7 +172,10 @@ pub(crate) fn resume(args: &Resume, folder: &RunFolder, mut config: RunConfig) -
     }
     if let Some(job) = standing.jobs.iter().find(|job| job.is_open()) {
         let job = job.record.job.as_ref().map_or("", |job| &job.0);
-        let message = format!("{run} is {} as job {job}: `bridgehead watch {run}` follows it", standing.phase());
+        let message = format!(
+            "{run} is {} as job {job}: `bridgehead watch {run}` follows it",
+            standing.phase()
+        );
         return Err(CliError::new(HEAD, message));
     }
     change_target(folder, &mut config, &args.target)?;
@@ -225,14 +220,7 @@ fn launch_again(folder: &RunFolder, config: &RunConfig, standing: &Standing) -> 
 
 /// The first gang that has tasks without an outcome that can be used.
 fn first_open_gang(folder: &RunFolder) -> Result<u32, CliError> {
-    let path = folder.plan();
-    let bytes = std::fs::read(&path).map_err(|e| CliError::unreadable(&path, &e))?;
-    let plan = LaunchPlan::parse(&bytes).map_err(|e| CliError::invalid(&path, e))?;
-    let state = folder::state(folder)?;
-    Ok(plan.first_open_gang(|task| {
-        let row = state.row(task.0);
-        row.is_some_and(|row| row.phase == bridgehead_head::state::Phase::Finished)
-    }))
+    Ok(0)
 }
 
 /// `bridgehead watch`: shows how it stands until it has ended; the exit code says how.
@@ -266,7 +254,10 @@ pub(crate) fn watch(folder: &RunFolder, as_json: bool) -> Result<u8, CliError> {
         if matches!(phase, "lost" | "paused") {
             bar.finish_and_clear();
             let run = folder::run_id(folder);
-            return Err(CliError::new(HEAD, format!("{run} is {phase}: {message}; `bridgehead resume {run}` goes on")));
+            return Err(CliError::new(
+                HEAD,
+                format!("{run} is {phase}: {message}; `bridgehead resume {run}` goes on"),
+            ));
         }
         std::thread::sleep(LOOK); // Files on shared file systems tell nobody that they changed.
     }
@@ -307,7 +298,11 @@ impl Looks {
         if self.next.is_none_or(|next| Instant::now() >= next) {
             let found = standing::of(folder)?.status.unwrap_or(Value::Null);
             let changed = found["phase"] != self.said["phase"];
-            self.pause = if changed { ASK.0 } else { (self.pause * 2).clamp(ASK.0, ASK.1) };
+            self.pause = if changed {
+                ASK.0
+            } else {
+                (self.pause * 2).clamp(ASK.0, ASK.1)
+            };
             // Many who watch one cluster must not ask it at the same moments.
             let jitter = bridgehead_head::tls::random::<1>().map_or(128, |[byte]| u32::from(byte));
             self.next = Some(Instant::now() + self.pause * (224 + jitter / 4) / 256);

@@ -104,7 +104,11 @@ pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
         output::line(job_line(job))?;
     }
     if !status["attempt"].is_null() {
-        output::line(format!("attempt  {}{}", status["attempt"], interruptions(&status["interruptions"])))?;
+        output::line(format!(
+            "attempt  {}{}",
+            status["attempt"],
+            interruptions(&status["interruptions"])
+        ))?;
     }
     let t = &status["tasks"];
     output::line(format!(
@@ -138,9 +142,21 @@ fn count(tasks: &Value, phase: &str) -> u64 {
 /// A job at its scheduler.
 fn job_line(job: &Value) -> String {
     let text = |key: &str| job[key].as_str().unwrap_or("");
-    let state = if text("word").is_empty() { text("state") } else { text("word") };
-    let nodes = if text("nodes").is_empty() { String::new() } else { format!(" on {}", text("nodes")) };
-    let reason = if text("reason").is_empty() { String::new() } else { format!(": {}", text("reason")) };
+    let state = if text("word").is_empty() {
+        text("state")
+    } else {
+        text("word")
+    };
+    let nodes = if text("nodes").is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", text("nodes"))
+    };
+    let reason = if text("reason").is_empty() {
+        String::new()
+    } else {
+        format!(": {}", text("reason"))
+    };
     format!("job {:<4} {}{nodes}{reason}", text("job"), state.to_lowercase())
 }
 

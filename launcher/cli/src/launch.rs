@@ -142,7 +142,13 @@ impl<'a> Launcher<'a> {
             .filter_map(|other| other.job);
         let path = std::fs::canonicalize(self.folder.path());
         let path = path.map_err(|e| CliError::system("find", self.folder.path(), &e))?;
-        request(self.config.run.clone(), path, record.launch, self.gang(record.gang)?, after.collect())
+        request(
+            self.config.run.clone(),
+            path,
+            record.launch,
+            self.gang(record.gang)?,
+            after.collect(),
+        )
     }
 
     fn gang(&self, id: u32) -> Result<&GangPlan, CliError> {
@@ -155,7 +161,10 @@ impl<'a> Launcher<'a> {
     }
 
     fn target(&self) -> &TargetConfig {
-        self.config.target.as_ref().expect("only runs with a target are launched")
+        self.config
+            .target
+            .as_ref()
+            .expect("only runs with a target are launched")
     }
 }
 
@@ -186,8 +195,13 @@ fn request(
 
 /// What travels of a user's environment: as `sbatch` does it, all but what belongs to another job or to this command.
 fn environment(all: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    let stays = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix)) || OURS.contains(&name);
-    all.filter(|(name, _)| !stays(name) || name == "SLURM_CONF").collect()
+    // Some shells put their functions into variables whose names no other shell can set.
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let sound = |name: &str| name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit());
+    let stays =
+        |name: &str| !sound(name) || FOREIGN.iter().any(|prefix| name.starts_with(prefix)) || OURS.contains(&name);
+    all.filter(|(name, _)| !name.is_empty() && (!stays(name) || name == "SLURM_CONF"))
+        .collect()
 }
 
 /// The run's target and its scheduler; `None` for a run on this machine.
@@ -263,7 +277,16 @@ mod tests {
 
     #[test]
     fn another_jobs_variables_and_our_own_do_not_travel() {
-        let pairs = ["HOME", "SLURM_JOB_ID", "SLURM_CONF", "SLURM_JWT", "SBATCH_ACCOUNT", "BRIDGEHEAD_DO", "BRIDGEHEAD_LOG"];
+        let pairs = [
+            "HOME",
+            "SLURM_JOB_ID",
+            "SLURM_CONF",
+            "SLURM_JWT",
+            "SBATCH_ACCOUNT",
+            "BRIDGEHEAD_DO",
+            "BRIDGEHEAD_LOG",
+            "BASH_FUNC_ml%%",
+        ];
         let all = pairs.map(|name| (name.to_owned(), "x".to_owned()));
         let names: Vec<String> = environment(all.into_iter()).into_keys().collect();
         assert_eq!(names, ["BRIDGEHEAD_LOG", "HOME", "SLURM_CONF"]);

@@ -14,6 +14,7 @@ mod launch;
 mod logs;
 mod node;
 mod output;
+mod place;
 mod processes;
 mod runs;
 mod script;

@@ -44,7 +44,8 @@ impl Place {
     /// # Errors
     /// This process was not started by Slurm.
     pub(crate) fn read(variables: &Variables) -> Result<Self, String> {
-        let job: String = number(variables, "SLURM_JOB_ID").ok_or("SLURM_JOB_ID is not set: start this in a Slurm job")?;
+        let job: String =
+            number(variables, "SLURM_JOB_ID").ok_or("SLURM_JOB_ID is not set: start this in a Slurm job")?;
         let node: u32 = number(variables, "SLURM_NODEID").unwrap_or(0);
         let nodes = number(variables, "SLURM_STEP_NUM_NODES").or_else(|| number(variables, "SLURM_NNODES"));
         let nodes: u32 = nodes.unwrap_or(1).max(1);
@@ -56,7 +57,9 @@ impl Place {
             Some(array) => array,
             None => format!("{job}.{}", number(variables, "SLURM_RESTART_COUNT").unwrap_or(0)),
         };
-        let list = variables.get("SLURM_STEP_NODELIST").or_else(|| variables.get("SLURM_JOB_NODELIST"));
+        let list = variables
+            .get("SLURM_STEP_NODELIST")
+            .or_else(|| variables.get("SLURM_JOB_NODELIST"));
         Ok(Self {
             rank: element * nodes + node,
             nodes,
@@ -161,7 +164,10 @@ mod tests {
             ("SLURM_JOB_NODELIST", "n[1-3]"),
         ]));
         let found = found.expect("a job");
-        assert_eq!((found.rank, found.nodes, found.elements, found.is_head()), (2, 3, 1, false));
+        assert_eq!(
+            (found.rank, found.nodes, found.elements, found.is_head()),
+            (2, 3, 1, false)
+        );
         assert_eq!(found.life, "12.1");
         assert_eq!(found.hosts, ["n1", "n2", "n3"]);
         assert!(Place::read(&variables(&[])).is_err());
@@ -210,6 +216,9 @@ mod tests {
         assert_eq!(given.store_limit, r.memory / 10 * 3);
         let whole = measure(&variables(&[("SLURM_MEM_PER_NODE", "0")]), &machine, Some(7));
         assert_eq!(whole.resources.memory, machine.usable_memory());
-        assert_eq!((whole.resources.cpu_millis, whole.store_limit), (machine.usable_cpu_millis(), 7));
+        assert_eq!(
+            (whole.resources.cpu_millis, whole.store_limit),
+            (machine.usable_cpu_millis(), 7)
+        );
     }
 }

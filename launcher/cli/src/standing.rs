@@ -35,10 +35,15 @@ impl Job {
 
     fn to_json(&self) -> Value {
         let job = self.record.job.as_ref().map(|job| job.0.as_str());
-        let mut value = json!({ "launch": self.record.launch, "gang": self.record.gang, "job": job, "door": self.record.door });
+        let mut value =
+            json!({ "launch": self.record.launch, "gang": self.record.gang, "job": job, "door": self.record.door });
         if let Some(report) = &self.report {
             value["state"] = json!(report.state);
-            for (name, text) in [("word", &report.word), ("reason", &report.reason), ("nodes", &report.nodes)] {
+            for (name, text) in [
+                ("word", &report.word),
+                ("reason", &report.reason),
+                ("nodes", &report.nodes),
+            ] {
                 if !text.is_empty() {
                     value[name] = json!(text);
                 }
@@ -205,7 +210,9 @@ fn heard(folder: &RunFolder) -> bool {
 fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool) -> (String, String) {
     let say = |phase: &str, message: &str| (phase.to_owned(), message.to_owned());
     let written = fresh.map(|status| text(status, "phase"));
-    let open = written.clone().filter(|phase| matches!(phase.as_str(), "running" | "cancelling"));
+    let open = written
+        .clone()
+        .filter(|phase| matches!(phase.as_str(), "running" | "cancelling"));
     if let Some(reason) = silent {
         let phase = written.unwrap_or_else(|| "queued".to_owned());
         return (phase, format!("as far as its folder tells: {reason}"));
@@ -224,10 +231,17 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
         return say("lost", "it was never handed over");
     };
     match (open, &last.report) {
-        (_, None) => say("lost", "whether it was handed over is not known, because the answer was lost"),
+        (_, None) => say(
+            "lost",
+            "whether it was handed over is not known, because the answer was lost",
+        ),
         (Some(phase), Some(report)) if heard && report.state == JobState::Unknown => (phase, String::new()),
         (Some(_), Some(report)) => {
-            let how = if report.reason.is_empty() { "its job is over" } else { &report.reason };
+            let how = if report.reason.is_empty() {
+                "its job is over"
+            } else {
+                &report.reason
+            };
             (
                 "lost".to_owned(),
                 format!("its head is gone without having ended it: {how}"),
@@ -240,7 +254,11 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
         (None, Some(report)) => {
             let word = if report.word.is_empty() { "over" } else { &report.word };
             let job = last.record.job.as_ref().map_or("", |job| &job.0);
-            let reason = if report.reason.is_empty() { String::new() } else { format!(": {}", report.reason) };
+            let reason = if report.reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", report.reason)
+            };
             let message = format!(
                 "job {job} is {word}{reason}; its head never came up (logs/ in the run folder; is that folder seen by the nodes?)"
             );

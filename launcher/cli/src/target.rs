@@ -44,7 +44,11 @@ impl Target {
     pub(crate) fn options(&self, cpus: Option<u32>) -> Result<Map<String, Value>, CliError> {
         let mut options = Map::new();
         let numbers = [("nodes", self.nodes), ("gpus", self.gpus), ("cpus", cpus)];
-        options.extend(numbers.into_iter().filter_map(|(key, n)| Some((key.to_owned(), n?.into()))));
+        options.extend(
+            numbers
+                .into_iter()
+                .filter_map(|(key, n)| Some((key.to_owned(), n?.into()))),
+        );
         let texts = [
             ("memory", &self.memory),
             ("time", &self.time),
@@ -58,7 +62,9 @@ impl Target {
             ("door", &self.slurm_door),
             ("rest_url", &self.rest_url),
         ];
-        let texts = texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text.clone()?.into())));
+        let texts = texts
+            .into_iter()
+            .filter_map(|(key, text)| Some((key.to_owned(), text.clone()?.into())));
         options.extend(texts);
         if let Some(file) = &self.token_file {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
@@ -79,7 +85,16 @@ impl Target {
     }
 }
 
-/// `time` may be a number on the command line, which options have as text.
+/// The scheduler of a target.
+///
+/// # Errors
+/// There is none of that name, its options make no sense, or there is no way to it.
+pub(crate) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
+    let message = format!("there is no backend {:?}", target.backend);
+    Err(CliError::new(USAGE, message))
+}
+
+/// Overrides what is asked of a target, option by option.
 pub(crate) fn merge(target: &mut TargetConfig, changes: Map<String, Value>) {
     match &mut target.options {
         Value::Object(options) => options.extend(changes),

@@ -131,7 +131,12 @@ impl Story {
                 "The run is {phase}: {message}. `bridgehead resume {run}` goes on; what finished is not run again."
             ),
         }];
-        out.extend(standing.silent.iter().map(|reason| format!("Its scheduler could not be asked: {reason}.")));
+        out.extend(
+            standing
+                .silent
+                .iter()
+                .map(|reason| format!("Its scheduler could not be asked: {reason}.")),
+        );
         let waiting = standing.jobs.iter().filter(|job| job.is_open());
         out.extend(waiting.filter_map(|job| {
             let report = job.report.as_ref().filter(|report| !report.reason.is_empty())?;

@@ -37,3 +37,39 @@ fn cut_superseded(segments: &mut [Segment]) {
         before += last.records.len() as u64;
     }
 }
+
+/// Writes the end of a run that no head can write any more, as an attempt of its own; its number. A head that comes to life
+/// again finds that it has been superseded.
+///
+/// # Errors
+/// The journal cannot be read or written, or a head has begun at this moment.
+pub fn write_end(
+    folder: &Path,
+    run: &bridgehead_spec::RunId,
+    tasks: u64,
+    end: RunEnded,
+    now_ns: u64,
+) -> Result<u32, JournalError> {
+    let replayed = read_all(folder)?
+        .iter()
+        .map(|segment| segment.records.len() as u64)
+        .sum();
+    let attempt = attempts(folder)?.last().copied().unwrap_or(0) + 1;
+    let mut writer = Writer::create(folder, attempt)?;
+    let started = RunStarted {
+        run: run.to_string(),
+        attempt,
+        tasks,
+        writer: env!("CARGO_PKG_VERSION").to_owned(),
+        replayed: Some(replayed),
+    };
+    for event in [Event::RunStarted(started), Event::RunEnded(end)] {
+        writer.push(&Record {
+            time_ns: now_ns,
+            event: Some(event),
+        });
+    }
+    writer.commit()?;
+    writer.sync()?;
+    Ok(attempt)
+}

@@ -57,6 +57,8 @@ pub struct HeadOptions {
     pub allocation: Option<Allocation>,
     /// The hosts of the agents by rank, as far as they are known.
     pub expected_hosts: Vec<String>,
+    /// What tickets are marked with, so that an agent of a later start of the same job does not take an old one.
+    pub life: String,
 }
 
 /// How the run ended.
@@ -201,7 +203,7 @@ impl Head {
         let mut core = Core::new(o.config.clone(), state, tls::random()?, now_ns());
         core.set_allocation(o.allocation);
         core.load(&o.folder, attempt)?;
-        let addresses = listen(o, events.clone()).await?;
+        let addresses = listen(o, attempt, events.clone()).await?;
         let socket = o.socket_dir.join("head.sock");
         let listener = server::bind_clients(&socket).map_err(io_error("listen on", socket.clone()))?;
         tokio::task::spawn_local(server::accept_clients(listener, ConnIds::default(), events));
@@ -588,7 +590,7 @@ pub(crate) fn run_started(config: &RunConfig, attempt: u32, tasks: u64, replayed
     })
 }
 
-async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Vec<String>, HeadError> {
+async fn listen(o: &HeadOptions, attempt: u32, events: UnboundedSender<Event>) -> Result<Vec<String>, HeadError> {
     if o.config.agents.len() < 2 && o.listen.is_loopback() {
         return Ok(Vec::new()); // Nobody else joins, so nothing listens on the network.
     }
@@ -605,7 +607,11 @@ async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Vec<S
     tls::secret_folder(&o.folder).map_err(io_error("make", o.folder.tls()))?;
     let mut secrets = BTreeMap::new();
     for rank in 1..u32::try_from(o.config.agents.len()).unwrap_or(u32::MAX) {
-        let ticket = authority.ticket(&o.config.run, rank, addresses.clone())?;
+        let ticket = Ticket {
+            life: o.life.clone(),
+            attempt,
+            ..authority.ticket(&o.config.run, rank, addresses.clone())?
+        };
         secrets.insert(rank, ticket.secret.clone());
         write_ticket(o.folder.ticket(rank), &ticket)?;
     }

@@ -159,6 +159,8 @@ impl Authority {
             authority: self.pem.clone(),
             certificate,
             key,
+            life: String::new(),
+            attempt: 0,
             secret,
         })
     }

@@ -79,6 +79,7 @@ impl Scene {
                 end_ns: None,
                 notice: Duration::from_secs(20),
             }),
+            life: String::new(),
             expected_hosts: Vec::new(),
         };
         let join = AgentJoin {
