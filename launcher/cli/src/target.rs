@@ -8,6 +8,7 @@ use bridgehead_plan::ClusterProfile;
 use bridgehead_slurm::{Lint, Slurm, SlurmManifest, SlurmOptions};
 use bridgehead_spec::{GroupSpec, TargetConfig};
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 /// What a scheduler would be handed for one gang.
 pub(crate) struct Rendered {
@@ -35,6 +36,28 @@ pub(crate) trait Scheduler {
     fn rechain(&self, job: &JobRef, after: &[JobRef]) -> Result<(), BackendError>;
     /// When a running job will be ended, in seconds since the epoch, where that is known.
     fn end_of(&self, job: &JobRef) -> Result<Option<u64>, BackendError>;
+}
+
+/// What a target says of the end of its jobs. It needs no way to the scheduler.
+pub(crate) struct EndRules {
+    /// How long before the end a job is told; `None` where nobody has said.
+    pub notice: Option<Duration>,
+    /// Most follow-up jobs.
+    pub continuations: u32,
+}
+
+/// The rules of a target's options.
+///
+/// # Errors
+/// They make no sense.
+pub(crate) fn end_rules(target: &TargetConfig) -> Result<EndRules, CliError> {
+    let bad = |e: bridgehead_slurm::OptionError| CliError::new(USAGE, e.to_string());
+    let options = SlurmOptions::read(&target.options).map_err(bad)?;
+    let notice = options.told_before().map_err(bad)?;
+    Ok(EndRules {
+        notice: notice.map(|seconds| Duration::from_secs(seconds.into())),
+        continuations: options.most_continuations(),
+    })
 }
 
 impl Target {
@@ -92,7 +115,11 @@ impl Target {
 /// There is none of that name, its options make no sense, or there is no way to it.
 pub(crate) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
     if target.backend != bridgehead_slurm::NAME {
-        let message = format!("there is no backend {:?}: {} is the one", target.backend, bridgehead_slurm::NAME);
+        let message = format!(
+            "there is no backend {:?}: {} is the one",
+            target.backend,
+            bridgehead_slurm::NAME
+        );
         return Err(CliError::new(USAGE, message));
     }
     let options = SlurmOptions::read(&target.options).map_err(|e| CliError::new(USAGE, e.to_string()))?;
@@ -112,7 +139,9 @@ impl SlurmTarget {
         match group {
             None => self.slurm.render(request),
             Some(group) => {
-                let options = self.options.for_group(group.nodes, group.gpus, group.partition.as_deref());
+                let options = self
+                    .options
+                    .for_group(group.nodes, group.gpus, group.partition.as_deref());
                 self.slurm.render_with(request, &options)
             }
         }
