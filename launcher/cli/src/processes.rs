@@ -126,7 +126,7 @@ fn agent_options(
         run: config.run.to_string(),
         host: host(),
         fabric: bridgehead_agent::FabricMaker(Box::new(make_fabric)),
-        known: (rank == 0).then(|| bridgehead_agent::foreseen(config)),
+        known: (rank == 0).then(|| bridgehead_agent::foreseen(config, None)),
     })
 }
 

@@ -201,6 +201,7 @@ impl Head {
         let mut core = Core::new(o.config.clone(), state, tls::random()?, now_ns());
         core.set_allocation(o.allocation);
         core.load(&o.folder, attempt)?;
+        core.look_at_time(); // Before anything starts.
         let addresses = listen(o, events.clone()).await?;
         let socket = o.socket_dir.join("head.sock");
         let listener = server::bind_clients(&socket).map_err(io_error("listen on", socket.clone()))?;

@@ -133,8 +133,12 @@ impl Worker {
         });
     }
 
-    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start in nanoseconds since the epoch).
-    fn current(&self) -> Option<(u64, u32, String, Vec<u32>, u64, u64)> {
+    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start, end of the allocation). Times are
+    /// nanoseconds since the epoch; a limit or an end of 0 is none.
+    fn current(&self) -> Option<(u64, u32, String, Vec<u32>, u64, u64, u64)> {
+        let config = lock(&self.shared.config);
+        let end_ns = config.as_ref().map_or(0, |config| config.allocation_end_ns);
+        drop(config);
         let current = lock(&self.shared.current);
         let Current { call, started_ns, .. } = current.as_ref()?;
         let name = call.name.clone();
@@ -145,6 +149,7 @@ impl Worker {
             call.devices.clone(),
             call.timeout_ms,
             *started_ns,
+            end_ns,
         ))
     }
 

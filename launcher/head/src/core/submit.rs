@@ -135,12 +135,14 @@ impl Core {
             .collect();
         let Some(job) = self.job(task) else { return };
         let resources = job.resources.as_ref().map_or_else(Resources::default, Resources::from);
-        let priority = job.priority;
+        let (priority, timeout_ms) = (job.priority, job.timeout_ms);
         if let Err(reason) = self.check_room(&resources) {
             self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", reason));
             return;
         }
-        self.engine.submit(TaskId(task), &resources, priority, &open);
+        let limit_ns = timeout_ms.saturating_mul(1_000_000);
+        self.engine
+            .submit_limited(TaskId(task), &resources, limit_ns, priority, &open);
         self.tell_places(task);
     }
 
@@ -254,6 +256,7 @@ impl Core {
         if let Some(trace) = &mut self.trace {
             trace.given(task, self.now_ns);
         }
+        self.began = true;
         self.record(Event::TaskAssigned(TaskAssigned {
             task,
             attempt,

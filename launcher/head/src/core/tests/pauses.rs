@@ -23,14 +23,20 @@ struct Attempts {
 impl Attempts {
     /// Tasks by what they take.
     fn begin(tasks: &[&[u64]], allocation: Option<Allocation>) -> Self {
+        Self::begin_limited(tasks, "", allocation)
+    }
+
+    /// With more fields for each task, as JSON.
+    fn begin_limited(tasks: &[&[u64]], more: &str, allocation: Option<Allocation>) -> Self {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let function = Digest::of(b"code");
         let mut list = String::new();
         for (id, inputs) in tasks.iter().enumerate() {
             let comma = if id == 0 { "" } else { "," };
             let call = format!(r#"{{"function":{{"digest":"{function}","args":"QQ=="}}}}"#);
-            let task =
-                format!(r#"{{"id":{id},"name":"task-{id}","call":{call},"inputs":{inputs:?},"retries":{{"user":1}}}}"#);
+            let task = format!(
+                r#"{{"id":{id},"name":"task-{id}","call":{call},"inputs":{inputs:?},"retries":{{"user":1}}{more}}}"#
+            );
             write!(list, "{comma}{task}").expect("a string takes all");
         }
         let text = format!(
@@ -339,4 +345,55 @@ fn a_cancel_outdoes_a_pause() {
         run.core.state().ended.as_ref().map(|end| end.0.as_str()),
         Some("cancelled")
     );
+}
+
+#[test]
+fn what_cannot_end_in_time_is_not_started_and_a_run_that_only_waits_for_time_pauses() {
+    let mut run = Attempts::begin_limited(&[&[], &[], &[]], r#","timeout_ms":600000"#, allocation());
+    run.core.look_at_time();
+    run.check(&[0, 1], &[]);
+    run.core.set_now(500 * SECOND);
+    run.core.look_at_time();
+    finish_large(&mut run, 0, 0);
+    run.check(&[], &[]);
+    run.core.look_at_time();
+    assert!(!run.core.is_pausing(), "a task runs");
+    finish_large(&mut run, 1, 1);
+    run.check(&[], &[]);
+    run.core.look_at_time();
+    run.check(&[], &[]);
+    run.check_paused("walltime");
+}
+
+#[test]
+fn a_task_that_no_allocation_is_long_enough_for_fails_when_nothing_else_is_left() {
+    let mut run = Attempts::begin_limited(&[&[], &[0]], r#","timeout_ms":999000"#, allocation());
+    run.core.look_at_time();
+    run.check(&[], &[]);
+    let row = run.core.state().row(0).expect("it is there");
+    let End::Failure(failure) = &row.end else {
+        panic!("it waits for ever: {row:?}")
+    };
+    assert!(failure.message.contains("may take 999 s"), "{}", failure.message);
+    assert!(failure.message.contains("has 997 s"), "{}", failure.message);
+    assert_eq!(
+        run.core.state().ended.as_ref().map(|end| end.0.as_str()),
+        Some("failed")
+    );
+}
+
+#[test]
+fn agents_hear_when_their_tasks_are_cut_off() {
+    let mut core = core(0);
+    core.set_allocation(allocation());
+    join(&mut core, 1);
+    let welcome = core
+        .take_effects()
+        .agents
+        .into_iter()
+        .find_map(|(_, message)| match message {
+            HeadToAgent::Welcome(welcome) => Some(welcome.allocation_end_ns),
+            _ => None,
+        });
+    assert_eq!(welcome, Some(END - 2 * SECOND));
 }
