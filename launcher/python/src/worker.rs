@@ -31,6 +31,9 @@ const TOGETHER: Duration = Duration::from_micros(100);
 /// Signals are looked at this often while the worker waits.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// What Python is told of the running call.
+type Running = (u64, u32, String, Vec<u32>, u64, u64, u64);
+
 /// The worker's side of its connection to the agent.
 #[pyclass(frozen, module = "bridgehead._bridgehead")]
 pub struct Worker {
@@ -135,7 +138,7 @@ impl Worker {
 
     /// The running call: (task, attempt, name, devices, time limit in milliseconds, start, end of the allocation). Times are
     /// nanoseconds since the epoch; a limit or an end of 0 is none.
-    fn current(&self) -> Option<(u64, u32, String, Vec<u32>, u64, u64, u64)> {
+    fn current(&self) -> Option<Running> {
         let config = lock(&self.shared.config);
         let end_ns = config.as_ref().map_or(0, |config| config.allocation_end_ns);
         drop(config);
