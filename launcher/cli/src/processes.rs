@@ -87,6 +87,7 @@ fn run_head(run_dir: &Path) -> Result<RunOutcome> {
         advertise: Vec::new(),
         allocation: None,
         expected_hosts: Vec::new(),
+        gang: None,
         socket_dir: socket_dir.clone(),
         folder,
         config,

@@ -10,6 +10,7 @@ mod finish;
 mod job;
 mod load;
 mod pause;
+mod scope;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -145,6 +146,7 @@ pub struct Core {
     pausing: Option<pause::Pausing>,
     suspects: Vec<pause::Suspect>,
     superseded: bool,
+    scope: Option<scope::Scope>,
     /// Some task was given to an agent in this attempt.
     began: bool,
     /// Tasks that failed for good by themselves, not because of others.
@@ -201,6 +203,7 @@ impl Core {
             pausing: None,
             suspects: Vec::new(),
             superseded: false,
+            scope: None,
             began: false,
             own_failures: 0,
             too_many: None,

@@ -84,7 +84,7 @@ impl Core {
         }
     }
 
-    fn first_upstream(&self, task: u64) -> Option<Failure> {
+    pub(super) fn first_upstream(&self, task: u64) -> Option<Failure> {
         self.job(task)?
             .dependencies()
             .find_map(|dependency| self.upstream_failure(dependency))
@@ -96,6 +96,7 @@ impl Core {
         if self.is_over() {
             return false;
         }
+        self.end_gang_if_done();
         if !no_more || self.open_tasks() > 0 || !self.persisting.is_empty() {
             return self.pause_if_due();
         }

@@ -248,6 +248,7 @@ impl Core {
     }
 
     fn take_job(&mut self, task: u64) -> Option<Box<super::Job>> {
+        self.drop_from_later(task);
         self.jobs.get_mut(usize::try_from(task).ok()?)?.take()
     }
 

@@ -165,7 +165,7 @@ impl Core {
     }
 
     /// `tasks` with every dependency before its dependents.
-    fn in_order(&self, mut tasks: Vec<u64>) -> Vec<u64> {
+    pub(super) fn in_order(&self, mut tasks: Vec<u64>) -> Vec<u64> {
         let Some(pipeline) = &self.pipeline else { return tasks };
         let mut rank = vec![u64::MAX; tasks.iter().max().map_or(0, |&t| t as usize + 1)];
         for (position, id) in pipeline.topological_order().iter().enumerate() {

@@ -128,6 +128,9 @@ impl Core {
         if let Some(job) = self.job_mut(task) {
             job.holds_inputs = true;
         }
+        if self.keep_for_later(task) {
+            return;
+        }
         let open: Vec<TaskId> = dependencies
             .into_iter()
             .filter(|&d| self.state.row(d).is_some_and(|row| !row.phase.is_final()))
