@@ -488,7 +488,7 @@ fn a_later_gang_does_what_an_earlier_one_left_open_first() {
     next_gang(&mut run);
     run.check(&[0], &[]);
     finish_large(&mut run, 0, 0);
-    run.check(&[2], &[]);
+    run.check(&[2, 3], &[]);
 }
 
 #[test]
