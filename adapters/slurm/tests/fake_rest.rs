@@ -232,6 +232,21 @@ fn a_refusal_is_not_tried_again() {
 }
 
 #[test]
+fn a_token_that_ends_between_two_requests_is_told() {
+    let (job, asks) = submit(|asked, _| {
+        let error = |error: Value| Some(Reply::Json(500, json!({"errors": [error]})));
+        match asked.what.as_str() {
+            // What 22.05 answers then.
+            "POST job/submit" => error(json!({"error_code": 5005, "error": "Zero Bytes were transmitted or received"})),
+            "GET jobs" => error(json!({"error_number": -1, "error": "Unspecified error", "source": "slurm_load_jobs"})),
+            _ => None,
+        }
+    });
+    assert!(matches!(job, Err(BackendError::Denied { .. })), "{job:?}");
+    assert_eq!(count(&asks, "POST job/submit"), 1);
+}
+
+#[test]
 fn versions_are_tried_from_the_newest_down() {
     let (url, asks) = serve(|_, _| None);
     let slurm = connect(&url, SlurmOptions::default()).unwrap();
