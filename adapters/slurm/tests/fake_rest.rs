@@ -314,3 +314,28 @@ fn nobody_there_is_said_with_the_way_out() {
     let error = connect("ftp://x", SlurmOptions::default()).unwrap_err().to_string();
     assert!(error.contains("https://") && error.contains("unix:"), "{error}");
 }
+
+#[test]
+fn commands_stand_in_for_a_server_that_cannot_be_reached_unless_it_was_asked_for() {
+    use bridgehead_slurm::DoorKind;
+    use std::os::unix::fs::PermissionsExt;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sbatch = folder.path().join("sbatch");
+    std::fs::write(&sbatch, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&sbatch, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let vars = [("USER", "ada"), ("PATH", folder.path().to_str().unwrap())];
+    let around: Surroundings = vars
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let mut options = SlurmOptions {
+        rest_url: Some(format!("http://{free}")),
+        ..SlurmOptions::default()
+    };
+    let slurm = Slurm::connect_in(&options, &around).unwrap();
+    assert_eq!(slurm.door().0, "cli");
+    assert!(slurm.door().1.contains("rest_url"), "{:?}", slurm.door());
+    options.door = Some(DoorKind::Rest);
+    assert!(Slurm::connect_in(&options, &around).is_err(), "REST was asked for");
+}
