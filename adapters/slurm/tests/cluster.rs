@@ -215,6 +215,89 @@ fn the_agents_are_told_before_the_time_limit_and_may_end_in_order() {
     });
 }
 
+/// What `scontrol show job` says of a job, without what differs from job to job or from door to door.
+fn shown(state: &Path, job: &JobRef) -> Vec<String> {
+    let scontrol = state.join("bin/scontrol");
+    let output = std::process::Command::new(scontrol)
+        .args(["show", "job", "--oneliner", &job.0])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let own = [
+        "JobId=",
+        "JobName=",
+        "Comment=",
+        "AllocNode",
+        "WorkDir",
+        "Command=",
+        "Std",
+        "Time",
+        "Priority",
+        "Last",
+        "Scheduler",
+    ];
+    let words = text.split_whitespace().filter(|word| word.contains('='));
+    words
+        .filter(|word| !own.iter().any(|part| word.contains(part)) || word.starts_with("TimeLimit"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn both_doors_ask_for_the_same_job() {
+    let Some(state) = cluster() else { return };
+    let all = SlurmOptions {
+        nodes: Some(2),
+        cpus: Some(2),
+        memory: Some("300MiB".to_owned()),
+        gpus: Some(1),
+        partition: Some("low".to_owned()),
+        exclude: Some("n1".to_owned()),
+        nodelist: Some("n[2-3]".to_owned()),
+        requeue: Some(false),
+        native: ["--hold", "--nice=7", "--mail-type=END", "--mail-user=ada@example.org"]
+            .map(str::to_owned)
+            .into(),
+        ..SlurmOptions::default()
+    };
+    let whole = SlurmOptions {
+        native: vec!["--hold".to_owned()],
+        ..SlurmOptions::default()
+    };
+    let other_form = SlurmOptions {
+        gpu_form: Some(bridgehead_slurm::GpuForm::GpusPerNode),
+        native: vec!["--hold".to_owned()],
+        gpus: Some(2),
+        ..SlurmOptions::default()
+    };
+    for asked in [all, whole, other_form] {
+        let run = Run::new(&state, 2, "exit 0");
+        let by = |door| {
+            let SlurmOptions {
+                door,
+                rest_url,
+                token_file,
+                ..
+            } = options(&state, door);
+            let options = SlurmOptions {
+                door,
+                rest_url,
+                token_file,
+                time: Some("7m".to_owned()),
+                ..asked.clone()
+            };
+            let slurm = Slurm::connect_in(&options, &around(&state)).unwrap();
+            let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
+            let words = shown(&state, &job);
+            slurm.cancel(&job).unwrap();
+            words
+        };
+        let words = by(DoorKind::Cli);
+        assert!(words.iter().any(|word| word == "TimeLimit=00:07:00"), "{words:?}");
+        assert_eq!(words, by(DoorKind::Rest));
+    }
+}
+
 #[test]
 fn an_array_is_one_job_with_elements() {
     by_both_doors(|state, _, options| {
@@ -361,4 +444,24 @@ fn a_token_is_made_where_none_is_given_and_a_socket_may_need_none() {
         assert_eq!(slurm.observe(&[JobRef("1".to_owned())]).unwrap().len(), 1);
         assert!(!format!("{slurm:?}").contains("eyJ"), "a token is shown");
     }
+}
+
+#[test]
+fn a_job_that_slurm_has_forgotten_is_told_by_accounting() {
+    let Some(state) = cluster() else { return };
+    if std::env::var_os("TESTSLURM_FORGETS").is_none() {
+        println!(
+            "skipped: TESTSLURM_FORGETS does not say that the cluster has accounting and MinJobAge=2 (`up --accounting`)"
+        );
+        return;
+    }
+    by_both_doors(|_, slurm, _| {
+        let run = Run::new(&state, 1, "exit 3");
+        let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
+        until(slurm, &job, JobState::Ended);
+        wait_for("forgetting", || slurm.find(&run.request.key()).unwrap().is_none());
+        let report = slurm.observe(&[job]).unwrap().remove(0);
+        assert_eq!((report.state, report.word.as_str()), (JobState::Ended, "FAILED"));
+        println!("{report:?}");
+    });
 }
