@@ -9,6 +9,8 @@ mod body;
 mod commands;
 mod connect;
 mod door;
+#[cfg(test)]
+mod fixtures;
 mod from_json;
 mod from_text;
 mod job;
@@ -21,6 +23,7 @@ mod script;
 mod slurm;
 mod surroundings;
 mod token;
+mod waiter;
 mod why;
 
 pub use body::{Version, submission};

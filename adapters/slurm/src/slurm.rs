@@ -24,7 +24,7 @@ const RETRIES: [Duration; 5] = [
     Duration::from_secs(8),
 ];
 
-/// Slurm, by one of its doors. Its methods wait for the answer; they must not be called from within an async runtime.
+/// Slurm, by one of its doors. Its methods wait for the answer and block the thread that calls them.
 #[derive(Debug)]
 pub struct Slurm {
     options: SlurmOptions,
@@ -248,6 +248,8 @@ impl Slurm {
                     match self.look(&manifest.job.comment) {
                         Ok(Some(job)) => return Ok(job),
                         Ok(None) => may_be_there = false,
+                        // Old versions lose the answer to a submission whose token has ended.
+                        Err(denied @ Trouble::Denied(_)) => return Err(denied),
                         Err(_) => {} // Still not known: look again before anything is submitted.
                     }
                 }
