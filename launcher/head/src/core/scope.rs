@@ -33,6 +33,11 @@ impl Core {
         later
     }
 
+    /// Whether a task waits for a later gang.
+    pub(super) fn is_later(&self, task: u64) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.later.contains(&task))
+    }
+
     /// The task of the pipeline that added `task`, directly or not; itself if it is one.
     fn pipeline_task_behind(&self, mut task: u64) -> u64 {
         while task >= self.pipeline_tasks {
