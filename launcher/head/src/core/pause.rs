@@ -118,7 +118,7 @@ impl Core {
     /// Whether all that is left takes longer than the allocation has: it would only wait for its own end. Tasks for which even
     /// a whole allocation is too short fail, or each attempt would end like this one.
     fn is_out_of_time(&mut self) -> bool {
-        if self.state.counts.running > 0 || !self.gang_whole || !self.engine.is_late() {
+        if !self.engine.is_idle() || !self.gang_whole || !self.engine.is_late() {
             return false;
         }
         if !self.began {
@@ -244,11 +244,13 @@ impl Core {
         if self.pausing.is_none() {
             return false;
         }
-        if self.state.counts.running == 0 {
+        // One that waits for tasks of its own, which cannot start any more, is not waited for.
+        let idle = self.engine.is_idle();
+        if idle {
             self.persist_arguments(); // Those of tasks that were added meanwhile.
         }
         let Some(pausing) = &self.pausing else { return false };
-        let at_rest = (pausing.at_once || self.state.counts.running == 0) && self.persisting.is_empty();
+        let at_rest = (pausing.at_once || idle) && self.persisting.is_empty();
         if !at_rest && self.now_ns < pausing.until_ns {
             return false;
         }

@@ -567,3 +567,30 @@ fn stored_arguments_of_added_tasks_outlive_the_attempt() {
     };
     assert_eq!(args, Some(Value::file(file)));
 }
+
+#[test]
+fn an_agent_that_goes_while_the_run_comes_to_rest_costs_its_tasks_no_retry() {
+    let mut run = Attempts::begin(&[&[], &[]], allocation());
+    run.check(&[0, 1], &[]);
+    run.core.on_notice();
+    run.core.on_agent_lost(1, "the test says so");
+    run.check(&[], &[]);
+    assert!(!run.core.is_over(), "a task runs at the other agent");
+    finish_large(&mut run, 0, 0);
+    run.check(&[], &[]);
+    run.check_paused("walltime");
+    let row = run.core.state().row(1).expect("it is there");
+    assert_eq!((row.phase, row.tries), (Phase::Waiting, [0; 5]));
+}
+
+#[test]
+fn a_task_that_waits_for_its_own_tasks_is_not_waited_for() {
+    let mut run = Attempts::begin(&[&[]], allocation());
+    run.check(&[0], &[]);
+    let blocked = bridgehead_wire::Blocked { task: 0, blocked: true };
+    run.core.on_agent(0, AgentToHead::Blocked(blocked));
+    run.core.on_notice();
+    add_task(&mut run, None);
+    run.check(&[], &[]);
+    run.check_paused("walltime");
+}
