@@ -14,7 +14,6 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Listens for agents and remote clients, writes their tickets, and gives the addresses at which they find this head; none where
 /// nobody is to come.
 pub(crate) async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Vec<String>, HeadError> {
-    let _ = std::fs::remove_file(o.folder.client_ticket()); // An earlier attempt's lets nobody in any more.
     if o.config.agents.len() < 2 && o.listen.is_loopback() {
         return Ok(Vec::new()); // Nobody else joins, so nothing listens on the network.
     }
