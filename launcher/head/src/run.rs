@@ -142,6 +142,9 @@ impl Head {
         };
         let text = serde_json::to_vec(&info).expect("plain data can be written");
         write_whole(o.folder.head(), &text)?;
+        if o.listen.is_loopback() {
+            let _ = std::fs::remove_file(o.folder.client_ticket()); // An earlier attempt's lets nobody in any more.
+        }
         Ok(Self {
             core,
             journal,

@@ -66,6 +66,8 @@ impl Scene {
         std::fs::write(folder.spec(), spec).unwrap();
         let plan = r#"{"version":1,"pipeline":"p","backend":"slurm","gangs":[],"reasons":[]}"#;
         std::fs::write(folder.plan(), plan).unwrap();
+        std::fs::create_dir(folder.tls()).unwrap();
+        std::fs::write(folder.client_ticket(), "an earlier attempt's").unwrap();
         let (to_agent, from_head) = unbounded_channel();
         let (to_head, from_agent) = unbounded_channel();
         let options = HeadOptions {
