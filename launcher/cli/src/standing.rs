@@ -223,7 +223,7 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     let written = fresh.map(|status| text(status, "phase"));
     let open = written
         .clone()
-        .filter(|phase| matches!(phase.as_str(), "running" | "cancelling"));
+        .filter(|phase| matches!(phase.as_str(), "running" | "cancelling" | "draining"));
     if let Some(reason) = silent {
         let phase = written.unwrap_or_else(|| "queued".to_owned());
         return (phase, format!("as far as its folder tells: {reason}"));
@@ -284,11 +284,11 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     }
 }
 
+/// A scheduler and the jobs that it has.
+pub(crate) type OpenJobs = (Box<dyn target::Scheduler>, Vec<Job>);
+
 /// The jobs of a run that its scheduler still has to do with, and the scheduler; `None` for a run on this machine.
-pub(crate) fn open_jobs(
-    folder: &RunFolder,
-    config: &RunConfig,
-) -> Result<Option<(Box<dyn target::Scheduler>, Vec<Job>)>, CliError> {
+pub(crate) fn open_jobs(folder: &RunFolder, config: &RunConfig) -> Result<Option<OpenJobs>, CliError> {
     let Some(scheduler) = launch::scheduler_of(config)? else {
         return Ok(None);
     };

@@ -38,6 +38,7 @@ fn config() -> RunConfig {
         join_timeout_ms: 60_000,
         trace: None,
         target: None,
+        store_limit: None,
         max_running: None,
         max_fails: None,
     }
