@@ -15,7 +15,7 @@ pub(crate) trait Door: std::fmt::Debug + Send + Sync {
     fn render(&self, job: &SlurmJob) -> Result<String, String>;
     /// Hands the text over; the job's number.
     fn submit(&self, text: &str) -> Result<u64, Trouble>;
-    /// What Slurm says of these jobs, with one question; a job that it does not know has no record.
+    /// What Slurm says of these jobs, with one question for all, or one for each of very few; a job that it does not know has no record.
     fn jobs(&self, ids: &[u64]) -> Result<Vec<JobRecord>, Trouble>;
     /// The user's jobs with this comment.
     fn by_comment(&self, comment: &str) -> Result<Vec<JobRecord>, Trouble>;

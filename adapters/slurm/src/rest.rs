@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SLOW: Duration = Duration::from_secs(5);
 /// An answer is at most this long: that of 20,000 jobs has 64 MB.
 const LONGEST: usize = 512 << 20;
+/// Jobs that are asked for one by one: the only other question is for all jobs of the cluster, some kilobytes each.
+const FEW: usize = 4;
 /// Slurm does not know the job.
 const NO_JOB: u64 = 2017;
 /// The job is over already.
@@ -345,20 +347,19 @@ impl Door for Rest {
     }
 
     fn jobs(&self, ids: &[u64]) -> Result<Vec<JobRecord>, Trouble> {
-        let path = match ids {
-            [] => return Ok(Vec::new()),
-            [one] => format!("job/{one}"),
-            _ => "jobs".to_owned(),
+        let mut found = Vec::new();
+        let paths: Vec<String> = match ids.len() {
+            0..=FEW => ids.iter().map(|id| format!("job/{id}")).collect(),
+            _ => vec!["jobs".to_owned()],
         };
-        let answer = self.ask(Method::GET, &path, None)?;
-        if answer.has(&[NO_JOB]) {
-            return Ok(Vec::new());
+        for path in paths {
+            let answer = self.ask(Method::GET, &path, None)?;
+            if !answer.has(&[NO_JOB]) {
+                found.extend(from_json::jobs(&self.good(answer)?));
+            }
         }
-        let found = from_json::jobs(&self.good(answer)?);
-        Ok(found
-            .into_iter()
-            .filter(|record| ids.iter().any(|&id| record.is_of(id)))
-            .collect())
+        found.retain(|record| ids.iter().any(|&id| record.is_of(id)));
+        Ok(found)
     }
 
     fn by_comment(&self, comment: &str) -> Result<Vec<JobRecord>, Trouble> {

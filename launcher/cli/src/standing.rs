@@ -107,6 +107,16 @@ pub(crate) fn of_all(folders: &[RunFolder]) -> Vec<Result<Standing, CliError>> {
         .collect()
 }
 
+/// The launches that may still be at work: what has a successor is over or about to be.
+fn newest(mut records: Vec<LaunchRecord>) -> Vec<LaunchRecord> {
+    records.drain(..records.len().saturating_sub(ASKED));
+    let mut followed: Vec<u32> = records.iter().filter_map(|record| record.follows).collect();
+    followed.sort_unstable();
+    followed.pop(); // The one before the last may be ending at this moment.
+    records.retain(|record| !followed.contains(&record.launch));
+    records
+}
+
 type Answer = Result<BTreeMap<String, JobReport>, String>;
 
 fn ask(target: &TargetConfig, jobs: &[bridgehead_backend::JobRef]) -> Answer {
@@ -131,8 +141,7 @@ struct Told {
 impl Told {
     fn read(folder: &RunFolder) -> Result<Self, CliError> {
         let config = folder::config(folder)?;
-        let mut records = ledger::read(folder)?;
-        records.drain(..records.len().saturating_sub(ASKED));
+        let records = newest(ledger::read(folder)?);
         let status = folder::written(folder)?;
         Ok(Self {
             config,
@@ -297,8 +306,7 @@ pub(crate) fn open_jobs(folder: &RunFolder, config: &RunConfig) -> Result<Option
     let Some(scheduler) = launch::scheduler_of(config)? else {
         return Ok(None);
     };
-    let mut records = ledger::read(folder)?;
-    records.drain(..records.len().saturating_sub(ASKED));
+    let records = newest(ledger::read(folder)?);
     let refs: Vec<_> = records.iter().filter_map(|record| record.job.clone()).collect();
     let mut reports = scheduler.observe(&refs)?.into_iter();
     let jobs = records.into_iter().map(|record| {
