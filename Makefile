@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test check docs setup examples bench bench-quick clean
+.PHONY: demo test test-slurm check docs setup examples bench bench-quick clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -13,6 +13,10 @@ test: setup
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest tests/faults
+
+# On a virtual Slurm cluster of several nodes on this machine, as root: tests/slurm. TESTS is handed on to pytest.
+test-slurm: examples
+	tests/slurm/run $(BIN)/python $(TESTS)
 
 check: setup
 	cargo fmt --all -- --check
