@@ -1,0 +1,70 @@
+"""The cluster and its users, for all tests of this folder; the run that meets its time limit, which starts first and is looked
+at last, because Slurm takes minutes over it; and the law that nothing is left on any node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, wait_until
+from support import BIN, Submitted, User
+
+WALLTIME = "test_walltime.py"
+SWEEP_SECONDS = 120
+"""Of work for one worker in the run that has a minute at a time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name == WALLTIME)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    state = os.environ.get("TESTSLURM_STATE")
+    if not state or not Path(state, "run/up").exists():
+        pytest.skip("no cluster is up: make test-slurm brings one up")
+    cluster = Cluster(Path(state))
+    wait_until(cluster.up, "every node is up")
+    yield cluster
+    left = [line for user in cluster.settings["JOB_USERS"].split(",") for line in cluster.processes(f"USER={user}")]
+    assert left == []
+    assert cluster.memory_left() == []
+
+
+@pytest.fixture(scope="session")
+def users(cluster: Cluster) -> Iterator[list[User]]:
+    """Two ordinary users; what they need is where the nodes and they can read it."""
+    users = [User(cluster, name) for name in cluster.settings["JOB_USERS"].split(",")]
+    for user in users:
+        folder = user.home.parent
+        folder.mkdir(exist_ok=True)
+        shutil.chown(folder, user.name, user.name)
+        for host in ["ctl", *cluster.nodes]:
+            done = user.run("bridgehead", "--version", host=host)
+            assert done.code == 0, f"{user.name} cannot run {BIN}/bridgehead on {host}: {done}"
+    yield users
+    for user in users:
+        shutil.rmtree(user.home.parent)
+
+
+@pytest.fixture(scope="session")
+def user(users: list[User]) -> User:
+    return users[0]
+
+
+@pytest.fixture(scope="session")
+def other(users: list[User]) -> User:
+    return users[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def long_run(request: pytest.FixtureRequest) -> Submitted | None:
+    """A sweep of two minutes with a time limit of one, on the first node, which no other test disturbs."""
+    if not any(item.path.name == WALLTIME for item in request.session.items):
+        return None
+    user: User = request.getfixturevalue("user")
+    options = ["--nodes", 1, "--cpus", 1, "--partition", "short", "--time", "1m", "--slurm", "nodelist=n1"]
+    return user.submit("sweep", SWEEP_SECONDS // 2, 2, on=options)
