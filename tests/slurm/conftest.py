@@ -17,8 +17,18 @@ SWEEP_SECONDS = 120
 """Of work for one worker in the run that has a minute at a time."""
 
 
+_interrupted = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name == WALLTIME)
+    for item in items:
+        item.add_marker(pytest.mark.timeout(480 if item.path.name == WALLTIME else 300))
+
+
+def pytest_keyboard_interrupt() -> None:
+    global _interrupted
+    _interrupted = True
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +39,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     cluster = Cluster(Path(state))
     wait_until(cluster.up, "every node is up")
     yield cluster
+    if _interrupted:  # What runs then ends with the cluster.
+        return
     left = [line for user in cluster.settings["JOB_USERS"].split(",") for line in cluster.processes(f"USER={user}")]
     assert left == []
     assert cluster.memory_left() == []
