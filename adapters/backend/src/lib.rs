@@ -1,8 +1,9 @@
 //! The port to a scheduler: render purely, submit, observe many jobs at once, cancel. Owns the words that all schedulers
-//! share, a fake scheduler for tests and the suite that every implementation must pass.
+//! share, the ledger of a run's jobs, a fake scheduler for tests and the suite that every implementation must pass.
 
 pub mod conformance;
 mod fake;
+pub mod ledger;
 
 pub use fake::Fake;
 

@@ -180,6 +180,12 @@ impl RunFolder {
         self.0.join("spill").join(rank.to_string())
     }
 
+    /// Jobs that were handed to a scheduler for this run, one file a launch.
+    #[must_use]
+    pub fn launches(&self) -> PathBuf {
+        self.0.join("launches")
+    }
+
     /// Requests of clients that cannot reach the head.
     #[must_use]
     pub fn mailbox(&self) -> PathBuf {
