@@ -3,6 +3,8 @@ counted as a lost node's and not as the user's, and nothing that finished runs a
 
 from __future__ import annotations
 
+from typing import Any
+
 import bridgehead as bh
 import pytest
 from cluster import Cluster
@@ -21,10 +23,11 @@ def begun(user: User) -> Submitted:
     return run
 
 
-def check_survived(run: Submitted) -> None:
+def check_survived(run: Submitted) -> dict[str, Any]:
     status = check(run, again=True)
     assert status["failures"] == []
     assert bh.connect(str(run.folder)).results() == {"total": EXPECTED}
+    return status
 
 
 @pytest.mark.parametrize("what", ["kill", "freeze", "cut"])
@@ -43,8 +46,9 @@ def test_the_node_of_the_head_is_lost_and_the_run_goes_on_in_a_new_attempt(clust
     run = begun(user)
     with cluster.fault("kill", run.nodes()[0]):
         pass  # It boots again at once, as after a power cut.
-    check_survived(run)
+    status = check_survived(run)
     assert run.count("run-started") == 2
+    assert status["interruptions"]["lost"] == 1
 
 
 def test_a_controller_that_is_away_has_no_effect_on_a_run(cluster: Cluster, user: User) -> None:

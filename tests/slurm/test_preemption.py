@@ -36,4 +36,5 @@ def test_a_run_that_is_preempted_goes_on_after_its_requeue(cluster: Cluster, use
     assert bh.connect(str(run.folder)).results() == {"total": sum(n * n for n in range(40))}
     assert run.count("run-started") == 2
     assert status["failures"] == []
+    assert (status["interruptions"]["preempted"], status["interruptions"]["lost"]) == (1, 0)
     assert cluster.jobs(run.id)[0]["Restarts"] == "1"

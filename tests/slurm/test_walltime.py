@@ -15,6 +15,8 @@ def test_a_sweep_of_two_minutes_goes_on_through_time_limits_of_one(long_run: Sub
     assert bh.connect(str(long_run.folder)).results() == {"total": sum(n * n for n in range(tasks))}
     assert status["failures"] == []
     assert long_run.count("run-started") >= 2
+    interruptions = status["interruptions"]
+    assert interruptions["walltime"] == long_run.count("run-started") - 1, interruptions
     assert long_run.count("task-retried") == 0, "what cannot end in time is not started, or waits for the next job"
     states = [job["JobState"] for job in cluster.jobs(long_run.id)]
     assert len(states) >= 2 and "TIMEOUT" not in states, states
