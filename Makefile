@@ -14,7 +14,7 @@ test: setup
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest tests/faults
 
-# On a virtual Slurm cluster of several nodes on this machine, as root: tests/slurm. TESTS is handed on to pytest.
+# On a virtual Slurm cluster of several nodes on this machine, as root. TESTS is handed on to pytest: TESTS=test_faults.py.
 test-slurm: examples
 	tests/slurm/run $(BIN)/python $(TESTS)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_until
-from support import BIN, Submitted, User
+from support import BIN, SCRIPT, Submitted, User
 
+Submission = subprocess.Popen[str]
 WALLTIME = "test_walltime.py"
 SWEEP_SECONDS = 120
 """Of work for one worker in the run that has a minute at a time."""
@@ -73,10 +75,20 @@ def other(users: list[User]) -> User:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def long_run(request: pytest.FixtureRequest) -> Submitted | None:
-    """A sweep of two minutes with a time limit of one, on the first node, which no other test disturbs."""
+def started_long_run(request: pytest.FixtureRequest) -> tuple[Submission, Path] | None:
+    """A sweep of two minutes with a time limit of one, on the first node, which no other test disturbs: its submission."""
     if not any(item.path.name == WALLTIME for item in request.session.items):
         return None
     user: User = request.getfixturevalue("user")
+    notes = user.new_notes()
     options = ["--nodes", 1, "--cpus", 1, "--partition", "short", "--time", "1m", "--slurm", "nodelist=n1"]
-    return user.submit("sweep", SWEEP_SECONDS // 2, 2, on=options)
+    words = ["submit", "--on", "slurm", *options, SCRIPT, "sweep", notes, SWEEP_SECONDS // 2, 2]
+    return user.start("bridgehead", *words), notes
+
+
+@pytest.fixture(scope="session")
+def long_run(started_long_run: tuple[Submission, Path], user: User) -> Submitted:
+    submission, notes = started_long_run
+    out, err = submission.communicate(timeout=60)
+    assert submission.returncode == 0, err
+    return Submitted(user, out.strip(), notes)
