@@ -221,5 +221,5 @@ def test_a_gang_that_never_is_whole_ends_and_names_who_is_missing(tmp_path: Path
     config = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps({**config, "attached": False, "join_timeout_ms": 300}))
     done = bridgehead("head", "--run-dir", run.folder)
-    assert done.returncode == 1 and "agents [1] did not join" in done.stderr, done
+    assert done.returncode == 1 and "agent 1 did not join" in done.stderr, done
     assert bridgehead("resume", run.folder).returncode == 0

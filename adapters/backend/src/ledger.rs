@@ -32,6 +32,8 @@ pub struct LaunchRecord {
     /// Launches that have to be over before it starts.
     #[serde(default)]
     pub after: Vec<u32>,
+    /// Attempts at the run that there were when it was submitted: what the run folder tells of those is older than this.
+    pub attempts: u32,
     /// When it was submitted, in seconds since the epoch.
     pub submitted_s: u64,
 }
@@ -96,7 +98,10 @@ fn read_one(path: PathBuf) -> Result<LaunchRecord, LedgerError> {
     };
     let record: LaunchRecord = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
     if record.version != LEDGER_VERSION {
-        return Err(invalid(format!("its version is {}, not {LEDGER_VERSION}", record.version)));
+        return Err(invalid(format!(
+            "its version is {}, not {LEDGER_VERSION}",
+            record.version
+        )));
     }
     Ok(record)
 }
@@ -156,6 +161,7 @@ mod tests {
             key: format!("run-1/{launch}"),
             job: None,
             after: Vec::new(),
+            attempts: 0,
             submitted_s: 1,
         }
     }

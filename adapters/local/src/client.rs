@@ -1,11 +1,18 @@
-//! A control client: one blocking connection to a head on this machine. Owns the handshake and framing; for commands, not
-//! for the hot path (that is the Python extension's).
+//! A control client: one blocking connection to a head, on this machine or elsewhere. Owns the handshake and framing; for
+//! commands, not for the hot path (that is the Python extension's).
 
+use crate::tls::tls_config;
 use bridgehead_spec::{HeadInfo, RunFolder};
-use bridgehead_wire::{ClientHello, ClientToHead, FrameError, Frames, HeadToClient, Welcome};
+use bridgehead_wire::{
+    ALPN_CLIENT, ClientHello, ClientToHead, FrameError, Frames, HEAD_NAME, HeadToClient, Ticket, Welcome,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -39,10 +46,39 @@ pub enum ClientError {
     Refused(String),
 }
 
+/// How long a head elsewhere has to answer a connection; a firewall that drops it must not hold a command up.
+const DIAL: Duration = Duration::from_secs(3);
+
+/// What carries a connection: on this machine a socket that only this user can open, elsewhere mutual TLS.
+#[derive(Debug)]
+enum Stream {
+    Here(UnixStream),
+    There(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn io(&mut self) -> &mut dyn ReadWrite {
+        match self {
+            Self::Here(stream) => stream,
+            Self::There(stream) => stream.as_mut(),
+        }
+    }
+
+    fn set_read_timeout(&self, limit: Duration) -> std::io::Result<()> {
+        match self {
+            Self::Here(stream) => stream.set_read_timeout(Some(limit)),
+            Self::There(stream) => stream.sock.set_read_timeout(Some(limit)),
+        }
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
 /// A connection to a head.
 #[derive(Debug)]
 pub struct Client {
-    stream: UnixStream,
+    stream: Stream,
     frames: Frames,
     /// What the head said at the start.
     pub welcome: Welcome,
@@ -52,6 +88,30 @@ pub struct Client {
 #[must_use]
 pub(crate) fn head_info(folder: &RunFolder) -> Option<HeadInfo> {
     serde_json::from_slice(&std::fs::read(folder.head()).ok()?).ok()
+}
+
+/// A TLS connection whose handshake is done.
+fn dial(address: &str, config: &Arc<ClientConfig>) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let mut last = std::io::Error::other("the address names no host");
+    for address in address.to_socket_addrs()? {
+        let socket = match TcpStream::connect_timeout(&address, DIAL) {
+            Ok(socket) => socket,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(DIAL))?;
+        let name = ServerName::try_from(HEAD_NAME).map_err(std::io::Error::other)?;
+        let session = ClientConnection::new(config.clone(), name).map_err(std::io::Error::other)?;
+        let mut stream = StreamOwned::new(session, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        return Ok(stream);
+    }
+    Err(last)
 }
 
 impl Client {
@@ -65,13 +125,39 @@ impl Client {
         };
         let info = head_info(folder).ok_or_else(none)?;
         let stream = UnixStream::connect(&info.socket).map_err(|_| none())?;
-        Self::greet(stream, folder, owner)
+        Self::greet(Stream::Here(stream), folder, owner)
     }
 
-    /// The connection itself, with bytes that were read ahead.
+    /// Connects to the living head of a run wherever it is: on this machine, else at the addresses that it left in the run
+    /// folder for clients, with the certificate that it left there.
+    ///
+    /// # Errors
+    /// None of them answers with a certificate of the run.
+    pub fn reach(folder: &RunFolder) -> Result<Self, ClientError> {
+        if let Ok(client) = Self::connect(folder, false) {
+            return Ok(client);
+        }
+        let none = || ClientError::NoHead {
+            run: folder.path().to_owned(),
+        };
+        let bytes = std::fs::read(folder.client_ticket()).map_err(|_| none())?;
+        let ticket: Ticket = serde_json::from_slice(&bytes).map_err(|_| none())?;
+        let config = Arc::new(tls_config(&ticket, ALPN_CLIENT).map_err(|_| none())?);
+        for address in &ticket.addresses {
+            if let Ok(stream) = dial(address, &config) {
+                return Self::greet(Stream::There(Box::new(stream)), folder, false);
+            }
+        }
+        Err(none())
+    }
+
+    /// The connection itself, with bytes that were read ahead, if it is one to a head on this machine.
     #[must_use]
-    pub fn into_parts(self) -> (UnixStream, Frames, Welcome) {
-        (self.stream, self.frames, self.welcome)
+    pub fn into_parts(self) -> Option<(UnixStream, Frames, Welcome)> {
+        match self.stream {
+            Stream::Here(stream) => Some((stream, self.frames, self.welcome)),
+            Stream::There(_) => None,
+        }
     }
 
     /// Waits until a head that was just started is up (and is not the head of an older attempt than `attempt`), and connects.
@@ -101,7 +187,7 @@ impl Client {
         }
     }
 
-    fn greet(stream: UnixStream, folder: &RunFolder, owner: bool) -> Result<Self, ClientError> {
+    fn greet(stream: Stream, folder: &RunFolder, owner: bool) -> Result<Self, ClientError> {
         let run = folder
             .path()
             .file_name()
@@ -134,7 +220,9 @@ impl Client {
     pub fn send(&mut self, message: &ClientToHead) -> Result<(), ClientError> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        Ok(self.stream.write_all(&bytes)?)
+        let io = self.stream.io();
+        io.write_all(&bytes)?;
+        Ok(io.flush()?)
     }
 
     /// The next message, waiting up to `limit`.
@@ -142,7 +230,7 @@ impl Client {
     /// # Errors
     /// None came in time, or the connection broke.
     pub fn receive(&mut self, limit: Duration) -> Result<HeadToClient, ClientError> {
-        self.stream.set_read_timeout(Some(limit))?;
+        self.stream.set_read_timeout(limit)?;
         loop {
             if let Some((kind, body)) = self.frames.next_frame()? {
                 return match HeadToClient::decode(kind, body)? {
@@ -150,7 +238,7 @@ impl Client {
                     message => Ok(message),
                 };
             }
-            let n = self.stream.read(self.frames.space(16 << 10))?;
+            let n = self.stream.io().read(self.frames.space(16 << 10))?;
             if n == 0 {
                 return Err(ClientError::Io(std::io::ErrorKind::UnexpectedEof.into()));
             }

@@ -50,6 +50,18 @@ pub(crate) enum Command {
     /// Ends what an agent leaves running when it dies (started by an agent, not by hand).
     #[command(hide = true)]
     Reaper(Reaper),
+    /// Hands a run folder's gangs to its scheduler (started by the Python package, not by hand).
+    #[command(hide = true)]
+    Launch(Launch),
+    /// Answers what a scheduler has and what it would be handed (asked by the Python package, not by hand).
+    #[command(hide = true)]
+    Backend,
+    /// Runs a node's part of a gang: the head or an agent (started by a batch job, not by hand).
+    #[command(hide = true)]
+    Node(Node),
+    /// Sees to what follows a gang that has ended (started by a batch job, not by hand).
+    #[command(hide = true)]
+    After(Node),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +85,73 @@ pub(crate) struct Script {
     pub args: Vec<String>,
 }
 
+/// Where the pipeline goes. Without `--on` it stays on this machine, or goes where the script says.
+#[derive(Debug, Args, Default)]
+pub(crate) struct Target {
+    /// The scheduler to hand the pipeline to.
+    #[arg(long, value_name = "WHERE", value_parser = ["local", "slurm"], help_heading = "Where")]
+    pub on: Option<String>,
+    /// Nodes; with `--cpus`, `--gpus` and `--memory` for each of them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Where")]
+    pub nodes: Option<u32>,
+    /// GPUs of each node.
+    #[arg(long, value_name = "N", help_heading = "Where")]
+    pub gpus: Option<u32>,
+    /// Memory of each node, `8GiB` for instance.
+    #[arg(long, value_name = "SIZE", help_heading = "Where")]
+    pub memory: Option<String>,
+    /// Time limit, `30m`, `2h` or `1-12:00:00` for instance.
+    #[arg(long, value_name = "TIME", help_heading = "Where")]
+    pub time: Option<String>,
+    /// Partition.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub partition: Option<String>,
+    /// Account to be charged.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub account: Option<String>,
+    /// Quality of service.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub qos: Option<String>,
+    /// Features that the nodes must have.
+    #[arg(long, value_name = "LIST", help_heading = "Where")]
+    pub constraint: Option<String>,
+    /// Reservation.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub reservation: Option<String>,
+    /// Nodes not to use.
+    #[arg(long, value_name = "LIST", help_heading = "Where")]
+    pub exclude: Option<String>,
+    /// An array of N equal jobs of `--nodes` nodes each, at most M of them at a time: each helps as soon as it starts.
+    #[arg(long, value_name = "N[%M]", help_heading = "Where")]
+    pub array: Option<String>,
+    /// The way to Slurm; chosen by what is there if left out.
+    #[arg(long, value_name = "DOOR", value_parser = ["rest", "cli"], help_heading = "Where")]
+    pub slurm_door: Option<String>,
+    /// Where slurmrestd listens: `http://host:port`, `https://host:port` or `unix:/path`.
+    #[arg(long, value_name = "URL", help_heading = "Where")]
+    pub rest_url: Option<String>,
+    /// A file with a token for slurmrestd.
+    #[arg(long, value_name = "FILE", help_heading = "Where")]
+    pub token_file: Option<PathBuf>,
+    /// Any other option of `bridgehead.Slurm`, by its name there; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Where")]
+    pub slurm: Vec<String>,
+    /// An option of `sbatch` that is handed on as it is, `--mail-type=END` for instance; may be given several times.
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true, help_heading = "Where")]
+    pub sbatch: Vec<String>,
+}
+
+/// How much at a time, and how much may go wrong.
+#[derive(Debug, Args, Default)]
+pub(crate) struct Limits {
+    /// Most tasks that run at a time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_running: Option<u32>,
+    /// Tasks that may fail; one more ends the run.
+    #[arg(long, value_name = "N")]
+    pub max_fails: Option<u32>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
     /// Write a Chrome trace (open it in Perfetto) to this file.
@@ -85,6 +164,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub trace: Trace,
     #[command(flatten)]
+    pub limits: Limits,
+    #[command(flatten)]
     pub script: Script,
 }
 
@@ -93,6 +174,8 @@ pub(crate) struct Plan {
     /// As JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
     #[command(flatten)]
     pub script: Script,
 }
@@ -104,6 +187,10 @@ pub(crate) struct Submit {
     pub json: bool,
     #[command(flatten)]
     pub trace: Trace,
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub limits: Limits,
     #[command(flatten)]
     pub script: Script,
 }
@@ -174,6 +261,8 @@ pub(crate) struct Resume {
     /// As JSON, one object a line.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -230,4 +319,21 @@ pub(crate) struct Reaper {
     /// The agent's socket folder, removed at the end.
     #[arg(long)]
     pub socket_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Launch {
+    /// The run folder.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The run folder.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// Which launch of the run.
+    #[arg(long)]
+    pub launch: u32,
 }

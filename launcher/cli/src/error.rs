@@ -1,6 +1,7 @@
 //! Exit codes, each with its errors; the table for people is `docs/guide/exit-codes.md`.
 
 use bridgehead_backend::BackendError;
+use bridgehead_backend::ledger::LedgerError;
 use bridgehead_head::journal::JournalError;
 use bridgehead_local::{ClientError, FolderError};
 use std::fmt;
@@ -11,6 +12,8 @@ use std::path::Path;
 pub(crate) const OK: u8 = 0;
 /// The run failed or was cancelled.
 pub(crate) const RUN_FAILED: u8 = 1;
+/// Wrong usage, as the command line's parser has it.
+pub(crate) const USAGE: u8 = 2;
 /// Something that was named is not there.
 pub(crate) const NOT_FOUND: u8 = 3;
 /// The run's head is not as the command needs it: none can be reached, or one is at work.
@@ -19,6 +22,12 @@ pub(crate) const HEAD: u8 = 4;
 pub(crate) const SYSTEM: u8 = 5;
 /// The run folder is damaged or of a newer version.
 pub(crate) const DAMAGED: u8 = 6;
+/// The scheduler refused, or cannot do what it is asked.
+pub(crate) const REFUSED: u8 = 7;
+/// The scheduler cannot be reached.
+pub(crate) const UNREACHABLE: u8 = 8;
+/// The scheduler does not accept who asks.
+pub(crate) const DENIED: u8 = 9;
 /// A bug.
 pub(crate) const BROKEN: u8 = 70;
 
@@ -92,7 +101,22 @@ impl From<ClientError> for CliError {
 
 impl From<BackendError> for CliError {
     fn from(e: BackendError) -> Self {
-        Self::new(SYSTEM, e.to_string())
+        let code = match e {
+            BackendError::Unfit { .. } | BackendError::Refused { .. } => REFUSED,
+            BackendError::Unreachable { .. } => UNREACHABLE,
+            BackendError::Denied { .. } => DENIED,
+        };
+        Self::new(code, e.to_string())
+    }
+}
+
+impl From<LedgerError> for CliError {
+    fn from(e: LedgerError) -> Self {
+        let code = match e {
+            LedgerError::Io { .. } => SYSTEM,
+            LedgerError::Invalid { .. } => DAMAGED,
+        };
+        Self::new(code, e.to_string())
     }
 }
 

@@ -47,6 +47,11 @@ pub(crate) fn spec(folder: &RunFolder) -> Result<Option<PipelineSpec>, CliError>
     document(&folder.spec())
 }
 
+/// What `status.json` says.
+pub(crate) fn written(folder: &RunFolder) -> Result<Option<Value>, CliError> {
+    document(&folder.status())
+}
+
 /// What `status.json` says, with `lost` for the phase of a run whose head is gone without having ended it; `None` as long as
 /// no head has written one.
 pub(crate) fn snapshot(folder: &RunFolder) -> Result<Option<Value>, CliError> {

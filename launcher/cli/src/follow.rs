@@ -2,7 +2,7 @@
 
 use crate::args::OneRun;
 use crate::error::{CliError, OK, RUN_FAILED};
-use crate::{folder, output};
+use crate::{folder, handed, output};
 use bridgehead_local::{Client, ClientError};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{HeadToClient, Progress, Subscribe};
@@ -13,6 +13,9 @@ use std::time::Duration;
 /// `bridgehead watch`.
 pub(crate) fn watch(args: &OneRun) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
+    if folder::config(&folder)?.target.is_some() {
+        return handed::watch(&folder, args.json);
+    }
     to_the_end(Client::connect(&folder, false), &folder, 0, args.json)
 }
 

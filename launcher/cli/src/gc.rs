@@ -2,7 +2,7 @@
 
 use crate::args::Gc;
 use crate::error::{CliError, OK};
-use crate::{folder, output};
+use crate::{folder, output, standing};
 use bridgehead_local::{home, list_runs, stale_socket_dirs};
 use bridgehead_spec::RunFolder;
 use serde_json::json;
@@ -50,6 +50,9 @@ fn age(folder: &RunFolder) -> Option<Duration> {
 }
 
 fn may_go(folder: &RunFolder, lost_too: bool) -> bool {
+    if folder::config(folder).is_ok_and(|config| config.target.is_some()) {
+        return handed_over_may_go(folder, lost_too);
+    }
     let elsewhere = || folder::head_info(folder).is_some_and(|info| info.host != this_host());
     if folder::head_lives(folder) {
         return false;
@@ -61,6 +64,18 @@ fn may_go(folder: &RunFolder, lost_too: bool) -> bool {
         Ok(None) => lost_too && age(folder).is_some_and(|age| age >= STARTING),
         Err(_) => false, // What cannot be read is for people to judge.
     }
+}
+
+/// Of a run that was handed over its scheduler has the last word; where it cannot be asked, the folder stays.
+fn handed_over_may_go(folder: &RunFolder, lost_too: bool) -> bool {
+    standing::of(folder).is_ok_and(|standing| {
+        standing.silent.is_none()
+            && match standing.phase() {
+                "finished" | "failed" | "cancelled" => true,
+                "lost" | "paused" => lost_too,
+                _ => false,
+            }
+    })
 }
 
 fn this_host() -> String {

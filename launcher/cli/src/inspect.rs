@@ -4,6 +4,7 @@ use crate::args::{OneRun, Ps};
 use crate::error::{CliError, DAMAGED, OK};
 use crate::folder::{self, Names};
 use crate::output;
+use crate::standing::{self, Standing};
 use bridgehead_head::state::{End, Phase, TaskRow};
 use bridgehead_local::{home, list_runs};
 use bridgehead_spec::RunFolder;
@@ -16,15 +17,17 @@ use std::time::Duration;
 /// `bridgehead ps`.
 pub(crate) fn ps(args: &Ps) -> Result<u8, CliError> {
     let home = home();
-    let mut rows = Vec::new();
-    for run in list_runs(&home)? {
-        let folder = RunFolder::new(home.join("runs").join(run.as_str()));
-        let row = row(&folder, run.as_str());
-        let ended = matches!(row["phase"].as_str(), Some("finished" | "failed" | "cancelled"));
-        if !ended || args.all {
-            rows.push(row);
-        }
-    }
+    let runs = list_runs(&home)?;
+    let folders: Vec<RunFolder> = runs
+        .iter()
+        .map(|run| RunFolder::new(home.join("runs").join(run.as_str())))
+        .collect();
+    let standings = standing::of_all(&folders).into_iter();
+    let rows = standings.zip(&folders).zip(&runs);
+    let mut rows: Vec<Value> = rows
+        .map(|((standing, folder), run)| row(standing, folder, run.as_str()))
+        .collect();
+    rows.retain(|row| args.all || !standing::is_final(row));
     if args.json {
         output::line(Value::from(rows))?;
         return Ok(OK);
@@ -47,9 +50,9 @@ pub(crate) fn ps(args: &Ps) -> Result<u8, CliError> {
 }
 
 /// One damaged folder must not hide the others, so what is wrong with it is its phase.
-fn row(folder: &RunFolder, run: &str) -> Value {
+fn row(standing: Result<Standing, CliError>, folder: &RunFolder, run: &str) -> Value {
     let other = |phase: &str, message: &str| json!({ "run": run, "phase": phase, "message": message });
-    match folder::snapshot(folder) {
+    match standing.map(|standing| standing.status) {
         Ok(Some(mut status)) => {
             status["run"] = json!(run); // A copied folder is a run of its own.
             status
@@ -61,7 +64,7 @@ fn row(folder: &RunFolder, run: &str) -> Value {
 }
 
 fn print_row(row: &Value) -> Result<(), CliError> {
-    let count = |name: &str| row["tasks"][name].as_u64().unwrap_or(0);
+    let count = |name: &str| count(&row["tasks"], name);
     let phases = ["waiting", "running", "finished", "failed", "cancelled"];
     let total = phases.iter().map(|name| count(name)).sum::<u64>();
     let text = |name: &str| row[name].as_str().unwrap_or("?");
@@ -78,7 +81,8 @@ fn print_row(row: &Value) -> Result<(), CliError> {
 /// `bridgehead status`.
 pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
-    let Some(mut status) = folder::snapshot(&folder)? else {
+    let standing = standing::of(&folder)?;
+    let Some(mut status) = standing.status else {
         let log = folder.logs().join("head.log");
         let message = format!(
             "the run has no status: its head never came up, or just now; see {}",
@@ -96,11 +100,24 @@ pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
     output::line(format!("folder   {}", text("folder")))?;
     let colon = if text("message").is_empty() { "" } else { ": " };
     output::line(format!("phase    {}{colon}{}", text("phase"), text("message")))?;
-    output::line(format!("attempt  {}", status["attempt"]))?;
+    for job in status["jobs"].as_array().into_iter().flatten() {
+        output::line(job_line(job))?;
+    }
+    if !status["attempt"].is_null() {
+        output::line(format!(
+            "attempt  {}{}",
+            status["attempt"],
+            interruptions(&status["interruptions"])
+        ))?;
+    }
     let t = &status["tasks"];
     output::line(format!(
         "tasks    {} waiting, {} running, {} finished, {} failed, {} cancelled",
-        t["waiting"], t["running"], t["finished"], t["failed"], t["cancelled"]
+        count(t, "waiting"),
+        count(t, "running"),
+        count(t, "finished"),
+        count(t, "failed"),
+        count(t, "cancelled")
     ))?;
     for agent in status["agents"].as_array().into_iter().flatten() {
         let host = agent["host"].as_str().unwrap_or("?");
@@ -116,6 +133,43 @@ pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
         output::line(format!("failed   {name} (t{}): {message}", failure["task"]))?;
     }
     Ok(OK)
+}
+
+fn count(tasks: &Value, phase: &str) -> u64 {
+    tasks[phase].as_u64().unwrap_or(0)
+}
+
+/// A job at its scheduler.
+fn job_line(job: &Value) -> String {
+    let text = |key: &str| job[key].as_str().unwrap_or("");
+    let state = if text("word").is_empty() {
+        text("state")
+    } else {
+        text("word")
+    };
+    let nodes = if text("nodes").is_empty() {
+        String::new()
+    } else {
+        format!(" on {}", text("nodes"))
+    };
+    let reason = if text("reason").is_empty() {
+        String::new()
+    } else {
+        format!(": {}", text("reason"))
+    };
+    format!("job {:<4} {}{nodes}{reason}", text("job"), state.to_lowercase())
+}
+
+/// How often an attempt was cut off, by cause.
+fn interruptions(counts: &Value) -> String {
+    let causes = counts.as_object().into_iter().flatten();
+    let told: Vec<String> = causes
+        .filter_map(|(cause, n)| n.as_u64().filter(|&n| n > 0).map(|n| format!("{n} for {cause}")))
+        .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!(", interrupted {}", told.join(", "))
 }
 
 /// `bridgehead results`.

@@ -2,9 +2,7 @@
 
 use bridgehead_agent::Link;
 use bridgehead_wire::{ALPN_AGENT, AgentToHead, Frames, HEAD_NAME, HeadToAgent, Ticket};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,30 +12,56 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Between two tries to join.
+const AGAIN: Duration = Duration::from_millis(500);
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// How long an agent waits for its ticket and for the head to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent of this machine waits for its ticket, and every agent for the head to answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for the ticket file, which the head writes once it listens, and that is not of an attempt before `not_before`.
-pub(crate) async fn wait_ticket(path: &Path, not_before: std::time::SystemTime) -> Result<Ticket> {
-    let end = tokio::time::Instant::now() + PATIENCE;
+/// Which ticket an agent waits for: tickets of other lives may lie there still.
+pub(crate) enum Awaited<'a> {
+    /// One that was written since then, by a head on this machine.
+    Since(std::time::SystemTime),
+    /// One of this life of a launch, by an attempt after this one.
+    Life { life: &'a str, after: u32 },
+}
+
+impl Awaited<'_> {
+    fn is_met(&self, ticket: &Ticket, path: &Path) -> bool {
+        match self {
+            Self::Since(then) => std::fs::metadata(path)
+                .and_then(|m| m.modified())
+                .is_ok_and(|made| made >= *then),
+            Self::Life { life, after } => ticket.life == *life && ticket.attempt > *after,
+        }
+    }
+}
+
+/// Waits for the ticket file, which the head writes once it listens. `over` tells that none will come any more.
+pub(crate) async fn wait_ticket(
+    path: &Path,
+    awaited: &Awaited<'_>,
+    patience: Duration,
+    over: &dyn Fn() -> bool,
+) -> Result<Ticket> {
+    let end = tokio::time::Instant::now() + patience;
     let mut pause = Duration::from_millis(1);
+    let most = match awaited {
+        Awaited::Since(_) => Duration::from_millis(50),
+        Awaited::Life { .. } => Duration::from_millis(500), // The file lies on a shared file system.
+    };
     loop {
-        let fresh = std::fs::metadata(path)
-            .and_then(|m| m.modified())
-            .is_ok_and(|made| made >= not_before);
-        if fresh {
-            let ticket: Ticket = serde_json::from_slice(&std::fs::read(path)?)
-                .map_err(|e| format!("the ticket {} is not valid: {e}", path.display()))?;
-            if ticket.version != Ticket::VERSION {
-                return Err(format!("the ticket {} has version {}", path.display(), ticket.version).into());
-            }
+        if let Some(ticket) = read_ticket(path)?.filter(|ticket| awaited.is_met(ticket, path)) {
             return Ok(ticket);
+        }
+        if over() {
+            return Err("the run is over".into());
         }
         if tokio::time::Instant::now() > end {
             return Err(format!(
-                "no ticket at {} after {PATIENCE:?}: did the head start?",
+                "no ticket at {} after {patience:?}: did the head start?",
                 path.display()
             )
             .into());
@@ -46,22 +70,46 @@ pub(crate) async fn wait_ticket(path: &Path, not_before: std::time::SystemTime) 
             return Err(format!("the head is gone and left no ticket at {}", path.display()).into());
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(50));
+        pause = (pause * 2).min(most);
     }
 }
 
-fn tls_config(ticket: &Ticket) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ticket.authority.as_bytes())?)?;
-    let certificate = CertificateDer::from_pem_slice(ticket.certificate.as_bytes())?;
-    let key = PrivateKeyDer::from_pem_slice(ticket.key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![certificate], key)?;
-    config.alpn_protocols = vec![ALPN_AGENT.to_vec()];
-    Ok(config)
+/// The ticket that lies there; tickets are written whole, so what is none is damage.
+fn read_ticket(path: &Path) -> Result<Option<Ticket>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("cannot read the ticket {}: {e}", path.display()).into()),
+    };
+    let ticket: Ticket =
+        serde_json::from_slice(&bytes).map_err(|e| format!("the ticket {} is not valid: {e}", path.display()))?;
+    if ticket.version != Ticket::VERSION {
+        return Err(format!("the ticket {} has version {}", path.display(), ticket.version).into());
+    }
+    Ok(Some(ticket))
+}
+
+/// Waits for a ticket and joins its head. A head that does not answer yet, or whose ticket was the last thing it wrote, is tried
+/// again as long as there is patience.
+pub(crate) async fn join_in_time(
+    path: &Path,
+    awaited: &Awaited<'_>,
+    patience: Duration,
+    over: &dyn Fn() -> bool,
+) -> Result<(Ticket, Link)> {
+    let end = tokio::time::Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let ticket = wait_ticket(path, awaited, left, over).await?;
+        match join(&ticket).await {
+            Ok(link) => return Ok((ticket, link)),
+            Err(error) if tokio::time::Instant::now() > end || over() || bridgehead_local::head_is_gone() => {
+                return Err(error);
+            }
+            Err(error) => tracing::warn!(%error, "trying again"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// Connects to the head at one of the ticket's addresses. Must be called inside a `LocalSet`.
@@ -69,7 +117,7 @@ fn tls_config(ticket: &Ticket) -> Result<ClientConfig> {
 /// # Errors
 /// No address answers with a certificate of the run.
 pub(crate) async fn join(ticket: &Ticket) -> Result<Link> {
-    let connector = TlsConnector::from(Arc::new(tls_config(ticket)?));
+    let connector = TlsConnector::from(Arc::new(bridgehead_local::tls_config(ticket, ALPN_AGENT)?));
     let mut last = "the ticket names no address".to_owned();
     for address in &ticket.addresses {
         match tokio::time::timeout(PATIENCE, connect(&connector, address)).await {

@@ -3,7 +3,8 @@
 use crate::args::Logs;
 use crate::error::{CliError, OK};
 use crate::folder::{self, Names};
-use crate::output;
+use crate::handed::Looks;
+use crate::{output, standing};
 use bridgehead_spec::RunFolder;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -20,14 +21,26 @@ pub(crate) fn logs(args: &Logs) -> Result<u8, CliError> {
         as_json: args.json,
         seen: HashMap::new(),
     };
+    let handed_over = folder::config(&folder)?.target.is_some();
+    let mut looks = Looks::default();
     loop {
-        let lives = args.follow && folder::head_lives(&folder); // Asked first: a dying head's last lines are still read.
+        // Asked first: a dying head's last lines are still read.
+        let lives = match (args.follow, handed_over) {
+            (false, _) => false,
+            (true, false) => folder::head_lives(&folder),
+            (true, true) => !is_over(&looks.look(&folder)?),
+        };
         reader.print_new(&folder)?;
         if !lives {
             return Ok(OK);
         }
         std::thread::sleep(Duration::from_millis(200)); // Files on shared file systems tell nobody that they grew.
     }
+}
+
+/// Whether a run that was handed over will print nothing more by itself.
+fn is_over(status: &Value) -> bool {
+    standing::is_final(status) || matches!(status["phase"].as_str(), Some("lost" | "paused"))
 }
 
 fn wanted(folder: &RunFolder, task: Option<&str>) -> Result<Option<BTreeSet<u64>>, CliError> {

@@ -1,18 +1,25 @@
 //! `bridgehead`: the one binary. Owns the command line, exit codes and the composition of head, agents and reaper.
 
+mod after;
 mod args;
 mod doctor;
 mod error;
 mod folder;
 mod follow;
 mod gc;
+mod handed;
 mod inspect;
 mod join;
+mod launch;
 mod logs;
+mod node;
 mod output;
+mod place;
 mod processes;
 mod runs;
 mod script;
+mod standing;
+mod target;
 mod why;
 
 use args::{Cli, Command};
@@ -54,6 +61,10 @@ fn dispatch(command: Command) -> Result<u8, CliError> {
         Command::Head(args) => Ok(processes::head(&args)),
         Command::Agent(args) => Ok(processes::agent(&args)),
         Command::Reaper(args) => Ok(processes::reaper(&args)),
+        Command::Launch(args) => launch::launch(&args),
+        Command::Backend => launch::backend(),
+        Command::Node(args) => Ok(node::node(&args)),
+        Command::After(args) => after::after(&args),
     }
 }
 

@@ -2,12 +2,15 @@
 
 use crate::args;
 use crate::error::{BROKEN, OK, RUN_FAILED};
+use crate::join::{self, Awaited};
 use bridgehead_agent::{AgentOptions, Link};
 use bridgehead_fabric::Fabric;
-use bridgehead_head::{AgentLink, HeadOptions, RunOutcome};
-use bridgehead_spec::{AgentId, RunConfig, RunFolder};
+use bridgehead_head::{AgentLink, Allocation, HeadOptions, RunOutcome};
+use bridgehead_spec::{AgentConfig, AgentId, RunConfig, RunFolder};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
@@ -25,7 +28,8 @@ fn log() {
         .init();
 }
 
-fn read_config(folder: &RunFolder) -> Result<RunConfig> {
+/// What the run folder tells this process to do.
+pub(crate) fn read_config(folder: &RunFolder) -> Result<RunConfig> {
     let path = folder.config();
     let bytes = std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
     Ok(serde_json::from_slice(&bytes).map_err(|e| format!("{} is not valid: {e}", path.display()))?)
@@ -50,9 +54,14 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     })
 }
 
-fn report(result: Result<RunOutcome>) -> u8 {
+/// The exit code of a head, with what is to be said about it.
+pub(crate) fn report(result: Result<RunOutcome>) -> u8 {
     match result {
         Ok(outcome) if outcome.phase == "finished" => OK,
+        Ok(outcome) if outcome.phase == "paused" => {
+            tracing::info!(cause = outcome.cause, message = outcome.message, "the run pauses");
+            OK
+        }
         Ok(outcome) => {
             tracing::info!(phase = outcome.phase, message = outcome.message, "the run has ended");
             RUN_FAILED
@@ -64,28 +73,79 @@ fn report(result: Result<RunOutcome>) -> u8 {
     }
 }
 
-/// `bridgehead head`.
-pub(crate) fn head(args: &args::Head) -> u8 {
-    log();
-    bridgehead_agent::take_orphans();
-    report(run_head(&args.run_dir))
+/// What a process of a run finds around it.
+pub(crate) struct Surroundings {
+    /// What its agent may give to tasks.
+    pub own: AgentConfig,
+    /// Where it listens for the other nodes.
+    pub address: IpAddr,
 }
 
-fn run_head(run_dir: &Path) -> Result<RunOutcome> {
+/// What a head is told besides.
+#[derive(Default)]
+pub(crate) struct HeadPart {
+    /// What a scheduler lent.
+    pub allocation: Option<Allocation>,
+    /// The hosts of the agents, by rank.
+    pub hosts: Vec<String>,
+    /// What its tickets are marked with.
+    pub life: String,
+    /// The highest gang whose tasks it runs; all if `None`.
+    pub gang: Option<u32>,
+}
+
+/// Logging and orphans, before anything else happens in a process of a run.
+pub(crate) fn begin() {
+    log();
+    bridgehead_agent::take_orphans();
+}
+
+/// `bridgehead head`.
+pub(crate) fn head(args: &args::Head) -> u8 {
+    begin();
+    report(start_head(&args.run_dir))
+}
+
+fn start_head(run_dir: &Path) -> Result<RunOutcome> {
     let folder = RunFolder::new(std::fs::canonicalize(run_dir)?);
     let config = read_config(&folder)?;
+    let surroundings = here(&config, 0)?;
+    run_head(&folder, config, surroundings, HeadPart::default())
+}
+
+/// An agent of this machine, as `run.json` shares it out.
+fn here(config: &RunConfig, rank: u32) -> Result<Surroundings> {
+    let own = config.agents.get(rank as usize);
+    Ok(Surroundings {
+        own: own.ok_or_else(|| format!("the run has no agent {rank}"))?.clone(),
+        address: Ipv4Addr::LOCALHOST.into(),
+    })
+}
+
+/// The head and agent 0, in this process, to their end.
+pub(crate) fn run_head(
+    folder: &RunFolder,
+    config: RunConfig,
+    surroundings: Surroundings,
+    part: HeadPart,
+) -> Result<RunOutcome> {
     let incarnation = random_name()?;
     let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
     let (to_agent, from_head) = unbounded_channel();
     let (to_head, from_agent) = unbounded_channel();
-    let agent = agent_options(&folder, &config, 0, incarnation, socket_dir.clone())?;
+    let mut agent = agent_options(folder, &config, &surroundings, 0, incarnation, socket_dir.clone())?;
+    agent.known = Some(bridgehead_agent::foreseen(&config));
     let options = HeadOptions {
         store_socket: socket_dir.join("store-0.sock"),
         agent0: AgentLink { to_agent, from_agent },
         host: host(),
-        listen: std::net::Ipv4Addr::LOCALHOST.into(),
+        listen: surroundings.address,
+        advertise: Vec::new(),
+        allocation: part.allocation,
+        expected_hosts: part.hosts,
+        life: part.life,
         socket_dir: socket_dir.clone(),
-        folder,
+        folder: folder.clone(),
         config,
     };
     let result = block_on(async move {
@@ -103,42 +163,39 @@ fn run_head(run_dir: &Path) -> Result<RunOutcome> {
 fn agent_options(
     folder: &RunFolder,
     config: &RunConfig,
+    surroundings: &Surroundings,
     rank: u32,
     incarnation: String,
     socket_dir: PathBuf,
 ) -> Result<AgentOptions> {
-    let agent = config
-        .agents
-        .get(rank as usize)
-        .ok_or_else(|| format!("the run has no agent {rank}"))?;
+    let address = surroundings.address;
     Ok(AgentOptions {
         agent: AgentId(rank),
         folder: folder.clone(),
-        resources: agent.resources.clone(),
-        store_limit: agent.store_limit,
+        resources: surroundings.own.resources.clone(),
+        store_limit: surroundings.own.store_limit,
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,
         ticket: Vec::new(),
         run: config.run.to_string(),
         host: host(),
-        fabric: bridgehead_agent::FabricMaker(Box::new(make_fabric)),
-        known: (rank == 0).then(|| bridgehead_agent::foreseen(config)),
+        fabric: bridgehead_agent::FabricMaker(Box::new(move |agent, key| make_fabric(agent, key, address))),
+        known: None,
     })
 }
 
-/// The network between the stores of a local run: TCP on loopback.
-fn make_fabric(agent: u32, key: [u8; 32]) -> std::result::Result<Arc<dyn Fabric>, String> {
-    let options = bridgehead_tcp::Options::new(agent, key, std::net::Ipv4Addr::LOCALHOST.into());
+/// The network between the stores: TCP.
+fn make_fabric(agent: u32, key: [u8; 32], address: IpAddr) -> std::result::Result<Arc<dyn Fabric>, String> {
+    let options = bridgehead_tcp::Options::new(agent, key, address);
     let fabric = bridgehead_tcp::TcpFabric::start(options).map_err(|e| e.to_string())?;
     Ok(Arc::new(fabric))
 }
 
 /// `bridgehead agent`.
 pub(crate) fn agent(args: &args::Agent) -> u8 {
-    log();
-    bridgehead_agent::take_orphans();
-    match run_agent(&args.run_dir, args.rank) {
+    begin();
+    match start_agent(&args.run_dir, args.rank) {
         Ok(()) => OK,
         Err(error) => {
             tracing::error!(%error, "cannot go on");
@@ -147,22 +204,42 @@ pub(crate) fn agent(args: &args::Agent) -> u8 {
     }
 }
 
-fn run_agent(run_dir: &Path, rank: u32) -> Result<()> {
+fn start_agent(run_dir: &Path, rank: u32) -> Result<()> {
     let started = std::time::SystemTime::now() - std::time::Duration::from_secs(1);
     let folder = RunFolder::new(std::fs::canonicalize(run_dir)?);
     let config = read_config(&folder)?;
+    let surroundings = here(&config, rank)?;
+    let awaited = Awaited::Since(started);
+    run_agent(&folder, &config, &surroundings, rank, &awaited, join::PATIENCE, &|| {
+        false
+    })?;
+    Ok(())
+}
+
+/// An agent, from its ticket to its end; the attempt that it served.
+///
+/// # Errors
+/// No ticket came in time, the head cannot be joined, or the agent cannot go on.
+pub(crate) fn run_agent(
+    folder: &RunFolder,
+    config: &RunConfig,
+    surroundings: &Surroundings,
+    rank: u32,
+    awaited: &Awaited<'_>,
+    patience: Duration,
+    over: &dyn Fn() -> bool,
+) -> Result<u32> {
     let incarnation = random_name()?;
     block_on(async move {
-        let ticket = crate::join::wait_ticket(&folder.ticket(rank), started).await?;
-        let link = crate::join::join(&ticket).await?;
+        let (ticket, link) = join::join_in_time(&folder.ticket(rank), awaited, patience, over).await?;
         // Not before it is needed: the reaper, which removes it however this process ends, starts with the agent.
         let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
-        let mut options = agent_options(&folder, &config, rank, incarnation, socket_dir.clone())?;
+        let mut options = agent_options(folder, config, surroundings, rank, incarnation, socket_dir.clone())?;
         options.ticket.clone_from(&ticket.secret);
         let result = bridgehead_agent::run(options, link).await;
         let _ = std::fs::remove_dir_all(&socket_dir); // Mostly the reaper has done it.
         result?;
-        Ok(())
+        Ok(ticket.attempt)
     })
 }
 

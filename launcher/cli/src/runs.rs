@@ -2,7 +2,7 @@
 
 use crate::args::{Cancel, Resume};
 use crate::error::{CliError, DAMAGED, HEAD, OK};
-use crate::{folder, follow, output};
+use crate::{folder, follow, handed, output};
 use bridgehead_backend::{Backend, LaunchRequest};
 use bridgehead_head::{journal, mailbox};
 use bridgehead_local::{Client, Local};
@@ -14,6 +14,10 @@ use std::time::Duration;
 /// `bridgehead cancel`.
 pub(crate) fn cancel(args: &Cancel) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
+    let config = folder::config(&folder)?;
+    if config.target.is_some() {
+        return handed::cancel(args, &folder, &config);
+    }
     let run = folder::run_id(&folder);
     let how = match Client::connect(&folder, false) {
         Ok(client) => ask_to_cancel(client, &args.reason)?,
@@ -31,7 +35,8 @@ pub(crate) fn cancel(args: &Cancel) -> Result<u8, CliError> {
     Ok(OK)
 }
 
-fn ask_to_cancel(mut client: Client, reason: &str) -> Result<&'static str, CliError> {
+/// Has a head cancel its run.
+pub(crate) fn ask_to_cancel(mut client: Client, reason: &str) -> Result<&'static str, CliError> {
     let request = CancelTasks {
         tasks: Vec::new(),
         all: true,
@@ -65,6 +70,14 @@ fn leave_request(folder: &RunFolder, reason: &str) -> Result<&'static str, CliEr
 /// `bridgehead resume`.
 pub(crate) fn resume(args: &Resume) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
+    let config = folder::config(&folder)?;
+    if config.target.is_some() {
+        return handed::resume(args, &folder, config);
+    }
+    if args.target.options(None)?.keys().next().is_some() || args.target.on.is_some() {
+        let message = "this run was made for this machine: submit its script anew to hand it to a scheduler";
+        return Err(CliError::new(crate::error::USAGE, message));
+    }
     let run = folder::run_id(&folder);
     if folder::head_lives(&folder) {
         let message = format!("{run} is at work: `bridgehead watch {run}` follows it");
@@ -110,13 +123,18 @@ fn detached(folder: &RunFolder) -> Result<RunConfig, CliError> {
     }
     if config.attached {
         config.attached = false;
-        let path = folder.config();
-        let text = serde_json::to_vec_pretty(&config).map_err(|e| CliError::invalid(&path, e))?;
-        let part = path.with_extension("part");
-        let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &path));
-        written.map_err(|e| CliError::system("write", &path, &e))?;
+        write_config(folder, &config)?;
     }
     Ok(config)
+}
+
+/// Writes `run.json` anew, whole or not at all.
+pub(crate) fn write_config(folder: &RunFolder, config: &RunConfig) -> Result<(), CliError> {
+    let path = folder.config();
+    let text = serde_json::to_vec_pretty(config).map_err(|e| CliError::invalid(&path, e))?;
+    let part = path.with_extension("part");
+    let written = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &path));
+    written.map_err(|e| CliError::system("write", &path, &e))
 }
 
 /// Starts the run's processes; the head's process id.

@@ -1,7 +1,7 @@
 //! `run`, `plan`, `submit`: the user's script, told by its environment what its pipelines are to do.
 
-use crate::args::{Plan, Run, Script, Submit, Trace};
-use crate::error::{CliError, NOT_FOUND, SYSTEM};
+use crate::args::{Limits, Plan, Run, Script, Submit, Target, Trace};
+use crate::error::{CliError, NOT_FOUND, SYSTEM, USAGE};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -49,6 +49,40 @@ fn with_trace(command: &mut Command, trace: &Trace) {
     }
 }
 
+fn with_limits(command: &mut Command, limits: &Limits) {
+    let limits = [
+        ("BRIDGEHEAD_MAX_RUNNING", limits.max_running),
+        ("BRIDGEHEAD_MAX_FAILS", limits.max_fails),
+    ];
+    for (name, value) in limits {
+        if let Some(value) = value {
+            command.env(name, value.to_string());
+        }
+    }
+}
+
+/// Tells the script where its pipeline goes; the script's own words are overridden one by one.
+fn with_target(command: &mut Command, target: &Target, script: &Script) -> Result<(), CliError> {
+    let options = target.options(script.cpus)?;
+    if target.on.as_deref() == Some("local") || (target.on.is_none() && options.keys().all(|key| key == "cpus")) {
+        if let Some(key) = options.keys().find(|key| *key != "cpus") {
+            let message = format!("{key} is for a scheduler, this machine has none: leave it out, or give --on slurm");
+            return Err(CliError::new(USAGE, message));
+        }
+        if let Some(on) = &target.on {
+            command.env("BRIDGEHEAD_TARGET", serde_json::json!({ "backend": on }).to_string());
+        }
+        return Ok(());
+    }
+    if script.agents.is_some() {
+        let message = "--agents shares this machine: for a scheduler give --nodes, each has one agent";
+        return Err(CliError::new(USAGE, message));
+    }
+    let asked = serde_json::json!({ "backend": target.on, "options": options });
+    command.env("BRIDGEHEAD_TARGET", asked.to_string());
+    Ok(())
+}
+
 fn cannot_start(args: &Script, error: &std::io::Error) -> CliError {
     let code = if error.kind() == ErrorKind::NotFound {
         NOT_FOUND
@@ -62,19 +96,24 @@ fn cannot_start(args: &Script, error: &std::io::Error) -> CliError {
 pub(crate) fn run(args: &Run) -> Result<u8, CliError> {
     let mut command = command(&args.script, "run")?;
     with_trace(&mut command, &args.trace);
+    with_limits(&mut command, &args.limits);
     let error = command.exec();
     Err(cannot_start(&args.script, &error))
 }
 
 /// `bridgehead plan`.
 pub(crate) fn plan(args: &Plan) -> Result<u8, CliError> {
-    ask(command(&args.script, "plan")?, &args.script, "plan", args.json)
+    let mut command = command(&args.script, "plan")?;
+    with_target(&mut command, &args.target, &args.script)?;
+    ask(command, &args.script, "plan", args.json)
 }
 
 /// `bridgehead submit`.
 pub(crate) fn submit(args: &Submit) -> Result<u8, CliError> {
     let mut command = command(&args.script, "submit")?;
     with_trace(&mut command, &args.trace);
+    with_limits(&mut command, &args.limits);
+    with_target(&mut command, &args.target, &args.script)?;
     ask(command, &args.script, "submit", args.json)
 }
 

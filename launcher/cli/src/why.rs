@@ -5,6 +5,7 @@ use crate::error::{CliError, OK};
 use crate::folder::{self, Names};
 use crate::inspect::kept;
 use crate::output;
+use crate::standing::{self, Standing};
 use bridgehead_head::state::{End, Phase, RunState, TaskRow};
 use bridgehead_spec::{PipelineSpec, RunFolder};
 use bridgehead_wire::Failure;
@@ -49,11 +50,21 @@ struct Story {
     spec: Option<PipelineSpec>,
     names: Names,
     lives: bool,
+    /// Of a run that was handed to a scheduler.
+    standing: Option<Standing>,
 }
 
 impl Story {
     fn read(folder: &RunFolder) -> Result<Self, CliError> {
-        let lives = folder::head_lives(folder);
+        let standing = if folder::config(folder)?.target.is_some() {
+            Some(standing::of(folder)?)
+        } else {
+            None
+        };
+        let lives = match &standing {
+            Some(standing) => matches!(standing.phase(), "running" | "cancelling"),
+            None => folder::head_lives(folder),
+        };
         let (state, spec) = (folder::state(folder)?, folder::spec(folder)?);
         Ok(Self {
             run: folder::run_id(folder),
@@ -61,11 +72,15 @@ impl Story {
             state,
             spec,
             lives,
+            standing,
         })
     }
 
     fn of_run(&self) -> Vec<String> {
-        let mut out = vec![self.standing()];
+        let mut out = match &self.standing {
+            Some(standing) if self.state.ended.is_none() => self.at_scheduler(standing),
+            _ => vec![self.standing()],
+        };
         let tasks = || (0u64..).zip(&self.state.tasks);
         let failures = tasks().filter_map(|(id, row)| Some((id, own_failure(row)?)));
         listed(&mut out, failures.map(|(id, failure)| self.failed(id, failure)));
@@ -101,6 +116,35 @@ impl Story {
             }
             None => format!("{} task(s) run and {} wait for them or for room.", c.running, c.waiting),
         }
+    }
+
+    /// Sentences on a run that was handed over and has not ended.
+    fn at_scheduler(&self, standing: &Standing) -> Vec<String> {
+        let run = &self.run;
+        let message = standing.status.as_ref().and_then(|status| status["message"].as_str());
+        let message = message.unwrap_or("").trim_end_matches('.');
+        let mut out = vec![match standing.phase() {
+            "running" | "cancelling" => self.standing(),
+            "queued" => format!("The run waits in its scheduler's queue: {message}."),
+            "starting" => format!("The run is starting: {message}."),
+            phase => format!(
+                "The run is {phase}: {message}. `bridgehead resume {run}` goes on; what finished is not run again."
+            ),
+        }];
+        out.extend(
+            standing
+                .silent
+                .iter()
+                .map(|reason| format!("Its scheduler could not be asked: {reason}.")),
+        );
+        let waiting = standing.jobs.iter().filter(|job| job.is_open());
+        out.extend(waiting.filter_map(|job| {
+            let report = job.report.as_ref().filter(|report| !report.reason.is_empty())?;
+            let id = &job.record.job.as_ref()?.0;
+            let reason = report.reason.trim_end_matches('.');
+            (reason != message).then(|| format!("Job {id} (gang {}) waits: {reason}.", job.record.gang))
+        }));
+        out
     }
 
     fn of_task(&self, task: u64) -> Vec<String> {

@@ -9,6 +9,7 @@ mod fetch;
 mod finish;
 mod job;
 mod load;
+mod pause;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod tests;
 pub use job::{Job, Submitter};
 pub use load::LoadError;
 
+use crate::allocation::Allocation;
 use crate::functions::Functions;
 use crate::journal::{Event, Record};
 use crate::objects::Objects;
@@ -82,8 +84,8 @@ pub(crate) enum Ending {
     No,
     /// No more submits; it ends with its last task.
     Drain,
-    /// Everything is being cancelled.
-    Cancel(String),
+    /// Everything is being cancelled, and the run ends in this phase.
+    Cancel { reason: String, phase: &'static str },
     /// The end is in the journal.
     Over,
 }
@@ -123,8 +125,8 @@ pub struct Core {
     rerun: Vec<u64>,
     /// Tasks that were brought back since the last agent was lost.
     brought_back: HashSet<u64>,
-    /// A heartbeat brought new figures of a store.
-    figures_changed: bool,
+    /// Something that the status shows, and no record tells, is new: figures of a store, a pause that begins.
+    shown_changed: bool,
     /// Waiting tasks that the scheduler gave up, because one that they need has no value.
     doomed: VecDeque<u64>,
     /// Tasks of the pipeline whose results the user holds.
@@ -139,6 +141,10 @@ pub struct Core {
     next_fetch: u64,
     /// All agents of the gang were there at some time.
     gang_whole: bool,
+    allocation: Option<Allocation>,
+    pausing: Option<pause::Pausing>,
+    suspects: Vec<pause::Suspect>,
+    superseded: bool,
 }
 
 impl Core {
@@ -171,7 +177,7 @@ impl Core {
             lost_objects: HashMap::new(),
             rerun: Vec::new(),
             brought_back: HashSet::new(),
-            figures_changed: false,
+            shown_changed: false,
             doomed: VecDeque::new(),
             kept: HashSet::new(),
             pipeline: None,
@@ -181,6 +187,10 @@ impl Core {
             fetches: HashMap::new(),
             next_fetch: 0,
             gang_whole: false,
+            allocation: None,
+            pausing: None,
+            suspects: Vec::new(),
+            superseded: false,
         }
     }
 
@@ -243,7 +253,10 @@ impl Core {
         match self.job(task) {
             Some(job) if !job.name.is_empty() => job.name.clone(),
             Some(job) if job.program.is_none() => self.functions.name(job.function).to_owned(),
-            _ => format!("t{task}"),
+            _ => {
+                let spec = self.pipeline.as_ref().and_then(|pipeline| pipeline.task(TaskId(task)));
+                spec.map_or_else(|| format!("t{task}"), |spec| spec.name.clone())
+            }
         }
     }
 

@@ -36,6 +36,13 @@ pub fn take(folder: &RunFolder) -> Vec<CancelRequest> {
     requests
 }
 
+/// Throws away what lies in the mailbox: a new life of the run must not obey what an earlier one was told.
+pub fn clear(folder: &RunFolder) {
+    for request in take(folder) {
+        tracing::info!(reason = %request.reason, "threw away a request that came too late");
+    }
+}
+
 /// Leaves a request in the mailbox, whole or not at all.
 ///
 /// # Errors

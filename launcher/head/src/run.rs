@@ -1,6 +1,7 @@
 //! The head's loop: takes events in batches, lets the core decide, commits the journal, then sends. Nothing is sent before
 //! the records that it follows from are with the kernel. Hot path: `Head::turn`, once a batch.
 
+use crate::allocation::Allocation;
 use crate::connection::Event;
 use crate::core::{ConnId, Core, Effects, LoadError};
 use crate::gang::JoinWait;
@@ -11,7 +12,7 @@ use crate::state::RunState;
 use crate::syncer::Syncer;
 use crate::tls::{self, Authority, TlsError};
 use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
-use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused};
+use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused, Ticket};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The link to the agent in this process.
@@ -45,15 +47,27 @@ pub struct HeadOptions {
     pub agent0: AgentLink,
     /// This host's name.
     pub host: String,
-    /// Address to listen on for agents and remote clients; a free port is taken.
+    /// Address to listen on for agents and remote clients; a free port is taken. On one that is not the loopback's the head
+    /// listens even if it has no other agent, and writes a ticket for clients.
     pub listen: std::net::IpAddr,
+    /// Names or addresses of this host that the others are told, to be tried in order; `listen` itself where empty.
+    pub advertise: Vec<String>,
+    /// The allocation of this attempt, where a scheduler lent one: then SIGUSR1 brings the run to rest before the allocation's
+    /// end, and SIGTERM pauses it at once. Without one SIGTERM cancels the run.
+    pub allocation: Option<Allocation>,
+    /// The hosts of the agents by rank, as far as they are known.
+    pub expected_hosts: Vec<String>,
+    /// What tickets are marked with, so that an agent of a later start of the same job does not take an old one.
+    pub life: String,
 }
 
 /// How the run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunOutcome {
-    /// `finished`, `failed` or `cancelled`.
+    /// `finished`, `failed` or `cancelled`; `paused` where another attempt is to go on, `superseded` where one does already.
     pub phase: String,
+    /// Why it was paused, as `RunPaused` says it; empty otherwise.
+    pub cause: String,
     /// For people.
     pub message: String,
 }
@@ -88,14 +102,6 @@ pub enum HeadError {
         /// Its process id.
         pid: u32,
     },
-    /// Agents did not come.
-    #[error("agents {missing:?} did not join within {seconds} s: look at logs/agent-*.log in the run folder")]
-    NoShow {
-        /// Their ranks.
-        missing: Vec<u32>,
-        /// The wait.
-        seconds: u64,
-    },
 }
 
 fn io_error(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> HeadError {
@@ -112,10 +118,12 @@ fn now_ns() -> u64 {
 /// # Errors
 /// The journal, the pipeline or the system forbid to begin. Once begun, failures are the run's outcome.
 pub async fn run(options: HeadOptions) -> Result<RunOutcome, HeadError> {
+    let signals = Signals::listen(options.allocation.is_some())?; // Before anything that must not be left half done.
     let (events, queue) = unbounded_channel();
     let mut head = Head::start(&options, events).await?;
-    let driven = head.drive(options.agent0, queue, &options.folder).await;
-    let ended = driven.and_then(|outcome| head.finish(&options.folder).map(|()| outcome));
+    let wait = JoinWait::new(&options.config, &options.expected_hosts);
+    let driven = head.drive(options.agent0, queue, signals, wait).await;
+    let ended = driven.and_then(|outcome| head.finish().map(|()| outcome));
     if let Err(error) = &ended {
         head.say_why(error);
         for _ in 0..WRITER_TURNS {
@@ -123,6 +131,32 @@ pub async fn run(options: HeadOptions) -> Result<RunOutcome, HeadError> {
         }
     }
     ended
+}
+
+/// What the system, or a scheduler by way of it, says to the head.
+struct Signals {
+    /// The head is to go.
+    term: Signal,
+    /// The allocation is about to end.
+    notice: Option<Signal>,
+}
+
+impl Signals {
+    fn listen(allocated: bool) -> Result<Self, HeadError> {
+        let listen = |kind, name: &str| signal(kind).map_err(io_error("listen for", name.into()));
+        let notice = allocated.then(|| listen(SignalKind::user_defined1(), "SIGUSR1"));
+        Ok(Self {
+            term: listen(SignalKind::terminate(), "SIGTERM")?,
+            notice: notice.transpose()?,
+        })
+    }
+
+    async fn notice(notice: &mut Option<Signal>) {
+        match notice {
+            Some(notice) => _ = notice.recv().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 enum Out {
@@ -147,12 +181,19 @@ struct Head {
     changed: bool,
     had_client: bool,
     started: std::time::Instant,
+    allocated: bool,
+    /// Ticks until it looks whether another head took over.
+    look: u32,
 }
 
 /// Turns that the writers of connections get to send a head's last words.
 const WRITER_TURNS: u32 = 32;
 /// How long an attached run that is over waits for the client that started it.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// Ticks between two looks for a newer journal segment.
+const LOOK_EVERY: u32 = 10;
+/// A scheduler that takes an allocation kills what is left after some seconds; the head is gone before, nanoseconds.
+const GRACE_NS: u64 = 2_000_000_000;
 
 impl Head {
     async fn start(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Self, HeadError> {
@@ -160,8 +201,9 @@ impl Head {
         let (state, attempt) = replay(&o.folder, &o.config)?;
         let journal = Writer::create(&o.folder.journal(), attempt)?;
         let mut core = Core::new(o.config.clone(), state, tls::random()?, now_ns());
+        core.set_allocation(o.allocation);
         core.load(&o.folder, attempt)?;
-        let address = listen(o, events.clone()).await?;
+        let addresses = listen(o, attempt, events.clone()).await?;
         let socket = o.socket_dir.join("head.sock");
         let listener = server::bind_clients(&socket).map_err(io_error("listen on", socket.clone()))?;
         tokio::task::spawn_local(server::accept_clients(listener, ConnIds::default(), events));
@@ -171,7 +213,8 @@ impl Head {
             host: o.host.clone(),
             attempt,
             socket,
-            address,
+            address: addresses.first().cloned().unwrap_or_default(),
+            addresses,
         };
         let text = serde_json::to_vec(&info).expect("plain data can be written");
         write_whole(o.folder.head(), &text)?;
@@ -191,6 +234,8 @@ impl Head {
             changed: true,
             had_client: false,
             started: std::time::Instant::now(),
+            allocated: o.allocation.is_some(),
+            look: LOOK_EVERY,
         })
     }
 
@@ -198,7 +243,8 @@ impl Head {
         &mut self,
         link: AgentLink,
         mut queue: UnboundedReceiver<Event>,
-        folder: &RunFolder,
+        mut signals: Signals,
+        mut wait: JoinWait,
     ) -> Result<RunOutcome, HeadError> {
         let AgentLink {
             to_agent,
@@ -209,9 +255,6 @@ impl Head {
         let mut local = Vec::with_capacity(1024);
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .map_err(io_error("listen for", "SIGTERM".into()))?;
-        let mut wait = JoinWait::new(self.core.config());
         self.flush()?;
         loop {
             tokio::select! {
@@ -233,10 +276,14 @@ impl Head {
                         self.on_event(event);
                     }
                 }
-                _ = term.recv() => self.core.cancel_all("the head was told to end (SIGTERM)"),
+                _ = signals.term.recv() => self.on_term(),
+                () = Signals::notice(&mut signals.notice) => {
+                    self.core.set_now(now_ns());
+                    self.core.on_notice();
+                }
                 _ = tick.tick() => {
                     self.core.set_now(now_ns());
-                    self.on_tick(folder, &mut wait)?;
+                    self.on_tick(&mut wait);
                 }
             }
             self.turn()?;
@@ -328,6 +375,9 @@ impl Head {
             clients,
         } = self.core.take_effects();
         for (digest, code) in blobs {
+            if self.core.is_superseded() {
+                break; // The folder is another head's.
+            }
             write_whole(self.folder.blob(&digest), &code)?;
         }
         if !records.is_empty() {
@@ -367,35 +417,72 @@ impl Head {
         }
     }
 
-    fn on_tick(&mut self, folder: &RunFolder, wait: &mut JoinWait) -> Result<(), HeadError> {
+    /// SIGTERM: from a scheduler that takes the allocation, or from somebody who wants the run to end.
+    fn on_term(&mut self) {
+        self.core.set_now(now_ns());
+        if !self.allocated {
+            return self.core.cancel_all("the head was told to end (SIGTERM)");
+        }
+        self.take_requests(); // Who cancels a run has its job ended too.
+        self.core.on_taken(GRACE_NS);
+    }
+
+    fn take_requests(&mut self) {
+        for request in crate::mailbox::take(&self.folder) {
+            self.core.cancel_all(&request.reason);
+        }
+    }
+
+    /// A head whose node was cut off and came back may find that the run goes on elsewhere.
+    fn look_for_successor(&mut self) {
+        self.look -= 1;
+        if self.look > 0 {
+            return;
+        }
+        self.look = LOOK_EVERY;
+        let newest = journal::attempts(&self.folder.journal())
+            .ok()
+            .and_then(|all| all.last().copied());
+        if let Some(newest) = newest.filter(|&newest| newest > self.core.state().attempt) {
+            self.core.supersede(newest);
+        }
+    }
+
+    fn on_tick(&mut self, wait: &mut JoinWait) {
+        self.look_for_successor();
+        if self.core.is_superseded() {
+            return;
+        }
         for agent in self.silence.tick() {
             self.lose(agent, &format!("it said nothing for {} s", crate::silence::SECONDS));
         }
         if let Some(missing) = wait.overdue(self.core.agents().keys().copied()) {
-            let error = HeadError::NoShow {
-                missing,
-                seconds: wait.limit.as_secs(),
-            };
-            tracing::error!(%error, "the gang is not whole");
-            self.core.cancel_all(&error.to_string());
+            tracing::error!(missing, "the gang is not whole");
+            self.core.fail_all(&missing);
         }
-        for request in crate::mailbox::take(folder) {
-            self.core.cancel_all(&request.reason);
-        }
+        self.take_requests();
         self.core.give_up_fetches();
+        self.core.look_at_time();
         self.syncer.offer(&mut self.journal);
-        if std::mem::take(&mut self.changed) | self.core.take_figures_changed() {
+        if std::mem::take(&mut self.changed) | self.core.take_shown_changed() {
             self.core.send_progress();
-            let status = crate::status::snapshot(&self.core).to_string();
-            if let Err(error) = write_whole(folder.status(), status.as_bytes()) {
-                tracing::warn!(%error, "cannot write the status snapshot");
-            }
+            self.write_status();
         }
-        Ok(())
+    }
+
+    /// The journal has what counts, so a snapshot that cannot be written is no reason to stop.
+    fn write_status(&self) {
+        let status = crate::status::snapshot(&self.core).to_string();
+        if let Err(error) = write_whole(self.folder.status(), status.as_bytes()) {
+            tracing::warn!(%error, "cannot write the status snapshot");
+        }
     }
 
     /// An attached run stays after its end for as long as its client does: results lie in its store.
     fn may_leave(&self) -> bool {
+        if self.core.state().paused.is_some() {
+            return true; // The allocation does not wait.
+        }
         let held = self.core.config().attached && self.core.config().has_pipeline;
         // A run can be over before its client has connected; one that never does must not keep the head for ever.
         let awaited = !self.had_client && self.started.elapsed() < CLIENT_PATIENCE && !self.core.is_cancelling();
@@ -403,18 +490,27 @@ impl Head {
     }
 
     fn outcome(&self) -> RunOutcome {
-        let (phase, message) = self.core.state().ended.clone().unwrap_or_default();
-        RunOutcome { phase, message }
+        let (mut phase, message) = self.core.state().ended.clone().unwrap_or_default();
+        let cause = self
+            .core
+            .state()
+            .paused
+            .clone()
+            .map_or(String::new(), |(cause, _)| cause);
+        if self.core.is_superseded() {
+            phase = "superseded".to_owned();
+        }
+        RunOutcome { phase, cause, message }
     }
 
-    fn finish(&mut self, folder: &RunFolder) -> Result<(), HeadError> {
+    fn finish(&mut self) -> Result<(), HeadError> {
         self.core.shut_down("the run has ended");
         self.flush()?;
         self.journal.sync()?;
-        let status = crate::status::snapshot(&self.core).to_string();
-        if let Err(error) = write_whole(folder.status(), status.as_bytes()) {
-            tracing::warn!(%error, "cannot write the status snapshot"); // The journal has the end, which is what counts.
+        if self.core.is_superseded() {
+            return Ok(());
         }
+        self.write_status();
         if let (Some(trace), Some(path)) = (self.core.trace(), self.core.config().trace.clone()) {
             let text = trace.to_json(self.core.state().started_ns, |task| self.core.task_name(task));
             write_whole(path, text.as_bytes())?;
@@ -484,37 +580,47 @@ fn replay(folder: &RunFolder, config: &RunConfig) -> Result<(RunState, u32), Hea
 }
 
 /// The first record of an attempt.
-pub(crate) fn run_started(config: &RunConfig, attempt: u32, tasks: u64) -> journal::Event {
+pub(crate) fn run_started(config: &RunConfig, attempt: u32, tasks: u64, replayed: u64) -> journal::Event {
     journal::Event::RunStarted(RunStarted {
         run: config.run.to_string(),
         attempt,
         tasks,
         writer: env!("CARGO_PKG_VERSION").to_owned(),
+        replayed: Some(replayed),
     })
 }
 
-async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<String, HeadError> {
-    if o.config.agents.len() < 2 {
-        return Ok(String::new()); // Nobody else joins, so nothing listens on the network.
+async fn listen(o: &HeadOptions, attempt: u32, events: UnboundedSender<Event>) -> Result<Vec<String>, HeadError> {
+    if o.config.agents.len() < 2 && o.listen.is_loopback() {
+        return Ok(Vec::new()); // Nobody else joins, so nothing listens on the network.
     }
     let listener = tokio::net::TcpListener::bind((o.listen, 0)).await;
     let listener = listener.map_err(io_error("listen on", PathBuf::from(o.listen.to_string())))?;
     let address = listener
         .local_addr()
         .map_err(io_error("ask for the address of", "the listener".into()))?;
-    let address = address.to_string();
+    let mut addresses: Vec<String> = o.advertise.iter().map(|host| host_port(host, address.port())).collect();
+    if addresses.is_empty() {
+        addresses.push(address.to_string());
+    }
     let authority = Authority::new(&o.config.run)?;
     tls::secret_folder(&o.folder).map_err(io_error("make", o.folder.tls()))?;
     let mut secrets = BTreeMap::new();
     for rank in 1..u32::try_from(o.config.agents.len()).unwrap_or(u32::MAX) {
-        let ticket = authority.ticket(&o.config.run, rank, vec![address.clone()])?;
+        let ticket = Ticket {
+            life: o.life.clone(),
+            attempt,
+            ..authority.ticket(&o.config.run, rank, addresses.clone())?
+        };
         secrets.insert(rank, ticket.secret.clone());
-        let text = serde_json::to_vec(&ticket).expect("plain data can be written");
-        let path = o.folder.ticket(rank);
-        tls::write_secret(&path, &text).map_err(io_error("write", path.clone()))?;
+        write_ticket(o.folder.ticket(rank), &ticket)?;
+    }
+    let client = authority.client_ticket(&o.config.run, addresses.clone())?;
+    let tickets = Rc::new(Tickets::new(secrets, &client)?);
+    if !o.listen.is_loopback() {
+        write_ticket(o.folder.client_ticket(), &client)?;
     }
     let config = Arc::new(authority.server_config()?);
-    let tickets: Tickets = Rc::new(secrets);
     let run = o.config.run.to_string();
     tokio::task::spawn_local(server::accept_tls(
         listener,
@@ -524,7 +630,20 @@ async fn listen(o: &HeadOptions, events: UnboundedSender<Event>) -> Result<Strin
         ConnIds::remote(),
         events,
     ));
-    Ok(address)
+    Ok(addresses)
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+fn write_ticket(path: PathBuf, ticket: &Ticket) -> Result<(), HeadError> {
+    let text = serde_json::to_vec(ticket).expect("plain data can be written");
+    tls::write_secret(&path, &text).map_err(io_error("write", path))
 }
 
 /// Writes a file whole or not at all. Two heads may write the same one, so the part file carries the process's number.

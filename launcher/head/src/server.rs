@@ -3,8 +3,11 @@
 
 use crate::connection::{Event, first_frame, read_frames, serve_client, spawn_writer};
 use crate::core::ConnId;
-use bridgehead_wire::{ALPN_CLIENT, AgentToHead, Frames, HeadToAgent, Refused};
-use rustls::ServerConfig;
+use crate::tls::TlsError;
+use bridgehead_wire::{ALPN_CLIENT, AgentToHead, Frames, HeadToAgent, Refused, Ticket};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ServerConfig, ServerConnection};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -68,15 +71,49 @@ fn same_user(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream.as_fd()).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
 }
 
-/// Secrets of the tickets that were given out, by agent.
-pub type Tickets = Rc<BTreeMap<u32, Vec<u8>>>;
+/// The tickets that were given out.
+#[derive(Debug)]
+pub struct Tickets {
+    /// Secrets by agent.
+    agents: BTreeMap<u32, Vec<u8>>,
+    /// The certificate of clients; every other one is an agent's.
+    client: CertificateDer<'static>,
+}
+
+impl Tickets {
+    /// The secrets of the agents' tickets, and the ticket of clients.
+    ///
+    /// # Errors
+    /// The client's certificate cannot be read.
+    pub fn new(agents: BTreeMap<u32, Vec<u8>>, client: &Ticket) -> Result<Self, TlsError> {
+        let client = CertificateDer::from_pem_slice(client.certificate.as_bytes())?;
+        Ok(Self { agents, client })
+    }
+}
+
+/// Who a peer says that it is, if its certificate is for that.
+enum Role {
+    Client,
+    Agent,
+}
+
+/// An agent's certificate must not open a client's session, nor the other way round.
+fn role(connection: &ServerConnection, tickets: &Tickets) -> Option<Role> {
+    let certified = connection.peer_certificates()?.first()? == &tickets.client;
+    let wanted = connection.alpn_protocol() == Some(ALPN_CLIENT);
+    match (certified, wanted) {
+        (true, true) => Some(Role::Client),
+        (false, false) => Some(Role::Agent),
+        _ => None,
+    }
+}
 
 /// Accepts agents and remote clients for ever.
 pub async fn accept_tls(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     run: String,
-    tickets: Tickets,
+    tickets: Rc<Tickets>,
     ids: ConnIds,
     events: UnboundedSender<Event>,
 ) {
@@ -106,10 +143,11 @@ pub async fn accept_tls(
             let greeted = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
             drop(permit);
             match greeted {
-                Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ALPN_CLIENT) => {
-                    serve_client(stream, ids.next(), events).await;
-                }
-                Ok(Ok(stream)) => serve_agent(stream, ids.next(), &run, &tickets, events).await,
+                Ok(Ok(stream)) => match role(stream.get_ref().1, &tickets) {
+                    Some(Role::Client) => serve_client(stream, ids.next(), events).await,
+                    Some(Role::Agent) => serve_agent(stream, ids.next(), &run, &tickets, events).await,
+                    None => tracing::warn!(%peer, "refused a connection: its certificate is for another role"),
+                },
                 Ok(Err(e)) => {
                     tracing::warn!(%peer, error = %e, "refused a connection: no valid certificate of this run")
                 }
@@ -168,6 +206,7 @@ fn check_ticket(join: &bridgehead_wire::AgentJoin, run: &str, tickets: &Tickets)
         return Err(format!("its ticket is for run {}, this is the head of {run}", join.run));
     }
     let good = tickets
+        .agents
         .get(&join.agent)
         .is_some_and(|secret| same_bytes(secret, &join.ticket));
     good.then_some(())

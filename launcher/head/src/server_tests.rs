@@ -8,7 +8,7 @@ use crate::connection::Event;
 use crate::core::ConnId;
 use crate::tls::Authority;
 use bridgehead_spec::RunId;
-use bridgehead_wire::{ALPN_AGENT, AgentJoin, AgentToHead, HEAD_NAME, Ticket};
+use bridgehead_wire::{ALPN_AGENT, ALPN_CLIENT, AgentJoin, AgentToHead, HEAD_NAME, Ticket};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -97,6 +97,7 @@ impl Caller {
 struct Scene {
     authority: Authority,
     ticket: Ticket,
+    client: Ticket,
     events: UnboundedReceiver<Event>,
     log: Log,
 }
@@ -107,8 +108,10 @@ impl Scene {
         let authority = Authority::new(&run).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let ticket = authority.ticket(&run, 1, vec![address]).unwrap();
-        let tickets: Tickets = Rc::new(BTreeMap::from([(1, ticket.secret.clone())]));
+        let ticket = authority.ticket(&run, 1, vec![address.clone()]).unwrap();
+        let client = authority.client_ticket(&run, vec![address]).unwrap();
+        let secrets = BTreeMap::from([(1, ticket.secret.clone())]);
+        let tickets = Rc::new(Tickets::new(secrets, &client).unwrap());
         let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let config = Arc::new(authority.server_config().unwrap());
         let ids = super::ConnIds::remote();
@@ -116,6 +119,7 @@ impl Scene {
         Self {
             authority,
             ticket,
+            client,
             events,
             log,
         }
@@ -177,6 +181,17 @@ impl Scene {
 }
 
 fn check(change: impl FnOnce(&Authority, &mut Caller), reason: &str) {
+    on_scene(async |scene| {
+        let mut caller = Caller::new(scene.ticket.clone());
+        change(&scene.authority, &mut caller);
+        scene.check_refused(&caller, reason).await;
+        let logged = scene.logged();
+        assert!(!logged.contains("PRIVATE KEY"));
+        assert!(!logged.contains(&format!("{:?}", scene.ticket.secret)));
+    });
+}
+
+fn on_scene(play: impl AsyncFnOnce(&mut Scene)) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -190,12 +205,7 @@ fn check(change: impl FnOnce(&Authority, &mut Caller), reason: &str) {
         .unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let mut scene = Scene::open(log).await;
-        let mut caller = Caller::new(scene.ticket.clone());
-        change(&scene.authority, &mut caller);
-        scene.check_refused(&caller, reason).await;
-        let logged = scene.logged();
-        assert!(!logged.contains("PRIVATE KEY"));
-        assert!(!logged.contains(&format!("{:?}", scene.ticket.secret)));
+        play(&mut scene).await;
     });
 }
 
@@ -289,4 +299,36 @@ fn no_garbage_inside_the_channel() {
 #[test]
 fn nobody_who_speaks_another_protocol() {
     check(|_, caller| caller.alpn = vec![b"something-else"], NO_CERTIFICATE);
+}
+
+#[test]
+fn no_agent_in_a_clients_place() {
+    check(|_, caller| caller.alpn = vec![ALPN_CLIENT], "is for another role");
+}
+
+#[test]
+fn no_client_in_an_agents_place() {
+    on_scene(async |scene| {
+        let mut caller = Caller::new(scene.ticket.clone());
+        caller.ticket.certificate.clone_from(&scene.client.certificate);
+        caller.ticket.key.clone_from(&scene.client.key);
+        scene.check_refused(&caller, "is for another role").await;
+    });
+}
+
+#[test]
+fn a_client_with_the_clients_ticket_is_served() {
+    on_scene(async |scene| {
+        let mut caller = Caller::new(scene.client.clone());
+        caller.alpn = vec![ALPN_CLIENT];
+        caller.first = Some(Vec::new());
+        let served = async {
+            tokio::select! {
+                answer = Scene::call(&caller) => panic!("the client was refused: {answer:?}"),
+                event = scene.events.recv() => event.unwrap(),
+            }
+        };
+        let event = tokio::time::timeout(Duration::from_secs(30), served).await;
+        assert!(matches!(event, Ok(Event::ClientCame { .. })), "{event:?}");
+    });
 }

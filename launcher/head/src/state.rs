@@ -57,6 +57,8 @@ pub struct TaskRow {
     pub elapsed_ns: u64,
     /// Failed attempts by cause, as far as they were retried; index by [`cause_index`].
     pub tries: [u16; 5],
+    /// Attempts at the run in a row that were lost while this task ran in them.
+    pub losses: u8,
     /// The outcome.
     pub end: End,
     /// Result file relative to the run folder.
@@ -71,6 +73,7 @@ impl Default for TaskRow {
             attempt: 0,
             elapsed_ns: 0,
             tries: [0; 5],
+            losses: 0,
             end: End::Open,
             persisted: None,
         }
@@ -123,6 +126,17 @@ impl Counts {
     }
 }
 
+/// How often a run was interrupted, by cause. An end by itself, or one that the user asked for, is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Interruptions {
+    /// The allocation's time was over.
+    pub walltime: u32,
+    /// The scheduler took the allocation.
+    pub preempted: u32,
+    /// The head or its node went down, or was cut off: its segment tells of no end.
+    pub lost: u32,
+}
+
 /// A task that is not in `spec.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddedTask {
@@ -149,8 +163,16 @@ pub struct RunState {
     pub attempt: u32,
     /// When the first attempt started, nanoseconds since the epoch.
     pub started_ns: u64,
-    /// Set once the attempt ended: phase and message.
+    /// Set once the attempt ended: phase (`paused` where it stopped for another attempt to go on) and message.
     pub ended: Option<(String, String)>,
+    /// Set once the attempt was paused: cause and message.
+    pub paused: Option<(String, String)>,
+    /// Whether the latest attempt goes on with one that was paused or lost, rather than trying again what had ended.
+    pub continues: bool,
+    /// How often the run was interrupted.
+    pub interruptions: Interruptions,
+    /// Records folded in.
+    pub records: u64,
     /// When the last record was written.
     pub last_ns: u64,
     /// Whether added tasks are kept for a later resume.
@@ -170,6 +192,7 @@ impl RunState {
     /// Folds `record` in. Records about unknown tasks are ignored: a replay must take any prefix of a journal.
     pub fn apply(&mut self, record: &Record) {
         self.last_ns = record.time_ns;
+        self.records += 1;
         let Some(event) = &record.event else { return };
         match event {
             Event::RunStarted(e) => self.on_started(record.time_ns, e.attempt, e.tasks),
@@ -194,8 +217,12 @@ impl RunState {
                     row.persisted = Some(e.path.as_str().into());
                 }
             }
-            Event::TaskReset(e) => self.change(e.task, Phase::Waiting, |row| row.end = End::Open),
+            Event::TaskReset(e) => self.change(e.task, Phase::Waiting, |row| {
+                row.end = End::Open;
+                row.losses = 0;
+            }),
             Event::RunEnded(e) => self.ended = Some((e.phase.clone(), e.message.clone())),
+            Event::RunPaused(e) => self.on_paused(e),
             Event::AgentJoined(_) | Event::AgentLost(_) => {}
         }
     }
@@ -215,17 +242,46 @@ impl RunState {
         if self.started_ns == 0 {
             self.started_ns = time_ns;
         }
+        let lost = self.attempt > 0 && self.ended.is_none();
+        self.interruptions.lost += u32::from(lost);
+        self.continues = lost || self.paused.is_some();
         self.attempt = attempt;
         self.ended = None;
+        self.paused = None;
         let tasks = usize::try_from(tasks).unwrap_or(0);
         if self.tasks.len() < tasks {
             self.counts.waiting += (tasks - self.tasks.len()) as u64;
             self.tasks.resize_with(tasks, TaskRow::default);
         }
         // Nothing runs at the start of an attempt: what the last head had given out went down with it.
+        if lost {
+            for row in &mut self.tasks {
+                let ran = row.phase == Phase::Running;
+                row.losses = if ran { row.losses.saturating_add(1) } else { 0 };
+            }
+        }
+        self.stop_running(|_| {});
+    }
+
+    /// What ran waits again; it burns no retry.
+    fn on_paused(&mut self, e: &crate::journal::RunPaused) {
+        match e.cause.as_str() {
+            "walltime" => self.interruptions.walltime += 1,
+            "preempted" => self.interruptions.preempted += 1,
+            _ => {}
+        }
+        self.stop_running(|row| row.losses = 0);
+        self.ended = Some(("paused".to_owned(), e.message.clone()));
+        self.paused = Some((e.cause.clone(), e.message.clone()));
+    }
+
+    fn stop_running(&mut self, with: impl Fn(&mut TaskRow)) {
+        if self.counts.running == 0 {
+            return;
+        }
         for id in 0..self.tasks.len() as u64 {
             if self.row(id).is_some_and(|row| row.phase == Phase::Running) {
-                self.change(id, Phase::Waiting, |_| {});
+                self.change(id, Phase::Waiting, &with);
             }
         }
     }

@@ -14,6 +14,7 @@ pub fn snapshot(core: &Core) -> Value {
     let phase = match &state.ended {
         Some((phase, _)) => phase.as_str(),
         None if core.is_cancelling() => "cancelling",
+        None if core.is_pausing() => "draining",
         None => "running",
     };
     let agents: Vec<_> = core
@@ -33,6 +34,8 @@ pub fn snapshot(core: &Core) -> Value {
         "name": core.config().name,
         "phase": phase,
         "message": state.ended.as_ref().map_or("", |(_, message)| message.as_str()),
+        "paused": state.paused.as_ref().map(|(cause, message)| json!({ "cause": cause, "message": message })),
+        "interruptions": state.interruptions,
         "attempt": state.attempt,
         "pid": std::process::id(),
         "started_ns": state.started_ns,

@@ -23,6 +23,9 @@ pub enum TlsError {
     /// The client verifier could not be built.
     #[error("cannot set up the check of client certificates: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// A ticket's certificate cannot be read.
+    #[error("the certificate of a ticket cannot be read: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
     /// No randomness.
     #[error("the system gives no random bytes: {0}")]
     Random(String),
@@ -134,7 +137,19 @@ impl Authority {
     /// # Errors
     /// Keys cannot be made.
     pub fn ticket(&self, run: &RunId, rank: u32, addresses: Vec<String>) -> Result<Ticket, TlsError> {
-        let (certificate, key) = self.issue(&format!("agent-{rank}"))?;
+        self.ticket_for(&format!("agent-{rank}"), run, rank, addresses)
+    }
+
+    /// The ticket of clients on other machines. Its certificate is what lets them in; its agent is 0 and means nothing.
+    ///
+    /// # Errors
+    /// Keys cannot be made.
+    pub fn client_ticket(&self, run: &RunId, addresses: Vec<String>) -> Result<Ticket, TlsError> {
+        self.ticket_for("client", run, 0, addresses)
+    }
+
+    fn ticket_for(&self, name: &str, run: &RunId, rank: u32, addresses: Vec<String>) -> Result<Ticket, TlsError> {
+        let (certificate, key) = self.issue(name)?;
         let secret = random::<32>()?.to_vec();
         Ok(Ticket {
             version: Ticket::VERSION,
@@ -144,6 +159,8 @@ impl Authority {
             authority: self.pem.clone(),
             certificate,
             key,
+            life: String::new(),
+            attempt: 0,
             secret,
         })
     }

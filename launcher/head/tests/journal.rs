@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
 use bridgehead_head::journal::{
-    Event, JournalError, Record, TaskCancelled, Writer, read_all, read_segment, segment_path,
+    Event, JournalError, Record, RunPaused, RunStarted, TaskCancelled, Writer, read_all, read_segment, segment_path,
 };
 use std::path::Path;
 
@@ -125,4 +125,42 @@ fn segments_are_replayed_in_order_of_attempts() {
     }
     let attempts: Vec<u32> = read_all(folder.path()).unwrap().iter().map(|s| s.attempt).collect();
     assert_eq!(attempts, [1, 2, 10]);
+}
+
+#[test]
+fn what_a_head_appends_after_another_took_over_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = |attempt, replayed| Record {
+        time_ns: 0,
+        event: Some(Event::RunStarted(RunStarted {
+            attempt,
+            replayed,
+            ..RunStarted::default()
+        })),
+    };
+    for (attempt, replayed) in [(1, Some(0)), (2, Some(3)), (3, Some(5)), (4, None)] {
+        let mut writer = Writer::create(folder.path(), attempt).unwrap();
+        writer.push(&started(attempt, replayed));
+        (0..4).for_each(|task| writer.push(&record(task)));
+        writer.sync().unwrap();
+    }
+    let kept: Vec<usize> = read_all(folder.path())
+        .unwrap()
+        .iter()
+        .map(|s| s.records.len())
+        .collect();
+    assert_eq!(kept, [3, 2, 5, 5], "an older program does not say where it began");
+}
+
+#[test]
+fn a_pause_is_written_as_it_was_frozen() {
+    let paused = Record {
+        time_ns: 1,
+        event: Some(Event::RunPaused(RunPaused {
+            cause: "walltime".to_owned(),
+            message: "m".to_owned(),
+        })),
+    };
+    let frozen = b"\x09\x01\0\0\0\0\0\0\0\x6a\x0d\x0a\x08walltime\x12\x01m";
+    assert_eq!(prost::Message::encode_to_vec(&paused), frozen);
 }

@@ -11,6 +11,7 @@ from ._nested import submit
 from ._pipeline import Group, Node, Pipeline
 from ._refs import Ref, get, put
 from ._run import Run, connect
+from ._targets import Slurm
 from ._task import Options, Program, ProgramResult, Retries, Task, program, task
 from .errors import (
     BridgeheadError,
@@ -18,6 +19,7 @@ from .errors import (
     HeadLost,
     PlanError,
     ResultLost,
+    SchedulerError,
     StoreFull,
     TaskCancelled,
     TaskError,
@@ -45,6 +47,8 @@ __all__ = [
     "ResultLost",
     "Retries",
     "Run",
+    "SchedulerError",
+    "Slurm",
     "StoreFull",
     "Task",
     "TaskCancelled",

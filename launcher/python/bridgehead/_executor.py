@@ -58,7 +58,7 @@ class Executor(concurrent.futures.Executor):
         _launch.only_if_run("an Executor")
         shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
-        self.run, self.folder, client = _launch.start(name, shares, attached=True)
+        self.run, self.folder, client = _launch.start(name, _launch.Asked(None, shares), attached=True)
         assert client is not None  # An attached run waits for its client.
         self._client = client
         self._calls = Calls(self._client, original=True)

@@ -1,15 +1,21 @@
-"""Starting a run on this machine: what each agent gets, the run folder's documents, the binary, the connection."""
+"""Starting a run: what was asked for it, what each agent gets, the run folder's documents, the binary, the
+connection."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _bridgehead, _failures, errors
 from ._task import parse_memory
+
+if TYPE_CHECKING:
+    from ._targets import Slurm
 
 
 def asked() -> str:
@@ -28,11 +34,11 @@ def answer(document: str, text: str) -> NoReturn:
     raise SystemExit(0)
 
 
-def refuse(message: str) -> NoReturn:
+def refuse(message: str, code: int = 1) -> NoReturn:
     """Ends a script that cannot be planned or submitted."""
     found_pipeline()
     print(f"bridgehead: {message}", file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(code)
 
 
 def found_pipeline() -> None:
@@ -117,25 +123,123 @@ def share_out(
     return shares
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What was asked for a run, in the script and on the command line.
+
+    Attributes:
+        target: the scheduler that it is handed to, as `run.json` has it; `None` is this machine.
+        shares: what each agent of this machine gets.
+        trace: where to write a trace.
+        max_running: most tasks that run at a time.
+        max_fails: tasks that may fail.
+        store_limit: most bytes that the store of a scheduler's node holds.
+    """
+
+    target: dict[str, Any] | None
+    shares: list[dict[str, Any]]
+    trace: str | None = None
+    max_running: int | None = None
+    max_fails: int | None = None
+    store_limit: int | None = None
+
+    @staticmethod
+    def of(
+        on: Slurm | None,
+        agents: int | None,
+        cpus: int | None,
+        trace: str | Path | None,
+        resources: dict[str, int] | None,
+        store: int | str | None,
+        max_running: int | None = None,
+        max_fails: int | None = None,
+    ) -> Asked:
+        """The script's words with the command line's, which win."""
+        from . import _targets
+
+        for name, value, least in (("max_running", max_running, 1), ("max_fails", max_fails, 0)):
+            if value is not None and value < least:
+                raise errors.PlanError(f"{name}={value}: give {least} or more, or leave it out")
+        where = trace or os.environ.get("BRIDGEHEAD_TRACE")
+        running, fails = _number("BRIDGEHEAD_MAX_RUNNING", max_running), _number("BRIDGEHEAD_MAX_FAILS", max_fails)
+        target = _targets.chosen(on)
+        limit: int | None = None
+        if target is None:
+            here = _number("BRIDGEHEAD_AGENTS", agents) or 1
+            shares = share_out(here, _number("BRIDGEHEAD_CPUS", cpus), resources, store)
+        else:
+            shares = []
+            for name, value in (("agents", agents), ("resources", resources)):
+                if value is not None:
+                    raise errors.PlanError(f"{name} is for this machine, {target['backend']} has nodes: leave it out")
+            if cpus is not None:
+                target["options"].setdefault("cpus", cpus)
+            most = store if store is not None else os.environ.get("BRIDGEHEAD_STORE")
+            limit = None if most is None else parse_memory(most, "store")
+        return Asked(target, shares, str(where) if where else None, running, fails, limit)
+
+    def profile(self) -> dict[str, Any]:
+        """What there is to plan on."""
+        if self.target is None:
+            nodes = [
+                {"name": f"agent-{rank}", "workers": -(-share["resources"]["cpu_millis"] // 1000), **share}
+                for rank, share in enumerate(self.shares)
+            ]
+            for node in nodes:
+                del node["store_limit"]
+            return {"backend": "local", "nodes": nodes}
+        from . import _targets
+
+        profile: dict[str, Any] = _targets.ask(find_binary(), {"do": "profile", "target": self.target})["profile"]
+        return profile
+
+    def show(self, name: str, plan: str, human: str, groups: dict[str, Any]) -> tuple[str, str]:
+        """A plan with what would be handed over: as JSON and for people."""
+        if self.target is None:
+            return plan, human
+        from . import _targets
+
+        question = {
+            "do": "render",
+            "target": self.target,
+            "name": name,
+            "plan": json.loads(plan),
+            "groups": groups,
+        }
+        answer = _targets.ask(find_binary(), question)
+        door, reason = answer["door"]
+        lines = [human.rstrip("\n"), "", f"handed over by {door}: {reason}"]
+        for manifest in answer["manifests"]:
+            lines += ["", f"gang {manifest['gang']}:", manifest["text"].rstrip("\n")]
+            lines += [f"warning: {warning}" for warning in manifest["warnings"]]
+        return json.dumps({"plan": json.loads(plan)} | answer), "\n".join(lines)
+
+
+def _number(variable: str, value: int | None) -> int | None:
+    told = os.environ.get(variable)
+    return int(told) if told else value
+
+
 def start(
     name: str,
-    shares: list[dict[str, Any]],
+    asked: Asked,
     *,
     attached: bool,
     spec: bytes | None = None,
     plan: str | None = None,
     blobs: dict[str, bytes] | None = None,
-    trace: str | None = None,
 ) -> tuple[str, str, _bridgehead.Client | None]:
-    """Makes a run folder, starts the run's processes and connects: (run id, folder, connection). There is no connection
-    where a run that is not attached was over before it was made.
+    """Makes a run folder, starts the run and connects: (run id, folder, connection). There is no connection to a run that
+    was handed to a scheduler, and none where a run that is not attached was over before it was made.
 
     Raises:
         HeadLost: the head did not come up; the message holds the end of its log.
+        SchedulerError: the scheduler refused, or cannot be reached.
     """
     binary = find_binary()
     # What the command line asked of this script it did not ask of the scripts that its tasks may run.
     os.environ.pop("BRIDGEHEAD_DO", None)
+    trace = asked.trace
     if trace and not os.path.isdir(os.path.dirname(os.path.abspath(trace))):
         raise errors.PlanError(f"the trace cannot be written: there is no folder for {trace}")
     try:
@@ -147,14 +251,16 @@ def start(
         "run": run,
         "name": name,
         "has_pipeline": spec is not None,
-        "attached": attached,
-        "agents": shares,
+        "attached": attached and asked.target is None,
+        "agents": asked.shares,
         "python": sys.executable,
         "sys_path": [os.path.abspath(entry) for entry in sys.path],
         "cwd": os.getcwd(),
     }
     if trace:
         document["trace"] = os.path.abspath(trace)
+    rarer = ("target", "max_running", "max_fails", "store_limit")
+    document |= {name: getattr(asked, name) for name in rarer if getattr(asked, name) is not None}
     for digest, data in (blobs or {}).items():
         _write(os.path.join(folder, "blobs", digest), data)
     if spec is not None:
@@ -162,7 +268,10 @@ def start(
     if plan is not None:
         _write(os.path.join(folder, "plan.json"), plan.encode())
     _bridgehead.write_config(folder, json.dumps(document))
-    pid = _bridgehead.start(folder, binary, len(shares))
+    if asked.target is not None:
+        _hand_over(binary, run, folder)
+        return run, folder, None
+    pid = _bridgehead.start(folder, binary, len(asked.shares))
     try:
         return run, folder, connect(folder, owner=attached, started=(1, pid))
     except BaseException as error:
@@ -172,6 +281,27 @@ def start(
         if isinstance(error, KeyboardInterrupt):
             print(f"cancelled; `bridgehead resume {run}` goes on with what is left", file=sys.stderr)
         raise
+
+
+_UNREACHABLE = 8
+
+
+def _hand_over(binary: str, run: str, folder: str) -> None:
+    """Submits a run. A folder of what was refused is of no use; one of what may have been taken is."""
+    from . import _targets
+
+    try:
+        answer = _targets.launch(binary, folder)
+    except errors.SchedulerError as error:
+        if error.exit_code == _UNREACHABLE:
+            text = f"{error}; whether {run} was submitted is not known: `bridgehead resume {run}` finds out and goes on"
+            raise errors.SchedulerError(text, exit_code=error.exit_code) from None
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    jobs = ", ".join(answer["jobs"])
+    print(f"{run} is job {jobs}, handed over by {answer['door']}: {answer['reason']}", file=sys.stderr)
 
 
 def _abandon(pid: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from . import _bridgehead, _launch, _refs, errors
+from ._launch import Asked
 from ._pickling import dump_function, name_of, short_name
 from ._task import Options, Program, ProgramResult, Task, names_options, run_program
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ._refs import Ref
     from ._run import Run
+    from ._targets import Slurm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -204,18 +206,22 @@ class Pipeline:
     def run(
         self,
         *,
+        on: Slurm | None = None,
         agents: int | None = None,
         cpus: int | None = None,
         wait: bool = True,
         trace: str | Path | None = None,
         resources: dict[str, int] | None = None,
         store: int | str | None = None,
+        max_running: int | None = None,
+        max_fails: int | None = None,
     ) -> Run:
         """Runs the pipeline here and now, and waits for its end unless `wait` is off.
 
         Started by `bridgehead plan` or `bridgehead submit` it does that instead, and ends the script.
 
         Args:
+            on: a scheduler to hand it to; this machine if left out. The run then goes on without this process.
             agents: agents that share this machine; 1 if left out.
             cpus: cores to use; all that this process may use if left out.
             wait: whether to come back only when every task has its outcome.
@@ -223,9 +229,12 @@ class Pipeline:
             resources: site-named resources that each agent has.
             store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go
                 to disk.
+            max_running: most tasks that run at a time.
+            max_fails: tasks that may fail; one more ends the run.
         """
-        self._obey(agents, cpus, trace, resources, store)
-        run = self._start(agents, cpus, trace, resources, store, attached=True)
+        asked = Asked.of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+        self._obey(asked)
+        run = self._start(asked, attached=True)
         if wait:
             run.watch()
         return run
@@ -234,20 +243,31 @@ class Pipeline:
     def submit(
         self,
         *,
+        on: Slurm | None = None,
         agents: int | None = None,
         cpus: int | None = None,
         trace: str | Path | None = None,
         resources: dict[str, int] | None = None,
         store: int | str | None = None,
+        max_running: int | None = None,
+        max_fails: int | None = None,
     ) -> Run:
-        """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again."""
-        self._obey(agents, cpus, trace, resources, store)
-        return self._start(agents, cpus, trace, resources, store, attached=False)
+        """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again.
+
+        The options are those of `run`.
+
+        Raises:
+            SchedulerError: the scheduler refused, or cannot be reached.
+        """
+        asked = Asked.of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+        self._obey(asked)
+        return self._start(asked, attached=False)
 
     @names_options
     def plan(
         self,
         *,
+        on: Slurm | None = None,
         agents: int | None = None,
         cpus: int | None = None,
         resources: dict[str, int] | None = None,
@@ -257,30 +277,26 @@ class Pipeline:
 
         Raises:
             PlanError: it cannot be run as it is.
+            SchedulerError: the scheduler would refuse it, or cannot be reached.
         """
-        return self._plan(_shares(agents, cpus, resources, store))[2]
+        return self._show(Asked.of(on, agents, cpus, None, resources, store))[1]
 
-    def _obey(
-        self,
-        agents: int | None,
-        cpus: int | None,
-        trace: str | Path | None,
-        resources: dict[str, int] | None,
-        store: int | str | None,
-    ) -> None:
+    def _obey(self, asked: Asked) -> None:
         """Does what `bridgehead plan` or `bridgehead submit` asks of the script, and ends it."""
         do = _launch.asked()
         if do == "run":
             return
         try:
             if do == "plan":
-                _, plan, text = self._plan(_shares(agents, cpus, resources, store))
+                document, text = self._show(asked)
             else:
-                run = self._start(agents, cpus, trace, resources, store, attached=False)
-                plan, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
+                run = self._start(asked, attached=False)
+                document, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
         except errors.PlanError as error:
             _launch.refuse(str(error))
-        _launch.answer(plan, text.rstrip("\n"))
+        except errors.SchedulerError as error:
+            _launch.refuse(str(error), error.exit_code)
+        _launch.answer(document, text.rstrip("\n"))
 
     def to_json(self) -> bytes:
         """The pipeline as it is written down, in canonical form (`docs/formats/pipeline-spec.md`).
@@ -308,38 +324,24 @@ class Pipeline:
         tasks = ", ".join([node._to_json(texts) for node in self.nodes])
         return f'{json.dumps(head)[:-1]}, "tasks": [{tasks}]}}'.encode()
 
-    def _plan(self, shares: list[dict[str, Any]]) -> tuple[bytes, str, str]:
+    def _plan(self, asked: Asked) -> tuple[bytes, str, str]:
         """The pipeline in canonical form, its plan, and the plan in its form for people."""
         try:
-            return _bridgehead.plan(self._written(), json.dumps(shares))
+            return _bridgehead.plan(self._written(), json.dumps(asked.profile()))
         except ValueError as error:
             raise errors.PlanError(str(error)) from None
 
-    def _start(
-        self,
-        agents: int | None,
-        cpus: int | None,
-        trace: str | Path | None,
-        resources: dict[str, int] | None,
-        store: int | str | None,
-        *,
-        attached: bool,
-    ) -> Run:
+    def _show(self, asked: Asked) -> tuple[str, str]:
+        """What would be started, as JSON and for people; with a scheduler that is also what it would be handed."""
+        _, plan, human = self._plan(asked)
+        return asked.show(self.name, plan, human, self._groups)
+
+    def _start(self, asked: Asked, *, attached: bool) -> Run:
         from ._run import Run
 
-        shares = _shares(agents, cpus, resources, store)
-        spec, plan, _ = self._plan(shares)
-        where = trace or os.environ.get("BRIDGEHEAD_TRACE")
+        spec, plan, _ = self._plan(asked)
         blobs = self._blobs | {digest: code for digest, code, _ in self._functions.values()}
-        run, folder, client = _launch.start(
-            self.name,
-            shares,
-            attached=attached,
-            spec=spec,
-            plan=plan,
-            blobs=blobs,
-            trace=str(where) if where else None,
-        )
+        run, folder, client = _launch.start(self.name, asked, attached=attached, spec=spec, plan=plan, blobs=blobs)
         return Run(run, Path(folder), [node.name for node in self.nodes], client)
 
     def _add_call(
@@ -378,14 +380,6 @@ def _itself(value: Any) -> Any:
 
 def _run_filled(program: Program, values: dict[str, Any]) -> ProgramResult:
     return run_program(program.spec(values))
-
-
-def _shares(
-    agents: int | None, cpus: int | None, resources: dict[str, int] | None, store: int | str | None
-) -> list[dict[str, Any]]:
-    number = int(os.environ.get("BRIDGEHEAD_AGENTS") or agents or 1)
-    told = os.environ.get("BRIDGEHEAD_CPUS")
-    return _launch.share_out(number, int(told) if told else cpus, resources, store)
 
 
 def _check_arguments(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

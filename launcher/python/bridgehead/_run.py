@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import _bridgehead, _failures, _launch, errors
+from . import _bridgehead, _failures, _follow, _launch, errors
 from ._future import Future
 
 if TYPE_CHECKING:
@@ -41,12 +41,16 @@ class Run:
         self._client = client
         self._futures: dict[int, Future[Any]] = {}
         self._end: Future[str] | None = None
+        self._follower: _follow.Follower | None = None
         if client is not None:
             for task, name in enumerate(names):
                 self._futures[task] = future = client.expect(task)
                 future._name = name
             self._end = client.expect_end()
             client.subscribe(True, True)
+        elif _follow.handed_over(folder) and not _bridgehead.read_state(str(folder))[0]:
+            self._follower = _follow.begin(folder, self._futures, names)
+            self._end = self._follower.end
         else:
             self._read_journal()
 
@@ -56,7 +60,10 @@ class Run:
 
     @property
     def phase(self) -> str:
-        """`running`, `finished`, `failed` or `cancelled`; `interrupted` if its head is gone before its end."""
+        """`running`, `finished`, `failed` or `cancelled`; `interrupted` if its head is gone before its end. One that was
+        handed to a scheduler may also be `queued`, `paused` or `lost`."""
+        if self._follower is not None:
+            return self._follower.phase
         end = self._client.end() if self._client is not None else None
         if end is not None:
             return end[0]
@@ -102,8 +109,18 @@ class Run:
             except TimeoutError:
                 if bar and self._client is not None:
                     bar.show(self._client.progress())
+                elif bar and self._follower is not None:
+                    bar.show(self._follower.counts)
 
     def _interrupt(self) -> None:
+        if self._follower is not None:
+            print(
+                f"run {self.id} goes on without this process; `bridgehead watch {self.id}` follows it, "
+                f"`bridgehead cancel {self.id}` ends it",
+                file=sys.stderr,
+            )
+            _hush_interrupt()
+            return
         with _next_interrupt_kills():
             print(f"cancelling run {self.id} ... (Ctrl-C again: do not wait for it)", file=sys.stderr, flush=True)
             self.cancel("interrupted")
@@ -134,6 +151,8 @@ class Run:
                 return cast("dict[str, Any]", json.loads(self._client.status().result()))
             except (errors.HeadLost, RuntimeError):
                 pass  # It ended just now; the snapshot is its last word.
+        if self._follower is not None:
+            return _follow.status(self.folder)
         return cast("dict[str, Any]", json.loads((self.folder / "status.json").read_text()))
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -152,12 +171,20 @@ class Run:
         return "".join(text for _, text in sorted(found, key=lambda pair: pair[0]))
 
     def cancel(self, reason: str = "cancelled by the user") -> None:
-        """Cancels what has not finished."""
+        """Cancels what has not finished.
+
+        Raises:
+            SchedulerError: the run's scheduler refuses, or cannot be reached.
+        """
+        if self._follower is not None:
+            _follow.cancel(self.folder, reason)
         if self._client is not None and not self._client.is_closed():
             self._client.cancel(None, reason)
 
     def close(self) -> None:
         """Lets go of the run: one that was started by `Pipeline.run` ends, one that was submitted goes on."""
+        if self._follower is not None:
+            self._follower.stop()
         if self._client is not None:
             self._client.close("drain" if self._client.end() else "cancel" if self._attached() else "detach")
 

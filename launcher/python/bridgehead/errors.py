@@ -8,6 +8,7 @@ __all__ = [
     "HeadLost",
     "PlanError",
     "ResultLost",
+    "SchedulerError",
     "StoreFull",
     "TaskCancelled",
     "TaskError",
@@ -38,6 +39,18 @@ class ClosureTooLarge(BridgeheadError, ValueError):
 
 class HeadLost(BridgeheadError, ConnectionError):
     """The head of the run is gone."""
+
+
+class SchedulerError(BridgeheadError):
+    """A scheduler refused what it was asked, or cannot be reached; nothing was submitted unless the message says so.
+
+    Attributes:
+        exit_code: the exit code that `bridgehead` has for it.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 7) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class StoreFull(BridgeheadError, MemoryError):

@@ -130,7 +130,8 @@ impl Client {
             None => bridgehead_local::Client::connect(&folder, owner),
         });
         let connected = connected.map_err(|e| PyConnectionError::new_err(e.to_string()))?;
-        let (stream, frames, welcome) = connected.into_parts();
+        let parts = connected.into_parts();
+        let (stream, frames, welcome) = parts.expect("both ways above lead to a head of this machine");
         let link = Arc::new(Link::new(stream)?);
         let home = Home::new(link.clone(), Role::Driver);
         home.settle(&welcome.store_socket, welcome.node, welcome.inline_limit);

@@ -5,7 +5,7 @@ use bridgehead_backend::{Backend, LaunchRequest};
 use bridgehead_head::journal::{self, Event};
 use bridgehead_head::state::{End, RunState};
 use bridgehead_local::Local;
-use bridgehead_plan::{ClusterProfile, LaunchPlan, NodeProfile};
+use bridgehead_plan::{ClusterProfile, LaunchPlan};
 use bridgehead_spec::{CheckedPipeline, RunConfig, RunFolder, RunId};
 use bridgehead_wire::{FileRef, Outcome, Value};
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -75,24 +75,11 @@ pub fn start(py: Python<'_>, run_dir: PathBuf, program: PathBuf, agents: u32) ->
     })
 }
 
-/// The local machine as a profile to plan on: one node for each agent of `run.json`'s list.
-fn profile(agents: &str) -> PyResult<ClusterProfile> {
-    let agents: Vec<bridgehead_spec::AgentConfig> = serde_json::from_str(agents).map_err(value_error)?;
-    let nodes = agents.into_iter().enumerate().map(|(rank, agent)| NodeProfile {
-        name: format!("agent-{rank}"),
-        workers: u32::try_from(agent.resources.cpu_millis.div_ceil(1000)).unwrap_or(u32::MAX),
-        resources: agent.resources,
-    });
-    Ok(ClusterProfile {
-        backend: "local".to_owned(),
-        nodes: nodes.collect(),
-    })
-}
-
-/// Checks and plans a pipeline for `agents`: its canonical text, the plan as canonical JSON and in its form for people.
+/// Checks and plans a pipeline for a cluster profile: its canonical text, the plan as canonical JSON and in its form for
+/// people.
 #[pyfunction]
-pub fn plan<'py>(py: Python<'py>, spec: &[u8], agents: &str) -> PyResult<(Bound<'py, PyBytes>, String, String)> {
-    let profile = profile(agents)?;
+pub fn plan<'py>(py: Python<'py>, spec: &[u8], profile: &str) -> PyResult<(Bound<'py, PyBytes>, String, String)> {
+    let profile: ClusterProfile = serde_json::from_str(profile).map_err(value_error)?;
     let planned = py.detach(|| {
         let pipeline = CheckedPipeline::parse(spec).map_err(|e| e.to_string())?;
         let plan: LaunchPlan = bridgehead_plan::plan(&pipeline, &profile).map_err(|e| e.to_string())?;
@@ -173,6 +160,7 @@ fn line(time_ns: u64, event: Event) -> Line {
         Event::TaskPersisted(e) => ("task-persisted", Some(e.task), 0, e.path),
         Event::TaskReset(e) => ("task-reset", Some(e.task), 0, e.reason),
         Event::RunEnded(e) => ("run-ended", None, 0, e.phase),
+        Event::RunPaused(e) => ("run-paused", None, 0, e.cause),
     };
     (time_ns, name, task, number, text)
 }

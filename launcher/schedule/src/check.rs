@@ -38,15 +38,18 @@ impl Engine {
                 *open.entry(edge.dependent).or_default() += u32::from(live);
             }
         }
-        let mut with_agents = 0;
+        let (mut with_agents, mut busy) = (0, 0);
         for (task, row) in self.tasks.iter() {
             let waits = open.get(&task).copied().unwrap_or(0);
             assert_eq!(row.open, waits, "t{task} counts what it waits for");
             let ready = matches!(row.phase, Phase::Ready | Phase::Held | Phase::Ahead);
             assert!(!ready || waits == 0, "t{task} went before what it waits for");
             assert!(row.phase != Phase::Waiting || waits > 0, "t{task} waits for nothing");
-            with_agents += usize::from(matches!(row.phase, Phase::Held | Phase::Ahead));
+            let with_agent = matches!(row.phase, Phase::Held | Phase::Ahead);
+            with_agents += usize::from(with_agent);
+            busy += usize::from(with_agent && row.hold != Hold::Blocked);
         }
+        assert_eq!(self.busy, busy, "tasks with agents that do not wait for their own");
         let held = self
             .agents
             .iter()
@@ -97,10 +100,13 @@ impl Engine {
 
     /// After a round no task waits while an agent shows room for it.
     fn check_no_idle_room(&self) {
-        if self.stirred || self.classes.heads.len() >= DEPTH {
+        if self.stirred || self.held_back || self.classes.heads.len() >= DEPTH {
             return;
         }
         for &(_, _, class) in &self.classes.heads {
+            if self.classes.get(class).is_late(self.remaining_ns) {
+                continue;
+            }
             let room = self.room.find(&self.classes.get(class).asks, CPU);
             assert_eq!(room, None, "class {class} waits beside room");
         }

@@ -4,7 +4,7 @@
 use crate::queue::{Entry, Queue};
 use crate::room::{Ask, CPU, Dimensions, SLOTS};
 use bridgehead_spec::Resources;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 /// The queue of one class.
@@ -12,6 +12,8 @@ use std::ops::Bound;
 pub(crate) struct Class {
     /// What each of its tasks takes from an agent.
     pub asks: Vec<Ask>,
+    /// Nanoseconds after which each of its tasks is ended; 0: none.
+    pub limit_ns: u64,
     /// Whether an agent may be given more of these than it has room for.
     pub small: bool,
     /// The ready tasks, no others.
@@ -36,15 +38,33 @@ impl Class {
         let faded = self.pace_ns.map_or(0, |pace| pace - pace / 4);
         self.pace_ns = Some(elapsed_ns.max(faded));
     }
+
+    /// Whether a task of it that starts now could be cut off after `remaining_ns`: by its limit, or else by what others took.
+    pub(crate) fn is_late(&self, remaining_ns: u64) -> bool {
+        let needs = if self.limit_ns > 0 {
+            Some(self.limit_ns)
+        } else {
+            self.pace_ns
+        };
+        needs.is_some_and(|needs| needs > remaining_ns)
+    }
+}
+
+/// Limits that differ by less than a hundredth share a class, so that tasks with a limit each do not get a queue each.
+fn round_up(limit_ns: u64) -> u64 {
+    const BITS: u32 = 7;
+    let unit = 1u64 << (u64::BITS - limit_ns.leading_zeros()).saturating_sub(BITS);
+    limit_ns.checked_next_multiple_of(unit).unwrap_or(u64::MAX)
 }
 
 /// All classes.
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
     pub list: Vec<Class>,
-    by_resources: HashMap<Resources, u32>,
+    /// By request, then by limit.
+    by_resources: HashMap<Resources, BTreeMap<u64, u32>>,
     /// The class of the last submit, which most often is the next one's too.
-    last: Option<(Resources, u32)>,
+    last: Option<(Resources, u64, u32)>,
     /// The head of each queue, as (priority, arrival, class).
     pub heads: BTreeSet<Entry>,
 }
@@ -58,24 +78,30 @@ impl Classes {
         &mut self.list[class as usize]
     }
 
-    /// The number of the class that asks for `resources`.
-    pub(crate) fn intern(&mut self, resources: &Resources, dimensions: &mut Dimensions) -> u32 {
-        if let Some((last, class)) = &self.last {
-            if last == resources {
+    /// The number of the class that asks for `resources` with a limit of about `limit_ns`.
+    pub(crate) fn intern(&mut self, resources: &Resources, limit_ns: u64, dimensions: &mut Dimensions) -> u32 {
+        let limit_ns = round_up(limit_ns);
+        if let Some((last, limit, class)) = &self.last {
+            if *limit == limit_ns && last == resources {
                 return *class;
             }
         }
-        let class = match self.by_resources.get(resources) {
+        let known = self
+            .by_resources
+            .get(resources)
+            .and_then(|limits| limits.get(&limit_ns));
+        let class = match known {
             Some(&class) => class,
-            None => self.add(resources, dimensions),
+            None => self.add(resources, limit_ns, dimensions),
         };
-        self.last = Some((resources.clone(), class));
+        self.last = Some((resources.clone(), limit_ns, class));
         class
     }
 
-    fn add(&mut self, resources: &Resources, dimensions: &mut Dimensions) -> u32 {
+    fn add(&mut self, resources: &Resources, limit_ns: u64, dimensions: &mut Dimensions) -> u32 {
         let class = u32::try_from(self.list.len()).expect("there are no more classes than tasks");
-        self.by_resources.insert(resources.clone(), class);
+        let limits = self.by_resources.entry(resources.clone()).or_default();
+        limits.insert(limit_ns, class);
         let mut asks = vec![(SLOTS, 1)];
         asks.extend(
             dimensions
@@ -86,6 +112,7 @@ impl Classes {
         self.list.push(Class {
             small: matches!(asks[1..], [(CPU, 1..=1000)]),
             asks,
+            limit_ns,
             ready: Queue::default(),
             pace_ns: None,
             passed_over: 0,

@@ -3,6 +3,7 @@
 
 use crate::agents::Agent;
 use crate::class::Classes;
+use crate::queue::Entry;
 use crate::room::{Dimensions, NOTHING, Room};
 use crate::tasks::{Hold, NONE, Phase, Tasks, index};
 use bridgehead_spec::{AgentId, Resources, TaskId};
@@ -24,6 +25,13 @@ pub struct Engine {
     pub(crate) reserving: Vec<u32>,
     /// Something came since the last round that could let a task start.
     pub(crate) stirred: bool,
+    /// Nothing is given out.
+    pub(crate) held_back: bool,
+    /// Nanoseconds that are left for tasks which start now.
+    pub(crate) remaining_ns: u64,
+    /// Most tasks that are with agents at a time, and how many are; those that wait for tasks of their own do not count.
+    pub(crate) most: usize,
+    pub(crate) busy: usize,
     seq: u32,
     scratch: Vec<(u32, u32)>,
 }
@@ -43,6 +51,10 @@ impl Engine {
             prefetch,
             reserving: Vec::new(),
             stirred: false,
+            held_back: false,
+            remaining_ns: u64::MAX,
+            most: usize::MAX,
+            busy: 0,
             seq: 0,
             scratch: Vec::new(),
         }
@@ -88,6 +100,7 @@ impl Engine {
         tasks.sort_unstable();
         for &task in &tasks {
             let row = self.tasks.row(task);
+            self.busy -= usize::from(row.hold != Hold::Blocked);
             row.phase = Phase::Returned;
             row.agent = NONE;
             row.hold = Hold::Using;
@@ -96,14 +109,55 @@ impl Engine {
         tasks.into_iter().map(|task| TaskId(task.into())).collect()
     }
 
+    /// Nothing is given out from now on; or again what can run.
+    pub fn hold_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
+    }
+
+    /// All tasks will be cut off after `ns`, or never: one whose limit is longer is not given out, nor one without a limit of a
+    /// class whose tasks lately took longer.
+    pub fn set_remaining(&mut self, ns: Option<u64>) {
+        let ns = ns.unwrap_or(u64::MAX);
+        let longer = ns > self.remaining_ns;
+        self.remaining_ns = ns;
+        let kept_in_vain = |&class: &u32| self.classes.get(class).is_late(ns);
+        self.stirred |= longer || self.reserving.iter().any(kept_in_vain);
+    }
+
+    /// Whether there are tasks that could run, and all of them would be cut off.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        let late = |&(_, _, class): &Entry| self.classes.get(class).is_late(self.remaining_ns);
+        !self.classes.heads.is_empty() && self.classes.heads.iter().all(late)
+    }
+
+    /// No more than `most` tasks are with agents at a time, those given ahead included. One that waits for tasks of its own does
+    /// not count, so that these can run.
+    pub fn set_most(&mut self, most: usize) {
+        self.most = most;
+        self.stirred = true;
+    }
+
     /// A task is to run once all of `open` have finished; higher priorities go first, then the order of submits. Tasks in
     /// `open` that the engine does not know count as finished. A task that it knows already stays as it is.
     pub fn submit(&mut self, task: TaskId, resources: &Resources, priority: i32, open: &[TaskId]) {
+        self.submit_limited(task, resources, 0, priority, open);
+    }
+
+    /// As [`Engine::submit`], for a task that is ended after `limit_ns`, or about that; 0: it has no limit.
+    pub fn submit_limited(
+        &mut self,
+        task: TaskId,
+        resources: &Resources,
+        limit_ns: u64,
+        priority: i32,
+        open: &[TaskId],
+    ) {
         let id = index(task);
         if self.tasks.get(id).is_some() {
             return;
         }
-        let class = self.classes.intern(resources, &mut self.dimensions);
+        let class = self.classes.intern(resources, limit_ns, &mut self.dimensions);
         self.grow_room();
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
@@ -234,6 +288,11 @@ impl Engine {
         let row = self.tasks.row(id);
         let churned = row.churns(class.small);
         row.hold = if blocked { Hold::Blocked } else { Hold::Resumed };
+        if blocked {
+            self.busy -= 1;
+        } else {
+            self.busy += 1;
+        }
         agent.churn += i64::from(row.churns(class.small)) - i64::from(churned);
         self.promote(slot);
         self.publish(slot);
@@ -312,6 +371,7 @@ impl Engine {
             Phase::Ahead => self.take_from_ahead(task, slot),
             _ => return,
         }
+        self.busy -= usize::from(hold != Hold::Blocked);
         self.promote(slot);
         self.publish(slot);
         self.stirred = true;

@@ -12,13 +12,16 @@
 //! | its value was lost | [`Engine::submit`] once more, [`Engine::wait_again`] for each that takes it | |
 //! | it waits for tasks of its own | [`Engine::blocked`] | others use what it holds |
 //! | it runs for long | [`Engine::lingers`] | less is given ahead where it runs |
+//! | time runs out | [`Engine::set_remaining`] | what could not end in it is not given out |
+//! | nothing more is to start | [`Engine::hold_back`] | nothing is given out |
 //! | a batch of these is over | [`Engine::schedule`] | what can run is given out |
 //!
 //! What it promises, each with a test in `tests/laws.rs`: no agent holds more than it has, except while tasks that had waited
 //! go on; a dependency ends before its dependents start, and there is no barrier besides; higher priorities go first, equal
 //! ones in order of arrival, but for tasks that go to their inputs (a bounded number); a request that fits some agent gets
 //! there in the end, however many smaller ones come; what fits no agent is in nobody's way; work is given ahead only where
-//! short tasks run, and only once nothing has room (or where inputs lie that would take longer to move).
+//! short tasks run, and only once nothing has room (or where inputs lie that would take longer to move); no more tasks are with
+//! agents than [`Engine::set_most`] allows.
 //!
 //! ```
 //! use bridgehead_schedule::Engine;

@@ -40,7 +40,7 @@ impl Engine {
     /// Gives out what can run, as (task, agent), until nothing fits. Each is then the agent's until it finishes, is requeued
     /// or is abandoned. Costs next to nothing when nothing has changed.
     pub fn schedule(&mut self, out: &mut Vec<(TaskId, AgentId)>) {
-        while std::mem::take(&mut self.stirred) {
+        while !self.held_back && self.busy < self.most && std::mem::take(&mut self.stirred) {
             self.drop_idle_reservations();
             self.round(out);
         }
@@ -52,9 +52,17 @@ impl Engine {
         let mut lowest = i32::MAX;
         while let Some((head, next)) = self.classes.take_head(from) {
             let class = head.2;
+            if self.classes.get(class).is_late(self.remaining_ns) {
+                self.classes.list_head(class);
+                from = Bound::Excluded(head);
+                continue;
+            }
             let mut placed = true;
             let mut first = Some(head);
             while let Some(now) = first.filter(|now| placed && next.is_none_or(|next| *now < next)) {
+                if self.busy >= self.most {
+                    break;
+                }
                 placed = self.place_next(class).is_some_and(|assigned| {
                     out.push(assigned);
                     lowest = now.0.0;
@@ -67,6 +75,10 @@ impl Engine {
                 continue; // It stays off the list until another agent joins.
             }
             self.classes.list_head(class);
+            if self.busy >= self.most {
+                self.stirred = true; // The next end makes place for more.
+                break;
+            }
             let Some(head) = first.filter(|_| !placed) else {
                 continue;
             };
@@ -187,6 +199,7 @@ impl Engine {
     fn hold(&mut self, task: u32, class: u32, slot: u32) {
         let agent = self.agents[slot as usize].as_mut().expect("it has room");
         agent.take(&self.classes.list[class as usize].asks);
+        self.busy += 1;
         self.put_held(task, slot);
         self.publish(slot);
     }
@@ -196,6 +209,7 @@ impl Engine {
         let agent = self.agents[slot as usize].as_mut().expect("it has room");
         agent.ahead.push_back((task, pace));
         agent.ahead_ns += pace;
+        self.busy += 1;
         let row = self.tasks.row(task);
         row.agent = slot;
         row.phase = Phase::Ahead;
@@ -261,10 +275,11 @@ impl Engine {
         self.stirred = true;
     }
 
-    /// A class whose tasks were cancelled or wait again needs its agent no more.
+    /// A class whose tasks were cancelled, wait again or cannot end in time needs its agent no more.
     fn drop_idle_reservations(&mut self) {
         for class in self.reserving.clone() {
-            if self.classes.get(class).ready.is_empty() {
+            let queue = self.classes.get(class);
+            if queue.ready.is_empty() || queue.is_late(self.remaining_ns) {
                 self.release_reservation(class);
             }
         }

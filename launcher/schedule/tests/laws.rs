@@ -450,3 +450,102 @@ fn what_a_waiting_parent_holds_is_used_meanwhile_and_owed_afterwards() {
     e.finished(TaskId(0), 0, MS);
     check(&mut e, &[(2, 0)]);
 }
+
+/// Submits a task of one core that is ended after `limit_ns`.
+fn submit_limited(engine: &mut Engine, id: u64, limit_ns: u64) {
+    engine.submit_limited(TaskId(id), &cores(1), limit_ns, 0, &[]);
+}
+
+#[test]
+fn a_task_whose_limit_is_beyond_what_remains_lets_shorter_ones_go_first_and_starts_when_there_is_time() {
+    let mut e = engine(0, &[2]);
+    e.set_remaining(Some(10 * MS + MS / 10)); // Limits may count a hundredth longer.
+    submit_limited(&mut e, 0, 11 * MS);
+    submit_limited(&mut e, 1, 10 * MS);
+    submit(&mut e, 2..3);
+    check(&mut e, &[(1, 0), (2, 0)]);
+    assert!(e.is_late());
+    e.finished(TaskId(1), 0, MS);
+    check(&mut e, &[]);
+    e.set_remaining(Some(12 * MS));
+    assert!(!e.is_late());
+    check(&mut e, &[(0, 0)]);
+    assert!(!e.is_late(), "nothing is left to start");
+}
+
+#[test]
+fn a_task_without_a_limit_is_judged_by_what_its_like_lately_took() {
+    let mut e = engine(0, &[1]);
+    e.set_remaining(Some(10 * MS));
+    submit(&mut e, 0..3);
+    check(&mut e, &[(0, 0)]);
+    e.finished(TaskId(0), 0, 5 * MS);
+    check(&mut e, &[(1, 0)]);
+    e.set_remaining(Some(4 * MS));
+    e.finished(TaskId(1), 0, 5 * MS);
+    check(&mut e, &[]);
+    assert!(e.is_late());
+    e.set_remaining(None);
+    check(&mut e, &[(2, 0)]);
+}
+
+#[test]
+fn a_wide_task_that_cannot_end_in_time_keeps_no_agent_free() {
+    let mut e = engine(0, &[2]);
+    submit(&mut e, 0..1);
+    check(&mut e, &[(0, 0)]);
+    e.submit_limited(TaskId(1), &cores(2), 20 * MS, 1, &[]);
+    submit(&mut e, 2..3);
+    check(&mut e, &[(2, 0)]); // Less urgent than one that found no room, for which the agent is now kept.
+    e.finished(TaskId(2), 0, MS);
+    submit(&mut e, 3..4);
+    check(&mut e, &[]);
+    e.set_remaining(Some(10 * MS));
+    check(&mut e, &[(3, 0)]);
+}
+
+#[test]
+fn nothing_is_given_out_while_all_is_held_back() {
+    let mut e = engine(4, &[2]);
+    submit(&mut e, 0..4);
+    e.hold_back(true);
+    check(&mut e, &[]);
+    e.hold_back(false);
+    check(&mut e, &[(0, 0), (1, 0)]);
+}
+
+#[test]
+fn no_more_tasks_are_with_agents_than_may_be_but_for_those_that_wait_for_their_own() {
+    let mut e = engine(4, &[4]);
+    submit(&mut e, 0..6);
+    e.set_most(2);
+    check(&mut e, &[(0, 0), (1, 0)]);
+    e.finished(TaskId(0), 0, MS);
+    check(&mut e, &[(2, 0)]);
+    e.blocked(TaskId(1), true);
+    check(&mut e, &[(3, 0)]);
+    e.blocked(TaskId(1), false);
+    e.finished(TaskId(2), 0, MS);
+    check(&mut e, &[]);
+    e.finished(TaskId(3), 0, MS);
+    check(&mut e, &[(4, 0)]);
+    e.agent_lost(AgentId(0));
+    e.agent_joined(AgentId(1), &cores(4));
+    (1..5).for_each(|task| e.requeue(TaskId(task)));
+    check(&mut e, &[(1, 1), (4, 1)]);
+}
+
+#[test]
+fn limits_of_a_thousand_lengths_make_few_queues_and_none_is_taken_for_shorter() {
+    let mut e = engine(0, &[1000]);
+    let limits = |id: u64| (1 + id) * 1_000_003;
+    (0..1000).for_each(|id| submit_limited(&mut e, id, limits(id)));
+    let left = limits(500) + limits(500) / 100;
+    e.set_remaining(Some(left));
+    let given: Vec<u64> = given(&mut e).into_iter().map(|(task, _)| task).collect();
+    assert!(given.iter().all(|&id| limits(id) <= left));
+    assert!(
+        (0..=500).all(|id| given.contains(&id)),
+        "a limit counts less than a hundredth longer"
+    );
+}

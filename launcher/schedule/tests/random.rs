@@ -32,6 +32,7 @@ enum Is {
 
 struct Task {
     asks: Resources,
+    limit_ns: u64,
     priority: i32,
     needs: Vec<TaskId>,
     is: Is,
@@ -44,6 +45,8 @@ struct Model {
     random: Random,
     prefetch: usize,
     agents: BTreeMap<AgentId, Resources>,
+    remaining_ns: u64,
+    most: usize,
     tasks: Vec<Task>,
     log: Vec<(TaskId, AgentId)>,
 }
@@ -64,6 +67,8 @@ impl Model {
             random: Random(seed * 0x9E37_79B9 + 1),
             prefetch,
             agents: BTreeMap::new(),
+            remaining_ns: u64::MAX,
+            most: usize::MAX,
             tasks: Vec::new(),
             log: Vec::new(),
         }
@@ -163,8 +168,9 @@ impl Model {
         let n = self.random.below(4);
         let needs: Vec<TaskId> = (0..n).filter_map(|_| self.random.pick(&alive)).collect();
         let (asks, priority) = (self.asks(), self.random.below(3) as i32 - 1);
+        let limit_ns = [0, 0, 0, 1 << 10, 1 << 20][self.random.below(5) as usize];
         let open = self.open(&needs);
-        self.engine.submit(id, &asks, priority, &open);
+        self.engine.submit_limited(id, &asks, limit_ns, priority, &open);
         let agents: Vec<AgentId> = self.agents.keys().copied().collect();
         if let Some(agent) = self.random.pick(&agents) {
             let bytes = self.random.below(1 << 22);
@@ -172,6 +178,7 @@ impl Model {
         }
         self.tasks.push(Task {
             asks,
+            limit_ns,
             priority,
             needs,
             is: Is::Waiting,
@@ -187,10 +194,19 @@ impl Model {
             assert!(self.agents.contains_key(&agent), "{id} goes to an agent that is there");
             let needs = self.tasks[id.0 as usize].needs.clone();
             assert!(self.open(&needs).is_empty(), "{id} starts after all that it needs");
+            let remaining = self.remaining_ns;
             let task = self.task(id);
             assert_eq!(task.is, Is::Waiting, "{id} is given out once, and never after its end");
+            assert!(task.limit_ns <= remaining, "{id} would be cut off");
             task.is = Is::Given(agent);
         }
+        let busy = |task: &&Task| matches!(task.is, Is::Given(_)) && !task.blocked;
+        let busy = self.tasks.iter().filter(busy).count();
+        assert!(
+            out.is_empty() || busy <= self.most,
+            "{busy} tasks are with agents, {} may be",
+            self.most
+        );
         self.check_order(&out);
         self.log.extend(out);
     }
@@ -202,7 +218,8 @@ impl Model {
             .collect();
         for (id, _) in given {
             let task = &self.tasks[id.0 as usize];
-            let more_urgent = |other: &&&Task| other.asks == task.asks && other.priority > task.priority;
+            let same = |other: &&&Task| other.asks == task.asks && other.limit_ns == task.limit_ns;
+            let more_urgent = |other: &&&Task| same(other) && other.priority > task.priority;
             assert!(
                 !could.iter().any(|other| more_urgent(&other)),
                 "{id} went before one that is more urgent"
@@ -295,9 +312,10 @@ impl Model {
             return; // It could not be made again; the head would fail those that take it.
         }
         let task = &self.tasks[id.0 as usize];
-        let (asks, priority, open) = (task.asks.clone(), task.priority, self.open(&needs));
+        let (asks, limit_ns, priority) = (task.asks.clone(), task.limit_ns, task.priority);
+        let open = self.open(&needs);
         self.wait(id);
-        self.engine.submit(id, &asks, priority, &open);
+        self.engine.submit_limited(id, &asks, limit_ns, priority, &open);
         for consumer in self.in_state(|is| is == Is::Waiting) {
             if self.tasks[consumer.0 as usize].needs.contains(&id) {
                 assert!(self.engine.wait_again(consumer, id), "{consumer} waits for {id} again");
@@ -331,6 +349,16 @@ impl Model {
             }
             21 => self.block(),
             22 => self.lose_result(),
+            23 if self.random.below(2) == 0 => {
+                let left = [None, Some(1 << 10), Some(1 << 15), Some(1 << 21)];
+                let left = left[self.random.below(4) as usize];
+                self.remaining_ns = left.unwrap_or(u64::MAX);
+                self.engine.set_remaining(left);
+            }
+            23 => {
+                self.most = [usize::MAX, 1, 3, 8][self.random.below(4) as usize];
+                self.engine.set_most(self.most);
+            }
             _ => self.schedule(),
         }
     }
@@ -339,6 +367,9 @@ impl Model {
     fn run_out(&mut self) {
         self.engine.agent_joined(AgentId(99), &largest());
         self.agents.insert(AgentId(99), largest());
+        (self.remaining_ns, self.most) = (u64::MAX, 1);
+        self.engine.set_remaining(None);
+        self.engine.set_most(1);
         loop {
             self.schedule();
             self.engine.sanity_check();

@@ -20,8 +20,11 @@ pub struct RunConfig {
     pub has_pipeline: bool,
     /// Whether the run ends with the client that owns it.
     pub attached: bool,
-    /// The agents, by rank; the first shares the head's process.
+    /// The agents, by rank; the first shares the head's process. So many may join.
     pub agents: Vec<AgentConfig>,
+    /// The run starts when so many agents are there, further ones may join at any time; all of them where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_agents: Option<u32>,
     /// Python interpreter for workers.
     pub python: PathBuf,
     /// Entries added to `sys.path` in workers.
@@ -44,6 +47,9 @@ pub struct RunConfig {
     /// The scheduler that the run is handed to; this machine where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetConfig>,
+    /// Most bytes that the store of an agent holds which measures its own node; three tenths of its memory if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_limit: Option<u64>,
     /// Most tasks that run at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_running: Option<u32>,
@@ -85,8 +91,11 @@ pub struct HeadInfo {
     pub attempt: u32,
     /// Unix socket for clients of this machine.
     pub socket: PathBuf,
-    /// `host:port` for agents and for clients elsewhere (mutual TLS).
+    /// `host:port` for agents and for clients elsewhere (mutual TLS); empty where nothing listens.
     pub address: String,
+    /// All addresses of the head, to be tried in order; the first is `address`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
 }
 
 fn default_inline_limit() -> u32 {
@@ -196,6 +205,12 @@ impl RunFolder {
     #[must_use]
     pub fn tls(&self) -> PathBuf {
         self.0.join("tls")
+    }
+
+    /// The ticket of clients on other machines, where the head listens for them; mode 0600.
+    #[must_use]
+    pub fn client_ticket(&self) -> PathBuf {
+        self.tls().join("client.json")
     }
 
     /// The ticket of the agent with this rank; mode 0600.

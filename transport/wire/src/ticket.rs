@@ -27,6 +27,12 @@ pub struct Ticket {
     pub certificate: String,
     /// Its key, PEM.
     pub key: String,
+    /// The life of the launch that it is for: a job that is started again has another one. Empty on this machine.
+    #[serde(default)]
+    pub life: String,
+    /// The attempt whose head wrote it.
+    #[serde(default)]
+    pub attempt: u32,
     /// Proves that the bearer was given this ticket: 32 bytes, sent inside TLS only.
     pub secret: Vec<u8>,
 }

@@ -37,7 +37,7 @@ impl Core {
         let welcome = self.agent_welcome(run_dir);
         self.tell_agent(agent, welcome);
         self.send_peers();
-        self.gang_whole |= self.agents.len() >= self.config.agents.len();
+        self.gang_whole |= self.agents.len() >= crate::gang::enough(&self.config);
         self.engine.agent_joined(AgentId(agent), &Resources::from(&resources));
     }
 
@@ -108,7 +108,7 @@ impl Core {
             AgentToHead::Fetched(fetched) => self.on_fetched(fetched),
             AgentToHead::Heartbeat(beat) => {
                 if let Some(row) = self.agents.get_mut(&agent) {
-                    self.figures_changed |= row.store != beat;
+                    self.shown_changed |= row.store != beat;
                     row.store = beat;
                 }
             }
@@ -320,14 +320,14 @@ impl Core {
         }
     }
 
-    /// Whether the figures of a store have changed since this was last asked.
-    pub fn take_figures_changed(&mut self) -> bool {
-        std::mem::take(&mut self.figures_changed)
+    /// Whether something that the status shows, and no record tells, has changed since this was last asked.
+    pub fn take_shown_changed(&mut self) -> bool {
+        std::mem::take(&mut self.shown_changed)
     }
 
     /// Whether the run is being cancelled.
     #[must_use]
     pub fn is_cancelling(&self) -> bool {
-        matches!(self.ending, Ending::Cancel(_))
+        matches!(self.ending, Ending::Cancel { .. })
     }
 }

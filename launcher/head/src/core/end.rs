@@ -1,10 +1,10 @@
 //! Cancelling, and the end of the run.
 
-use super::{ConnId, Core, Ending};
+use super::{Core, Ending};
 use crate::journal::{Event, RunEnded};
 use crate::state::Phase;
 use bridgehead_spec::TaskId;
-use bridgehead_wire::{CancelTasks, Failure, FailureCause, RunEnd};
+use bridgehead_wire::{CancelTasks, Failure, FailureCause};
 
 impl Core {
     /// Tasks that have no outcome yet.
@@ -40,11 +40,22 @@ impl Core {
 
     /// Cancels everything; the run ends when what runs has stopped.
     pub fn cancel_all(&mut self, reason: &str) {
-        if matches!(self.ending, Ending::Cancel(_) | Ending::Over) {
+        self.end_as("cancelled", reason);
+    }
+
+    /// The run cannot go on: everything is cancelled, and it ends as failed.
+    pub fn fail_all(&mut self, reason: &str) {
+        self.end_as("failed", reason);
+    }
+
+    fn end_as(&mut self, phase: &'static str, reason: &str) {
+        if matches!(self.ending, Ending::Cancel { .. } | Ending::Over) {
             return;
         }
-        tracing::info!(reason, "cancelling the run");
-        self.ending = Ending::Cancel(reason.to_owned());
+        tracing::info!(reason, phase, "cancelling the run");
+        let cause = reason.to_owned();
+        self.ending = Ending::Cancel { reason: cause, phase };
+        self.pausing = None;
         for task in 0..self.state.tasks.len() as u64 {
             self.cancel_task(task, reason);
         }
@@ -71,32 +82,22 @@ impl Core {
     /// Ends the run if nothing is left to do. `true` once, when it does.
     pub fn end_if_done(&mut self) -> bool {
         let no_more = self.config.has_pipeline || self.ending != Ending::No;
-        if self.is_over() || !no_more || self.open_tasks() > 0 || !self.persisting.is_empty() {
+        if self.is_over() {
             return false;
         }
-        let (phase, message) = self.verdict();
-        self.record(Event::RunEnded(RunEnded {
-            phase: phase.clone(),
-            message: message.clone(),
-        }));
-        self.ending = Ending::Over;
-        self.send_progress();
-        let everyone: Vec<ConnId> = self.clients.keys().copied().collect();
-        for conn in everyone {
-            self.tell(
-                conn,
-                RunEnd {
-                    phase: phase.clone(),
-                    message: message.clone(),
-                },
-            );
+        if !no_more || self.open_tasks() > 0 || !self.persisting.is_empty() {
+            return self.pause_if_due();
         }
+        let (phase, message) = self.verdict();
+        self.record(Event::RunEnded(RunEnded { phase, message }));
+        self.ending = Ending::Over;
+        self.tell_end();
         true
     }
 
     fn verdict(&self) -> (String, String) {
-        if let Ending::Cancel(reason) = &self.ending {
-            return ("cancelled".to_owned(), reason.clone());
+        if let Ending::Cancel { reason, phase } = &self.ending {
+            return ((*phase).to_owned(), reason.clone());
         }
         let c = self.state.counts;
         if c.failed == 0 && c.cancelled == 0 {

@@ -99,8 +99,9 @@ impl Core {
         self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
         self.seek_waiting(task);
         if let Some(object) = object {
-            let wanted =
-                job.persist == Persist::Always || (job.persist == Persist::Auto && (job.keep || bytes <= AUTO_PERSIST));
+            let later = self.pausing.is_some() && job.consumers > 0;
+            let wanted = job.persist == Persist::Always
+                || (job.persist == Persist::Auto && (job.keep || later || bytes <= AUTO_PERSIST));
             if self.config.has_pipeline && wanted {
                 self.ask_to_persist(task, agent, object);
             } else if !job.keep || !self.config.has_pipeline {
@@ -169,11 +170,19 @@ impl Core {
             self.finish_cancelled(task, &reason);
             return;
         }
+        if !self.interrupted(task, attempt, &failure) {
+            self.attempt_failed_itself(task, attempt, failure);
+        }
+    }
+
+    /// As [`Core::attempt_failed`], once it is known that nobody else ended the attempt.
+    pub(super) fn attempt_failed_itself(&mut self, task: u64, attempt: u32, failure: Failure) {
+        let Some(job) = self.job(task) else { return };
         let cause = failure.cause();
         let tried = cause_index(cause)
             .and_then(|i| self.state.row(task).map(|row| u32::from(row.tries[i])))
             .unwrap_or(u32::MAX);
-        if tried < job.allowed(cause).min(u16::MAX.into()) && !matches!(self.ending, Ending::Cancel(_)) {
+        if tried < job.allowed(cause).min(u16::MAX.into()) && !matches!(self.ending, Ending::Cancel { .. }) {
             tracing::info!(task, attempt, kind = %failure.kind, "attempt failed, trying again");
             let made_again: Vec<u64> = job.input_tasks().filter(|&input| self.job(input).is_some()).collect();
             self.record(Event::TaskFailed(TaskFailed {

@@ -5,7 +5,9 @@ use super::{Core, Job, Submitter};
 use crate::journal::{Event, TaskReset};
 use crate::state::{AddedTask, End, Phase};
 use bridgehead_spec::{CallSpec, CheckedPipeline, Digest, PersistSpec, RunFolder, TaskSpec};
-use bridgehead_wire::{Amounts, FileRef, Input, Pair, ProgramCall, Retry, TaskSubmit, Value, input};
+use bridgehead_wire::{
+    Amounts, Failure, FailureCause, FileRef, Input, Pair, ProgramCall, Retry, TaskSubmit, Value, input,
+};
 use bytes::Bytes;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -58,7 +60,8 @@ impl Core {
             self.pipeline = Some(pipeline);
         }
         self.pipeline_tasks = tasks;
-        self.record(crate::run::run_started(&self.config, attempt, tasks));
+        let replayed = self.state.records;
+        self.record(crate::run::run_started(&self.config, attempt, tasks, replayed));
         self.added = std::mem::take(&mut self.state_mut().added)
             .into_iter()
             .map(|a| (a.task, a))
@@ -107,6 +110,8 @@ impl Core {
     /// Decides for each task of earlier attempts whether its value can be used; the others wait again.
     fn restore(&mut self) {
         let all = self.state.tasks.len() as u64;
+        // A scheduler that starts the next attempt by itself goes on with this one; a user who resumes asks for another try.
+        let keeps = self.state.continues && self.allocation.is_some();
         let mut waiting = Vec::new();
         for task in 0..all {
             let Some(row) = self.state.row(task) else { continue };
@@ -125,6 +130,9 @@ impl Core {
                 }
                 self.lost_values.remove(&task);
             }
+            if keeps && row_is_final(&self.state, task) && row.phase != Phase::Finished {
+                continue;
+            }
             if row_is_final(&self.state, task) {
                 let reason = "it has no usable value from earlier attempts".to_owned();
                 self.record(Event::TaskReset(TaskReset { task, reason }));
@@ -137,7 +145,12 @@ impl Core {
             }
         }
         for task in self.in_order(waiting) {
-            self.enter(task);
+            let guarded = self.allocation.is_some(); // A user who resumes has looked, and wants another try.
+            if guarded && self.state.row(task).is_some_and(|row| row.losses >= MOST_LOSSES) {
+                self.finish_failed(task, poison());
+            } else {
+                self.enter(task);
+            }
         }
     }
 
@@ -248,6 +261,16 @@ impl Core {
             None => value.clone(),
         }
     }
+}
+
+/// Attempts at the run in a row that may be lost while a task runs in them, before it is taken for the reason.
+const MOST_LOSSES: u8 = 5;
+
+fn poison() -> Failure {
+    let message = format!(
+        "it was running in {MOST_LOSSES} attempts in a row whose head or node went down, and may be why: look at the nodes' logs, or ask for more memory, and resume the run"
+    );
+    Failure::new(FailureCause::LostNode, "poison", message)
 }
 
 fn row_is_final(state: &crate::state::RunState, task: u64) -> bool {

@@ -1,6 +1,8 @@
 //! The core's laws that need the scheduler: where tasks go, and that what was lost is made again. Agents and clients are
 //! played by the test, message by message.
 
+mod pauses;
+
 use super::*;
 use bridgehead_spec::{AgentConfig, ObjectId, Resources, RunId};
 use bridgehead_wire::{AgentJoin, AgentToHead, Amounts, ClientHello, ClientToHead, Input, Outcome, PutFunction};
@@ -11,18 +13,19 @@ const CLIENT: ConnId = ConnId(1);
 const MIB: u64 = 1 << 20;
 
 /// A run without a pipeline, of agents with one core each.
-fn core(agents: u32) -> Core {
+fn config(agents: u32) -> RunConfig {
     let agent = AgentConfig {
         resources: Resources::default(),
         store_limit: 1 << 30,
     };
-    let config = RunConfig {
+    RunConfig {
         version: 1,
         run: RunId::parse("run-1").expect("it is a run's name"),
         name: String::new(),
         has_pipeline: false,
         attached: true,
         agents: vec![agent; agents as usize],
+        min_agents: None,
         python: "python3".into(),
         sys_path: Vec::new(),
         cwd: "/".into(),
@@ -31,10 +34,15 @@ fn core(agents: u32) -> Core {
         join_timeout_ms: 1000,
         trace: None,
         target: None,
+        store_limit: None,
         max_running: None,
         max_fails: None,
-    };
-    let mut core = Core::new(config, RunState::new(false), [0; 32], 1);
+    }
+}
+
+/// Such a run with a client and all its agents.
+fn core(agents: u32) -> Core {
+    let mut core = Core::new(config(agents), RunState::new(false), [0; 32], 1);
     let hello = ClientHello {
         owner: true,
         ..ClientHello::default()
@@ -47,6 +55,11 @@ fn core(agents: u32) -> Core {
         ..PutFunction::default()
     };
     core.on_message(CLIENT, ClientToHead::PutFunction(function));
+    join(&mut core, agents);
+    core
+}
+
+fn join(core: &mut Core, agents: u32) {
     for agent in 0..agents {
         let join = AgentJoin {
             agent,
@@ -55,7 +68,6 @@ fn core(agents: u32) -> Core {
         };
         core.on_join(join, "");
     }
-    core
 }
 
 fn object(id: u64, node: u32) -> Value {

@@ -11,7 +11,7 @@ pub struct Record {
     #[prost(fixed64, tag = "1")]
     pub time_ns: u64,
     /// What happened.
-    #[prost(oneof = "Event", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Event", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub event: Option<Event>,
 }
 
@@ -52,6 +52,9 @@ pub enum Event {
     /// The attempt at the run ended.
     #[prost(message, tag = "12")]
     RunEnded(RunEnded),
+    /// The attempt at the run stopped before its tasks had their outcomes; another attempt is to go on.
+    #[prost(message, tag = "13")]
+    RunPaused(RunPaused),
 }
 
 /// See [`Event::RunStarted`].
@@ -69,6 +72,10 @@ pub struct RunStarted {
     /// Version of the program that writes.
     #[prost(string, tag = "4")]
     pub writer: String,
+    /// How many records of earlier segments this attempt began from; what a cut-off head appends after that does not count.
+    /// Absent in segments of writers that did not know it.
+    #[prost(uint64, optional, tag = "5")]
+    pub replayed: Option<u64>,
 }
 
 /// See [`Event::AgentJoined`].
@@ -215,6 +222,18 @@ pub struct RunEnded {
     /// `finished`, `failed` or `cancelled`.
     #[prost(string, tag = "1")]
     pub phase: String,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+/// See [`Event::RunPaused`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RunPaused {
+    /// Why, as one word: `walltime`, `preempted`, `gang` (what is left is another gang's) or `superseded` (another head
+    /// took over).
+    #[prost(string, tag = "1")]
+    pub cause: String,
     /// For people.
     #[prost(string, tag = "2")]
     pub message: String,

@@ -4,7 +4,7 @@
 //! A segment is `"BHJOURN\0" | version: u16 LE | reserved: u16 | attempt: u32 LE`, then records
 //! `length: u32 LE | crc32c: u32 LE | protobuf Record`. See `docs/formats/journal.md`.
 
-use super::record::Record;
+use super::record::{Event, Record};
 use prost::Message;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -194,6 +194,16 @@ pub struct Segment {
     pub records: Vec<Record>,
     /// What was dropped at the end, if the tail was torn or damaged: bytes and reason.
     pub dropped: Option<(usize, String)>,
+}
+
+impl Segment {
+    /// How many records of earlier segments its head began from, where it says so.
+    pub(super) fn replayed(&self) -> Option<u64> {
+        match self.records.first()?.event.as_ref()? {
+            Event::RunStarted(started) => started.replayed,
+            _ => None,
+        }
+    }
 }
 
 /// Reads a segment; a torn or damaged tail is dropped and reported, what stands before it is kept. The file is not changed.

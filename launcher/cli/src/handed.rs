@@ -1,0 +1,320 @@
+//! `cancel`, `resume` and `watch` for runs that were handed to a scheduler: through the run folder and the scheduler, since
+//! their head may be out of reach, or not begun.
+
+use crate::args::{Cancel, Resume, Target};
+use crate::error::{CliError, HEAD, OK, RUN_FAILED};
+use crate::launch::{self, Launcher};
+use crate::standing::{self, Job, Standing};
+use crate::{folder, output, runs, target};
+use bridgehead_backend::JobState;
+use bridgehead_head::journal::{self, RunEnded};
+use bridgehead_head::mailbox;
+use bridgehead_local::Client;
+use bridgehead_spec::{RunConfig, RunFolder};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a head has to wind its run up once it is told to, before its jobs are ended from outside.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// And how long a scheduler may take to end a job.
+const KILL_PATIENCE: Duration = Duration::from_secs(90);
+/// Between looks at the run folder.
+const LOOK: Duration = Duration::from_millis(200);
+/// Between questions to the scheduler: at first, and at most.
+const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// `bridgehead cancel`. Comes back when no job of the run is left, or says what is.
+pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> Result<u8, CliError> {
+    let run = folder::run_id(folder);
+    let standing = standing::of(folder)?;
+    if standing.status.as_ref().is_some_and(standing::is_final) {
+        let phase = standing.phase();
+        return Err(CliError::new(
+            HEAD,
+            format!("there is nothing to cancel: the run is {phase}"),
+        ));
+    }
+    let Some((scheduler, jobs)) = standing::open_jobs(folder, config)? else {
+        unreachable!("a run that was handed over has a scheduler");
+    };
+    if jobs.iter().any(is_running) {
+        tell_head(folder, &args.reason)?;
+    }
+    // What only waits has no head that could end it.
+    for job in jobs.iter().filter(|job| !is_running(job)) {
+        if let Some(job) = &job.record.job {
+            scheduler.cancel(job)?;
+        }
+    }
+    if jobs.iter().any(is_running) && ended_within(folder, PATIENCE)? {
+        return said(args, &run, "delivered");
+    }
+    for job in jobs.iter().filter_map(|job| job.record.job.as_ref()) {
+        scheduler.cancel(job)?;
+    }
+    wait_until_gone(folder, config)?;
+    write_end(folder, config, &args.reason)?;
+    said(args, &run, "ended at its scheduler")
+}
+
+fn is_running(job: &Job) -> bool {
+    job.report
+        .as_ref()
+        .is_some_and(|report| report.state == JobState::Running)
+}
+
+fn said(args: &Cancel, run: &str, how: &str) -> Result<u8, CliError> {
+    if args.json {
+        output::line(json!({ "run": run, "request": how }))?;
+    } else {
+        output::line(format!("cancelled {run}"))?;
+    }
+    Ok(OK)
+}
+
+/// Over the network if its head can be reached, else through the mailbox, which it looks into soon after it has begun.
+fn tell_head(folder: &RunFolder, reason: &str) -> Result<(), CliError> {
+    if let Ok(client) = Client::reach(folder) {
+        if runs::ask_to_cancel(client, reason).is_ok() {
+            return Ok(());
+        }
+    }
+    let request = mailbox::CancelRequest {
+        kind: "cancel".to_owned(),
+        reason: reason.to_owned(),
+    };
+    mailbox::leave(folder, &request).map_err(|e| CliError::system("write into", &folder.mailbox(), &e))
+}
+
+fn ended_within(folder: &RunFolder, limit: Duration) -> Result<bool, CliError> {
+    let end = Instant::now() + limit;
+    loop {
+        if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
+            return Ok(true);
+        }
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK); // Files on shared file systems tell nobody that they changed.
+    }
+}
+
+fn wait_until_gone(folder: &RunFolder, config: &RunConfig) -> Result<(), CliError> {
+    let end = Instant::now() + KILL_PATIENCE;
+    let mut pause = LOOK;
+    loop {
+        let open = standing::open_jobs(folder, config)?.map_or_else(Vec::new, |(_, jobs)| jobs);
+        let open: Vec<&str> = open
+            .iter()
+            .filter(|job| job.is_open())
+            .filter_map(|job| job.record.job.as_ref().map(|job| job.0.as_str()))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            let message = format!(
+                "job {} was told to end and is still there: ask your site's administrators",
+                open.join(", ")
+            );
+            return Err(CliError::new(HEAD, message));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(3));
+    }
+}
+
+/// Writes the end that no head could write, as an attempt of its own: a head that comes to life again finds it has been
+/// superseded. A run that ended by itself meanwhile keeps its own end.
+fn write_end(folder: &RunFolder, config: &RunConfig, reason: &str) -> Result<(), CliError> {
+    mailbox::clear(folder);
+    let before = folder::state(folder)?;
+    if matches!(&before.ended, Some((phase, _)) if phase == "finished") {
+        return Ok(());
+    }
+    let tasks = folder::spec(folder)?.map_or(0, |spec| spec.tasks.len() as u64);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    let end = RunEnded {
+        phase: "cancelled".to_owned(),
+        message: reason.to_owned(),
+    };
+    let attempt = journal::write_end(&folder.journal(), &config.run, tasks, end, now_ns)?;
+    let counts = folder::state(folder)?.counts;
+    let status = json!({ "run": config.run, "name": config.name, "phase": "cancelled", "message": reason,
+        "attempt": attempt, "tasks": counts, "agents": [], "failures": [] });
+    write_status(folder, &status)
+}
+
+fn write_status(folder: &RunFolder, status: &Value) -> Result<(), CliError> {
+    let path = folder.status();
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let written = std::fs::write(&part, status.to_string()).and_then(|()| std::fs::rename(&part, &path));
+    written.map_err(|e| CliError::system("write", &path, &e))
+}
+
+/// `bridgehead resume`.
+pub(crate) fn resume(args: &Resume, folder: &RunFolder, mut config: RunConfig) -> Result<u8, CliError> {
+    let run = folder::run_id(folder);
+    let standing = standing::of(folder)?;
+    if let Some(reason) = standing.silent {
+        return Err(CliError::new(crate::error::UNREACHABLE, reason));
+    }
+    if standing.phase() == "finished" {
+        let text = format!("{run} has finished: nothing is left to do");
+        output::line(if args.json {
+            json!({ "run": run, "phase": "finished" }).to_string()
+        } else {
+            text
+        })?;
+        return Ok(OK);
+    }
+    if let Some(job) = standing.jobs.iter().find(|job| job.is_open()) {
+        let job = job.record.job.as_ref().map_or("", |job| &job.0);
+        let message = format!(
+            "{run} is {} as job {job}: `bridgehead watch {run}` follows it",
+            standing.phase()
+        );
+        return Err(CliError::new(HEAD, message));
+    }
+    change_target(folder, &mut config, &args.target)?;
+    let jobs = launch_again(folder, &config, &standing)?.join(", ");
+    let text = format!("resumed {run} as job {jobs}; it goes on if you stop following it");
+    output::line(if args.json {
+        json!({ "run": run, "jobs": jobs }).to_string()
+    } else {
+        text
+    })?;
+    if args.detach { Ok(OK) } else { watch(folder, args.json) }
+}
+
+/// What is asked of the scheduler from now on: more time, for instance.
+fn change_target(folder: &RunFolder, config: &mut RunConfig, changes: &Target) -> Result<(), CliError> {
+    let changes = changes.options(None)?;
+    let Some(target) = config.target.as_mut().filter(|_| !changes.is_empty()) else {
+        return Ok(());
+    };
+    target::merge(target, changes);
+    target::open(target)?; // What makes no sense is refused before it is written down.
+    runs::write_config(folder, config)
+}
+
+fn launch_again(folder: &RunFolder, config: &RunConfig, standing: &Standing) -> Result<Vec<String>, CliError> {
+    let Some(scheduler) = launch::scheduler_of(config)? else {
+        unreachable!("a run that was handed over has a scheduler");
+    };
+    let launcher = Launcher::new(folder, config, &*scheduler)?;
+    mailbox::clear(folder); // A cancel that nobody took was meant for a life that is over.
+    let mut records = Vec::new();
+    // A submission whose answer was lost may have made its job: it is found by its key, or submitted now.
+    let unsure = standing.jobs.iter().filter(|job| job.record.job.is_none());
+    for job in unsure {
+        records.push(launcher.complete(job.record.clone())?);
+    }
+    if records.is_empty() {
+        records = launcher.submit_from(first_open_gang(folder)?)?;
+    }
+    Ok(records.into_iter().filter_map(|record| Some(record.job?.0)).collect())
+}
+
+/// The first gang that has tasks without an outcome that can be used.
+fn first_open_gang(folder: &RunFolder) -> Result<u32, CliError> {
+    Ok(0)
+}
+
+/// `bridgehead watch`: shows how it stands until it has ended; the exit code says how.
+pub(crate) fn watch(folder: &RunFolder, as_json: bool) -> Result<u8, CliError> {
+    let bar = ProgressBar::new(0); // Draws on standard error, and only where that is a terminal.
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    let mut looks = Looks::default();
+    let mut shown = Value::Null;
+    loop {
+        let status = looks.look(folder)?;
+        let now = json!({ "phase": status["phase"], "tasks": status["tasks"] });
+        if as_json && now != shown {
+            output::line(&now)?;
+        }
+        show(&bar, &status);
+        shown = now;
+        let phase = status["phase"].as_str().unwrap_or("");
+        let message = status["message"].as_str().unwrap_or("");
+        if standing::is_final(&status) {
+            bar.finish_and_clear();
+            let colon = if message.is_empty() { "" } else { ": " };
+            output::line(if as_json {
+                json!({ "phase": phase, "message": message }).to_string()
+            } else {
+                format!("{phase}{colon}{message}")
+            })?;
+            return Ok(if phase == "finished" { OK } else { RUN_FAILED });
+        }
+        if matches!(phase, "lost" | "paused") {
+            bar.finish_and_clear();
+            let run = folder::run_id(folder);
+            return Err(CliError::new(
+                HEAD,
+                format!("{run} is {phase}: {message}; `bridgehead resume {run}` goes on"),
+            ));
+        }
+        std::thread::sleep(LOOK); // Files on shared file systems tell nobody that they changed.
+    }
+}
+
+fn show(bar: &ProgressBar, status: &Value) {
+    let tasks = &status["tasks"];
+    let count = |phase: &str| tasks[phase].as_u64().unwrap_or(0);
+    let done = count("finished") + count("failed") + count("cancelled");
+    bar.set_length(done + count("waiting") + count("running"));
+    bar.set_position(done);
+    let phase = status["phase"].as_str().unwrap_or("");
+    let message = status["message"].as_str().unwrap_or("");
+    bar.set_message(match (phase, count("failed")) {
+        ("running", 0) => format!("{} running", count("running")),
+        ("running", n) => format!("{} running, {n} failed", count("running")),
+        _ if message.is_empty() => phase.to_owned(),
+        _ => format!("{phase}: {message}"),
+    });
+}
+
+/// Looks at a run again and again: at its folder each time, at its scheduler ever more rarely as long as nothing changes.
+#[derive(Default)]
+pub(crate) struct Looks {
+    next: Option<Instant>,
+    pause: Duration,
+    /// What the scheduler said when it was last asked.
+    said: Value,
+}
+
+impl Looks {
+    /// How the run stands.
+    pub(crate) fn look(&mut self, folder: &RunFolder) -> Result<Value, CliError> {
+        let written = standing::by_folder(folder)?;
+        if let Some(status) = written.as_ref().filter(|status| standing::is_final(status)) {
+            return Ok(status.clone());
+        }
+        if self.next.is_none_or(|next| Instant::now() >= next) {
+            let found = standing::of(folder)?.status.unwrap_or(Value::Null);
+            let changed = found["phase"] != self.said["phase"];
+            self.pause = if changed {
+                ASK.0
+            } else {
+                (self.pause * 2).clamp(ASK.0, ASK.1)
+            };
+            // Many who watch one cluster must not ask it at the same moments.
+            let jitter = bridgehead_head::tls::random::<1>().map_or(128, |[byte]| u32::from(byte));
+            self.next = Some(Instant::now() + self.pause * (224 + jitter / 4) / 256);
+            self.said = found;
+        }
+        let mut status = self.said.clone();
+        if let Some(written) = written {
+            status["tasks"] = written["tasks"].clone();
+            if self.said["phase"] == "starting" && standing::is_open(&written) {
+                status["phase"] = written["phase"].clone();
+            }
+        }
+        Ok(status)
+    }
+}

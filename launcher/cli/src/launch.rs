@@ -1,0 +1,294 @@
+//! `launch` and `backend`: a run folder's gangs are handed to its scheduler, each with its record in the ledger; and what the
+//! Python package asks of a scheduler before there is a run folder.
+
+use crate::error::{CliError, DAMAGED, OK, SYSTEM, UNREACHABLE, USAGE};
+use crate::target::{self, Scheduler};
+use crate::{args, folder, output};
+use bridgehead_backend::ledger::{self, LEDGER_VERSION, LaunchRecord};
+use bridgehead_backend::{JobRef, LaunchRequest};
+use bridgehead_head::journal;
+use bridgehead_plan::{GangPlan, LaunchPlan};
+use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, RunId, TargetConfig};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Variables of the scheduler's that belong to the job in which a submission is made, not to the one that is submitted.
+const FOREIGN: [&str; 6] = ["SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_", "OMPI_"];
+/// Variables with which the command line speaks to a script; a task that runs a script of its own must not see them.
+const OURS: [&str; 6] = [
+    "BRIDGEHEAD_DO",
+    "BRIDGEHEAD_TARGET",
+    "BRIDGEHEAD_JSON",
+    "BRIDGEHEAD_FOUND_FD",
+    "BRIDGEHEAD_AGENTS",
+    "BRIDGEHEAD_CPUS",
+];
+
+/// A run that is handed to a scheduler: its documents, as far as launching needs them.
+pub(crate) struct Launcher<'a> {
+    pub folder: &'a RunFolder,
+    pub config: &'a RunConfig,
+    pub scheduler: &'a dyn Scheduler,
+    gangs: Vec<GangPlan>,
+    groups: BTreeMap<String, GroupSpec>,
+}
+
+impl<'a> Launcher<'a> {
+    pub(crate) fn new(
+        folder: &'a RunFolder,
+        config: &'a RunConfig,
+        scheduler: &'a dyn Scheduler,
+    ) -> Result<Self, CliError> {
+        let path = folder.plan();
+        let bytes = std::fs::read(&path).map_err(|e| CliError::unreadable(&path, &e))?;
+        let plan = LaunchPlan::parse(&bytes).map_err(|e| CliError::invalid(&path, e))?;
+        let spec = folder::spec(folder)?;
+        Ok(Self {
+            folder,
+            config,
+            scheduler,
+            gangs: plan.gangs,
+            groups: spec.map(|spec| spec.groups).unwrap_or_default(),
+        })
+    }
+
+    /// Submits all gangs from number `from` on, each to start when the one before is over; the new records.
+    ///
+    /// # Errors
+    /// The scheduler refused: then none of them is left at it. Or it cannot be reached: then the records stay, and another
+    /// call of [`Launcher::complete`] finds or submits their jobs.
+    pub(crate) fn submit_from(&self, from: u32) -> Result<Vec<LaunchRecord>, CliError> {
+        let mut done: Vec<LaunchRecord> = Vec::new();
+        for gang in self.gangs.iter().filter(|gang| gang.id >= from) {
+            let after: Vec<u32> = done.last().map(|record| record.launch).into_iter().collect();
+            let begun = self.begin(gang.id, after)?;
+            match self.complete(begun) {
+                Ok(record) => done.push(record),
+                Err(error) => {
+                    self.take_back(&done)?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Submits one gang by itself, to start as soon as it can.
+    ///
+    /// # Errors
+    /// The scheduler refused, or cannot be reached.
+    pub(crate) fn submit_one(&self, gang: u32) -> Result<LaunchRecord, CliError> {
+        self.complete(self.begin(gang, Vec::new())?)
+    }
+
+    fn begin(&self, gang: u32, after: Vec<u32>) -> Result<LaunchRecord, CliError> {
+        let launch = ledger::read(self.folder)?.last().map_or(0, |record| record.launch) + 1;
+        let attempts = journal::attempts(&self.folder.journal())?.last().copied().unwrap_or(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = LaunchRecord {
+            version: LEDGER_VERSION,
+            launch,
+            gang,
+            backend: self.target().backend.clone(),
+            door: self.scheduler.door().0,
+            key: format!("{}/{launch}", self.config.run),
+            job: None,
+            after,
+            attempts,
+            submitted_s: now.as_secs(),
+        };
+        ledger::begin(self.folder, &record)?;
+        Ok(record)
+    }
+
+    /// Submits the job of a record, or finds it where an answer was lost.
+    pub(crate) fn complete(&self, mut record: LaunchRecord) -> Result<LaunchRecord, CliError> {
+        let request = self.request(&record)?;
+        let group = self.group(record.gang);
+        match self.scheduler.submit(&request, group) {
+            Ok(job) => {
+                record.job = Some(job);
+                ledger::update(self.folder, &record)?;
+                Ok(record)
+            }
+            Err(error) => {
+                let error = CliError::from(error);
+                // What cannot be reached may have the job already; everybody else has said that it has not.
+                if error.code() != UNREACHABLE {
+                    ledger::withdraw(self.folder, record.launch)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take_back(&self, records: &[LaunchRecord]) -> Result<(), CliError> {
+        for record in records {
+            if let Some(job) = &record.job {
+                self.scheduler.cancel(job)?;
+            }
+            ledger::withdraw(self.folder, record.launch)?;
+        }
+        Ok(())
+    }
+
+    fn request(&self, record: &LaunchRecord) -> Result<LaunchRequest, CliError> {
+        let after = ledger::read(self.folder)?
+            .into_iter()
+            .filter(|other| record.after.contains(&other.launch))
+            .filter_map(|other| other.job);
+        let path = std::fs::canonicalize(self.folder.path());
+        let path = path.map_err(|e| CliError::system("find", self.folder.path(), &e))?;
+        request(
+            self.config.run.clone(),
+            path,
+            record.launch,
+            self.gang(record.gang)?,
+            after.collect(),
+        )
+    }
+
+    fn gang(&self, id: u32) -> Result<&GangPlan, CliError> {
+        let found = self.gangs.iter().find(|gang| gang.id == id);
+        found.ok_or_else(|| CliError::invalid(&self.folder.plan(), format!("it has no gang {id}")))
+    }
+
+    fn group(&self, gang: u32) -> Option<&GroupSpec> {
+        group_of(self.gangs.iter().find(|plan| plan.id == gang)?, &self.groups)
+    }
+
+    fn target(&self) -> &TargetConfig {
+        self.config
+            .target
+            .as_ref()
+            .expect("only runs with a target are launched")
+    }
+}
+
+fn group_of<'a>(gang: &GangPlan, groups: &'a BTreeMap<String, GroupSpec>) -> Option<&'a GroupSpec> {
+    gang.groups.first().and_then(|name| groups.get(name))
+}
+
+fn request(
+    run: RunId,
+    run_dir: std::path::PathBuf,
+    launch: u32,
+    gang: &GangPlan,
+    after: Vec<JobRef>,
+) -> Result<LaunchRequest, CliError> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|e| CliError::new(SYSTEM, format!("cannot find this program: {e}")))?;
+    Ok(LaunchRequest {
+        run,
+        run_dir,
+        program,
+        launch,
+        gang: gang.id,
+        agents: u32::try_from(gang.agents.len()).unwrap_or(u32::MAX),
+        after,
+        env: environment(std::env::vars()),
+    })
+}
+
+/// What travels of a user's environment: as `sbatch` does it, all but what belongs to another job or to this command.
+fn environment(all: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    // Some shells put their functions into variables whose names no other shell can set.
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let sound = |name: &str| name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit());
+    let stays =
+        |name: &str| !sound(name) || FOREIGN.iter().any(|prefix| name.starts_with(prefix)) || OURS.contains(&name);
+    all.filter(|(name, _)| !name.is_empty() && (!stays(name) || name == "SLURM_CONF"))
+        .collect()
+}
+
+/// The run's target and its scheduler; `None` for a run on this machine.
+pub(crate) fn scheduler_of(config: &RunConfig) -> Result<Option<Box<dyn Scheduler>>, CliError> {
+    config.target.as_ref().map(target::open).transpose()
+}
+
+/// `bridgehead launch`.
+pub(crate) fn launch(args: &args::Launch) -> Result<u8, CliError> {
+    let folder = RunFolder::new(&args.run_dir);
+    let config = folder::config(&folder)?;
+    let Some(scheduler) = scheduler_of(&config)? else {
+        return Err(CliError::new(DAMAGED, "the run has no target: it runs on this machine"));
+    };
+    let records = Launcher::new(&folder, &config, &*scheduler)?.submit_from(0)?;
+    let (door, reason) = scheduler.door();
+    let jobs: Vec<_> = records.iter().filter_map(|record| record.job.as_ref()).collect();
+    output::line(json!({ "jobs": jobs, "door": door, "reason": reason }))?;
+    Ok(OK)
+}
+
+/// What is asked on standard input.
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+enum Question {
+    /// What there is to plan on.
+    Profile { target: TargetConfig },
+    /// What would be handed over.
+    Render {
+        target: TargetConfig,
+        name: String,
+        plan: Box<LaunchPlan>,
+        groups: BTreeMap<String, GroupSpec>,
+    },
+}
+
+/// `bridgehead backend`.
+pub(crate) fn backend() -> Result<u8, CliError> {
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map_err(|e| CliError::new(SYSTEM, format!("cannot read standard input: {e}")))?;
+    let question = serde_json::from_str(&text);
+    let answer = match question.map_err(|e| CliError::new(USAGE, format!("not a question: {e}")))? {
+        Question::Profile { target } => {
+            let scheduler = target::open(&target)?;
+            json!({ "profile": scheduler.profile()?, "door": scheduler.door() })
+        }
+        Question::Render {
+            target,
+            name,
+            plan,
+            groups,
+        } => {
+            let scheduler = target::open(&target)?;
+            let run = bridgehead_local::new_run_id(&name, 0);
+            let home = bridgehead_local::home().join("runs").join(run.as_str());
+            let render = |gang: &GangPlan| {
+                let request = request(run.clone(), home.clone(), gang.id + 1, gang, Vec::new())?;
+                let rendered = scheduler.render(&request, group_of(gang, &groups))?;
+                Ok(json!({ "gang": gang.id, "text": rendered.text, "warnings": rendered.warnings }))
+            };
+            let manifests: Result<Vec<_>, CliError> = plan.gangs.iter().map(render).collect();
+            json!({ "manifests": manifests?, "door": scheduler.door() })
+        }
+    };
+    output::line(answer)?;
+    Ok(OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_jobs_variables_and_our_own_do_not_travel() {
+        let pairs = [
+            "HOME",
+            "SLURM_JOB_ID",
+            "SLURM_CONF",
+            "SLURM_JWT",
+            "SBATCH_ACCOUNT",
+            "BRIDGEHEAD_DO",
+            "BRIDGEHEAD_LOG",
+            "BASH_FUNC_ml%%",
+        ];
+        let all = pairs.map(|name| (name.to_owned(), "x".to_owned()));
+        let names: Vec<String> = environment(all.into_iter()).into_keys().collect();
+        assert_eq!(names, ["BRIDGEHEAD_LOG", "HOME", "SLURM_CONF"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! Where a run goes: the words of the command line turned into a target, and a target into its scheduler. The one place that
+//! names the backends which are not this machine.
+
+use crate::args::Target;
+use crate::error::{CliError, USAGE};
+use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
+use bridgehead_plan::ClusterProfile;
+use bridgehead_spec::{GroupSpec, TargetConfig};
+use serde_json::{Map, Value};
+
+/// What a scheduler would be handed for one gang.
+pub(crate) struct Rendered {
+    /// Exactly that, as text.
+    pub text: String,
+    /// What is unwise about it, as sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A scheduler, whichever it is. A gang's group overrides what the run asks for.
+pub(crate) trait Scheduler {
+    /// The way to it that was taken, and why.
+    fn door(&self) -> (String, String);
+    /// What there is to plan on.
+    fn profile(&self) -> Result<ClusterProfile, BackendError>;
+    /// What would be handed over; an error where it would be refused, or would wait for ever.
+    fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError>;
+    /// Hands a gang over; one that is there already is found.
+    fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError>;
+    /// Where jobs stand, with one question.
+    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError>;
+    /// Ends a job.
+    fn cancel(&self, job: &JobRef) -> Result<(), BackendError>;
+    /// Has a waiting job start only after others.
+    fn rechain(&self, job: &JobRef, after: &[JobRef]) -> Result<(), BackendError>;
+    /// When a running job will be ended, in seconds since the epoch, where that is known.
+    fn end_of(&self, job: &JobRef) -> Result<Option<u64>, BackendError>;
+}
+
+impl Target {
+    /// What was asked for, by the options' names in Python; `cpus` is the cores of each node.
+    ///
+    /// # Errors
+    /// `--slurm` without a `=`.
+    pub(crate) fn options(&self, cpus: Option<u32>) -> Result<Map<String, Value>, CliError> {
+        let mut options = Map::new();
+        let numbers = [("nodes", self.nodes), ("gpus", self.gpus), ("cpus", cpus)];
+        options.extend(
+            numbers
+                .into_iter()
+                .filter_map(|(key, n)| Some((key.to_owned(), n?.into()))),
+        );
+        let texts = [
+            ("memory", &self.memory),
+            ("time", &self.time),
+            ("partition", &self.partition),
+            ("account", &self.account),
+            ("qos", &self.qos),
+            ("constraint", &self.constraint),
+            ("reservation", &self.reservation),
+            ("exclude", &self.exclude),
+            ("array", &self.array),
+            ("door", &self.slurm_door),
+            ("rest_url", &self.rest_url),
+        ];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(key, text)| Some((key.to_owned(), text.clone()?.into())));
+        options.extend(texts);
+        if let Some(file) = &self.token_file {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            options.insert("token_file".to_owned(), file.display().to_string().into());
+        }
+        for pair in &self.slurm {
+            let (key, value) = pair.split_once('=').ok_or_else(|| {
+                let message = format!("--slurm {pair}: give KEY=VALUE, with a name of bridgehead.Slurm as the key");
+                CliError::new(USAGE, message)
+            })?;
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            options.insert(key.replace('-', "_"), value);
+        }
+        if !self.sbatch.is_empty() {
+            options.insert("native".to_owned(), self.sbatch.clone().into());
+        }
+        Ok(options)
+    }
+}
+
+/// The scheduler of a target.
+///
+/// # Errors
+/// There is none of that name, its options make no sense, or there is no way to it.
+pub(crate) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
+    let message = format!("there is no backend {:?}", target.backend);
+    Err(CliError::new(USAGE, message))
+}
+
+/// Overrides what is asked of a target, option by option.
+pub(crate) fn merge(target: &mut TargetConfig, changes: Map<String, Value>) {
+    match &mut target.options {
+        Value::Object(options) => options.extend(changes),
+        other => *other = Value::Object(changes),
+    }
+}
