@@ -81,7 +81,10 @@ def submission(table: Table, user: User, rounds: int) -> None:
         table.add("submission, curl, ms", 1e3 * timed(lambda: expect(user, *curl, url)))
         notes = user.new_notes()
         words = ["submit", "--on", "slurm", *way, PIPELINES, "stamp", notes]
-        table.add("submission, bridgehead submit, a script of Python included, ms", 1e3 * timed(lambda w=words: user.check(*w)))
+        table.add(
+            "submission, bridgehead submit, a script of Python included, ms",
+            1e3 * timed(lambda w=words: user.check(*w)),
+        )
         scan = ["python", "-c", "import bridgehead"]
         table.add("start of Python with the package, ms", 1e3 * timed(lambda s=scan: expect(user, *s)))
     user.run("scancel", "-u", user.name)
@@ -107,7 +110,9 @@ def first_task(table: Table, user: User, rounds: int) -> None:
         words = ["sbatch", "--wait", "-N3", "-n3", "-c1", "-o", "/dev/null", "--wrap", script]
         expect(user, *words)
         firsts = [int((mark / f"bare.{n}").read_text()) for n in range(3)]
-        table.add("job start to first line of srun, 3 nodes, ms", (min(firsts) - int((mark / "bare").read_text())) / 1e6)
+        table.add(
+            "job start to first line of srun, 3 nodes, ms", (min(firsts) - int((mark / "bare").read_text())) / 1e6
+        )
 
 
 def seconds_of(run: Submitted) -> float:
@@ -154,17 +159,31 @@ def main() -> int:
     submission(table, user, asked.rounds)
     first_task(table, user, asked.rounds)
     sweep(table, user, asked.members)
-    has = asked.hyperqueue and subprocess.run([asked.hyperqueue, "-c", "import hyperqueue"], check=False).returncode == 0
+    has = (
+        asked.hyperqueue and subprocess.run([asked.hyperqueue, "-c", "import hyperqueue"], check=False).returncode == 0
+    )
     if has:
         hyperqueue(table, user, asked.members, asked.hyperqueue)
     else:
         table.lines.append("- HyperQueue was not measured: it is not installed (pip install hyperqueue)")
     table.ratio("bridgehead submit less the start of Python, against curl", "ours", "submission, curl, ms", 1.2)
     n = asked.members
-    table.ratio("job start to first task against a bare srun", "job start to first task, 3 nodes, ms", "job start to first line of srun, 3 nodes, ms")
+    table.ratio(
+        "job start to first task against a bare srun",
+        "job start to first task, 3 nodes, ms",
+        "job start to first line of srun, 3 nodes, ms",
+    )
     for kind in ("functions", "programs"):
-        table.ratio(f"a sweep of {kind} against an array of plain Slurm", f"{n} members, Bridgehead {kind}, 3 nodes, s", f"{n} members, array of plain Slurm, 4 nodes, s")
-    table.ratio("programs against HyperQueue, one node", f"{n} programs, Bridgehead, 1 node, s", f"{n} programs, HyperQueue, 1 node, s")
+        table.ratio(
+            f"a sweep of {kind} against an array of plain Slurm",
+            f"{n} members, Bridgehead {kind}, 3 nodes, s",
+            f"{n} members, array of plain Slurm, 4 nodes, s",
+        )
+    table.ratio(
+        "programs against HyperQueue, one node",
+        f"{n} programs, Bridgehead, 1 node, s",
+        f"{n} programs, HyperQueue, 1 node, s",
+    )
     print(table.text(), end="")
     asked.out.write_text(table.text())
     return 0
