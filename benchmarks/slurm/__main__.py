@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,6 +21,8 @@ from cluster import Cluster, wait_until  # noqa: E402
 from support import Submitted, User  # noqa: E402
 
 PIPELINES = HERE / "pipelines.py"
+SUBMISSION = HERE.parents[1] / "target/release/examples/submission"
+OURS, BARE = "submission by REST, Bridgehead, ms", "submission by REST, a bare POST, ms"
 REST = ["--slurm-door", "rest", "--rest-url", "http://ctl:6820"]
 
 
@@ -34,7 +35,6 @@ class Table:
 
     def add(self, row: str, value: float) -> None:
         self.samples.setdefault(row, []).append(value)
-        print(f"{row}: {value:.4g}", file=sys.stderr, flush=True)
 
     def ratio(self, what: str, row: str, against: str, target: float | None = None) -> None:
         """The median of so many times what `against` needs, round by round."""
@@ -52,12 +52,6 @@ class Table:
         return "\n".join([*head, *rows, "", *self.lines, ""])
 
 
-def timed(call: Callable[[], object]) -> float:
-    began = time.monotonic()
-    call()
-    return time.monotonic() - began
-
-
 def submitted(user: User, kind: str, *arguments: object, on: list[object]) -> Submitted:
     notes = user.new_notes()
     out = user.check("submit", "--on", "slurm", *on, PIPELINES, kind, notes, *arguments)
@@ -65,28 +59,20 @@ def submitted(user: User, kind: str, *arguments: object, on: list[object]) -> Su
 
 
 def submission(table: Table, user: User, rounds: int) -> None:
-    """A submission by REST as one process: ours of a gang from its run folder, which looks first whether the job is there
-    already, and curl's of the same job."""
-    headers = user.new_notes() / "headers"
-    headers.write_text(f"X-SLURM-USER-NAME: {user.name}\nX-SLURM-USER-TOKEN: {user.token.read_text().strip()}\n")
-    job = {"name": "bare", "environment": {"PATH": "/usr/bin:/bin"}, "nodes": 1, "tasks": 1, "hold": True}
-    job["current_working_directory"] = job["standard_output"] = str(user.home.parent / "bare.out")
-    job["current_working_directory"] = str(user.home.parent)
-    body = headers.with_name("body")
-    body.write_text(json.dumps({"script": "#!/bin/sh\nexit 0\n", "job": job}))
-    curl = ["curl", "-sf", "-H", f"@{headers}", "-H", "Content-Type: application/json", "-d", f"@{body}"]
-    url = "http://ctl:6820/slurm/v0.0.38/job/submit"
-    way = [*REST, "--token-file", str(user.token), "--nodes", 1, "--cpus", 1, "--time", "10m", "--sbatch=--hold"]
+    """A submission by REST of the same held job by the backend and by a bare POST, in one process; and the whole command, which
+    starts Python twice over, writes the run folder and asks what the cluster has."""
+    folder = user.new_notes()
+    words = [SUBMISSION, "http://ctl:6820", user.token, user.name, folder, 20 * rounds]
+    seconds = json.loads(expect(user, *words))
+    for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True):
+        table.add(OURS, 1e3 * ours)
+        table.add(BARE, 1e3 * bare)
+    way = [*REST, "--token-file", user.token, "--nodes", 1, "--cpus", 1, "--time", "10m", "--sbatch=--hold"]
+    words = ["submit", "--on", "slurm", *way, PIPELINES, "stamp", folder]
     for _ in range(rounds):
-        table.add("submission, curl, ms", 1e3 * timed(lambda: expect(user, *curl, url)))
-        notes = user.new_notes()
-        words = ["submit", "--on", "slurm", *way, PIPELINES, "stamp", notes]
-        table.add(
-            "submission, bridgehead submit, a script of Python included, ms",
-            1e3 * timed(lambda w=words: user.check(*w)),
-        )
-        scan = ["python", "-c", "import bridgehead"]
-        table.add("start of Python with the package, ms", 1e3 * timed(lambda s=scan: expect(user, *s)))
+        began = time.monotonic()
+        user.check(*words)
+        table.add("bridgehead submit, the whole command, ms", 1e3 * (time.monotonic() - began))
     user.run("scancel", "-u", user.name)
 
 
@@ -166,7 +152,7 @@ def main() -> int:
         hyperqueue(table, user, asked.members, asked.hyperqueue)
     else:
         table.lines.append("- HyperQueue was not measured: it is not installed (pip install hyperqueue)")
-    table.ratio("bridgehead submit less the start of Python, against curl", "ours", "submission, curl, ms", 1.2)
+    table.ratio("a submission against a bare POST", OURS, BARE, 1.2)
     n = asked.members
     table.ratio(
         "job start to first task against a bare srun",
