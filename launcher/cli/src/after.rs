@@ -4,7 +4,7 @@
 use crate::error::{CliError, OK, RUN_FAILED};
 use crate::launch::{self, Launcher};
 use crate::place::{Place, variables};
-use crate::{args, folder};
+use crate::{args, folder, target};
 use bridgehead_backend::ledger;
 use bridgehead_spec::RunFolder;
 
@@ -41,12 +41,9 @@ fn go_on(folder: &RunFolder, config: &bridgehead_spec::RunConfig, launch: u32) -
     else {
         return Ok(RUN_FAILED); // The folder was changed by hand: nobody knows what this job is.
     };
-    let most = config
-        .target
-        .as_ref()
-        .and_then(|target| target.options["continuations"].as_u64());
+    let rules = config.target.as_ref().map(target::end_rules).transpose()?;
     let so_far = records.iter().filter(|record| record.gang == gang).count() as u64 - 1;
-    if so_far >= most.unwrap_or(CONTINUATIONS) {
+    if rules.is_none_or(|rules| so_far >= u64::from(rules.continuations)) {
         crate::output::note(format!(
             "{so_far} follow-up jobs were enough: `bridgehead resume {}` goes on",
             config.run
@@ -64,6 +61,3 @@ fn go_on(folder: &RunFolder, config: &bridgehead_spec::RunConfig, launch: u32) -
     }
     Ok(OK)
 }
-
-/// Follow-up jobs where the user has not said.
-const CONTINUATIONS: u64 = 100;

@@ -3,10 +3,12 @@
 
 use crate::args::Target;
 use crate::error::{CliError, USAGE};
-use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
+use bridgehead_backend::{Backend, BackendError, JobRef, JobReport, LaunchRequest};
 use bridgehead_plan::ClusterProfile;
+use bridgehead_slurm::{Lint, Slurm, SlurmManifest, SlurmOptions};
 use bridgehead_spec::{GroupSpec, TargetConfig};
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 /// What a scheduler would be handed for one gang.
 pub(crate) struct Rendered {
@@ -34,6 +36,28 @@ pub(crate) trait Scheduler {
     fn rechain(&self, job: &JobRef, after: &[JobRef]) -> Result<(), BackendError>;
     /// When a running job will be ended, in seconds since the epoch, where that is known.
     fn end_of(&self, job: &JobRef) -> Result<Option<u64>, BackendError>;
+}
+
+/// What a target says of the end of its jobs. It needs no way to the scheduler.
+pub(crate) struct EndRules {
+    /// How long before the end a job is told; `None` where nobody has said.
+    pub notice: Option<Duration>,
+    /// Most follow-up jobs.
+    pub continuations: u32,
+}
+
+/// The rules of a target's options.
+///
+/// # Errors
+/// They make no sense.
+pub(crate) fn end_rules(target: &TargetConfig) -> Result<EndRules, CliError> {
+    let bad = |e: bridgehead_slurm::OptionError| CliError::new(USAGE, e.to_string());
+    let options = SlurmOptions::read(&target.options).map_err(bad)?;
+    let notice = options.told_before().map_err(bad)?;
+    Ok(EndRules {
+        notice: notice.map(|seconds| Duration::from_secs(seconds.into())),
+        continuations: options.most_continuations(),
+    })
 }
 
 impl Target {
@@ -90,8 +114,86 @@ impl Target {
 /// # Errors
 /// There is none of that name, its options make no sense, or there is no way to it.
 pub(crate) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
-    let message = format!("there is no backend {:?}", target.backend);
-    Err(CliError::new(USAGE, message))
+    if target.backend != bridgehead_slurm::NAME {
+        let message = format!(
+            "there is no backend {:?}: {} is the one",
+            target.backend,
+            bridgehead_slurm::NAME
+        );
+        return Err(CliError::new(USAGE, message));
+    }
+    let options = SlurmOptions::read(&target.options).map_err(|e| CliError::new(USAGE, e.to_string()))?;
+    let slurm = Slurm::connect(&options)?;
+    Ok(Box::new(SlurmTarget { options, slurm }))
+}
+
+/// Slurm, with what the run asks of it.
+struct SlurmTarget {
+    options: SlurmOptions,
+    slurm: Slurm,
+}
+
+impl SlurmTarget {
+    /// The job of a gang, whose group may ask for other nodes than the run does.
+    fn manifest(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<SlurmManifest, BackendError> {
+        match group {
+            None => self.slurm.render(request),
+            Some(group) => {
+                let options = self
+                    .options
+                    .for_group(group.nodes, group.gpus, group.partition.as_deref());
+                self.slurm.render_with(request, &options)
+            }
+        }
+    }
+}
+
+impl Scheduler for SlurmTarget {
+    fn door(&self) -> (String, String) {
+        let (door, reason) = self.slurm.door();
+        (door.to_owned(), reason.to_owned())
+    }
+
+    fn profile(&self) -> Result<ClusterProfile, BackendError> {
+        self.slurm.profile()
+    }
+
+    fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError> {
+        let manifest = self.manifest(request, group)?;
+        let (errors, warnings): (Vec<Lint>, Vec<Lint>) =
+            self.slurm.lint(&manifest.job)?.into_iter().partition(|lint| lint.error);
+        if !errors.is_empty() {
+            let errors: Vec<String> = errors.into_iter().map(|lint| lint.words).collect();
+            return Err(BackendError::Unfit {
+                backend: bridgehead_slurm::NAME,
+                reason: errors.join("; "),
+            });
+        }
+        Ok(Rendered {
+            text: manifest.text,
+            warnings: warnings.into_iter().map(|lint| lint.words).collect(),
+        })
+    }
+
+    fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError> {
+        self.slurm.submit(&self.manifest(request, group)?)
+    }
+
+    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError> {
+        self.slurm.observe(jobs)
+    }
+
+    fn cancel(&self, job: &JobRef) -> Result<(), BackendError> {
+        self.slurm.cancel(job)
+    }
+
+    fn rechain(&self, job: &JobRef, after: &[JobRef]) -> Result<(), BackendError> {
+        self.slurm.rechain(job, after)
+    }
+
+    fn end_of(&self, job: &JobRef) -> Result<Option<u64>, BackendError> {
+        self.slurm.job_end(job)
+    }
 }
 
 /// Overrides what is asked of a target, option by option.

@@ -113,7 +113,9 @@ class Follower:
         self.phase = phase
         for future in self._futures.values():
             if not future.done():
-                text = f"the value of {future._name} was not kept: `bridgehead resume {self.folder.name}` makes it again"
+                text = (
+                    f"the value of {future._name} was not kept: `bridgehead resume {self.folder.name}` makes it again"
+                )
                 future.set_exception(errors.ResultLost(text))
         if not self.end.done():
             self.end.set_result(phase)
@@ -166,6 +168,6 @@ def begin(folder: Path, futures: dict[int, Future[Any]], names: list[str]) -> Fo
     """Follows a run from now on."""
     _failures.run_dirs.append(str(folder))
     for task, name in enumerate(names):
-        futures[task] = future = Future()
-        future._name = name
+        futures[task] = Future()
+        futures[task]._name = name
     return Follower(folder, futures, names)

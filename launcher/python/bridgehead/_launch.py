@@ -154,7 +154,26 @@ class Asked:
         max_running: int | None = None,
         max_fails: int | None = None,
     ) -> Asked:
-        """The script's words with the command line's, which win."""
+        """The script's words with the command line's, which win. What makes no sense ends a script that is planned or
+        submitted, and is raised in one that runs."""
+        try:
+            return Asked._of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+        except errors.PlanError as error:
+            if asked() == "run":
+                raise
+            refuse(str(error))
+
+    @staticmethod
+    def _of(
+        on: Slurm | None,
+        agents: int | None,
+        cpus: int | None,
+        trace: str | Path | None,
+        resources: dict[str, int] | None,
+        store: int | str | None,
+        max_running: int | None,
+        max_fails: int | None,
+    ) -> Asked:
         from . import _targets
 
         for name, value, least in (("max_running", max_running, 1), ("max_fails", max_fails, 0)):
@@ -169,8 +188,8 @@ class Asked:
             shares = share_out(here, _number("BRIDGEHEAD_CPUS", cpus), resources, store)
         else:
             shares = []
-            for name, value in (("agents", agents), ("resources", resources)):
-                if value is not None:
+            for name, given in (("agents", agents is not None), ("resources", resources is not None)):
+                if given:
                     raise errors.PlanError(f"{name} is for this machine, {target['backend']} has nodes: leave it out")
             if cpus is not None:
                 target["options"].setdefault("cpus", cpus)
