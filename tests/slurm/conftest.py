@@ -74,6 +74,28 @@ def other(users: list[User]) -> User:
     return users[1]
 
 
+@pytest.fixture(autouse=True)
+def tidy(cluster: Cluster) -> Iterator[None]:
+    """What a test that failed left in the queue is ended, so that the next one finds its nodes free."""
+    yield
+    left = [line.split() for line in cluster.slurm("squeue", "-h", "-a", "-o", "%A %P").splitlines()]
+    jobs = {job for job, partition in left if partition != "short"}
+    if jobs:
+        cluster.slurm("scancel", *jobs)
+        wait_until(lambda: not jobs & set(cluster.slurm("squeue", "-h", "-a", "-o", "%A").split()), f"{jobs} end")
+
+
+@pytest.fixture
+def full(cluster: Cluster, user: User) -> Iterator[str]:
+    """A node that another job has to itself."""
+    node = cluster.nodes[-1]
+    done = user.run("sbatch", "--parsable", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600")
+    assert done.code == 0, done
+    wait_until(lambda: cluster.node_states()[node] == "allocated", f"{node} is full")
+    yield node
+    user.run("scancel", done.out.strip())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def started_long_run(request: pytest.FixtureRequest) -> tuple[Submission, Path] | None:
     """A sweep of two minutes with a time limit of one, on the first node, which no other test disturbs: its submission."""
