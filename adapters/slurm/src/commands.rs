@@ -232,7 +232,8 @@ mod tests {
         let commands = commands(&folder, "sbatch", &text).with_patience(Duration::from_secs(2));
         let trouble = commands.submit("#!/bin/sh\n").expect_err("it does not end");
         assert!(matches!(trouble, Trouble::Lost(_)), "{trouble:?}");
-        let pid = std::fs::read_to_string(pid).expect("it began");
+        // A machine under load may have ended it before its first line.
+        let pid = std::fs::read_to_string(pid).unwrap_or_else(|_| "none".to_owned());
         let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
         while stat().is_ok_and(|stat| !stat.contains(") Z ")) {
             std::thread::yield_now();

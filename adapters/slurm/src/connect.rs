@@ -59,11 +59,18 @@ pub(crate) fn open(options: &SlurmOptions, around: &Surroundings) -> Result<(Box
     let commands = Commands::new(runtime.clone(), around.clone());
     match choice.url {
         None => Ok((Box::new(commands), format!("by sbatch: {}", choice.why))),
-        Some(url) => {
-            let rest = knock(runtime, url, options, &commands, around)?;
-            let why = format!("by slurmrestd {}: {}", rest.version(), choice.why);
-            Ok((Box::new(rest), why))
-        }
+        Some(url) => match knock(runtime, url, options, &commands, around) {
+            Ok(rest) => {
+                let why = format!("by slurmrestd {}: {}", rest.version(), choice.why);
+                Ok((Box::new(rest), why))
+            }
+            // A site's slurmrestd may be reached from login nodes only, while a node has the commands, or the other way round.
+            Err(Trouble::Unreachable(words)) if options.door.is_none() && around.program("sbatch").is_some() => {
+                let why = format!("by sbatch: {}, but it cannot be reached ({words})", choice.why);
+                Ok((Box::new(commands), why))
+            }
+            Err(trouble) => Err(trouble),
+        },
     }
 }
 

@@ -230,7 +230,7 @@ fn nodes(agents: u32, asked: Option<u32>, array: Option<Array>) -> Result<u32, O
     if agents == 0 {
         return Err(OptionError::new("nodes", "a gang has at least one agent"));
     }
-    if agents % elements != 0 {
+    if !agents.is_multiple_of(elements) {
         let reason = format!("{agents} agents cannot be shared out over {elements} equal elements of an array");
         return Err(OptionError::new("array", reason));
     }

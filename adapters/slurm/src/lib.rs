@@ -9,6 +9,8 @@ mod body;
 mod commands;
 mod connect;
 mod door;
+#[cfg(test)]
+mod fixtures;
 mod from_json;
 mod from_text;
 mod job;

@@ -248,6 +248,8 @@ impl Slurm {
                     match self.look(&manifest.job.comment) {
                         Ok(Some(job)) => return Ok(job),
                         Ok(None) => may_be_there = false,
+                        // Old versions lose the answer to a submission whose token has ended.
+                        Err(denied @ Trouble::Denied(_)) => return Err(denied),
                         Err(_) => {} // Still not known: look again before anything is submitted.
                     }
                 }

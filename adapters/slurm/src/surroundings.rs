@@ -18,6 +18,17 @@ const SLURMS: &[&str] = &[
     "SLURMRESTD_",
 ];
 
+/// Variables that Slurm gives to a job besides its own: in a job that is submitted from within another they would name what it
+/// does not have.
+const OF_A_JOB: &[&str] = &[
+    "CUDA_VISIBLE_DEVICES",
+    "ENVIRONMENT",
+    "GPU_DEVICE_ORDINAL",
+    "ROCR_VISIBLE_DEVICES",
+    "TMPDIR",
+    "ZE_AFFINITY_MASK",
+];
+
 /// Variables of a process.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
@@ -58,7 +69,10 @@ impl Surroundings {
     /// The variables that Slurm's commands get.
     pub(crate) fn for_commands(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        all.filter(|(name, _)| *name == "SLURM_CONF" || !SLURMS.iter().any(|begin| name.starts_with(begin)))
+        let within_job = self.var("SLURM_JOB_ID").is_some();
+        let of_a_job = move |name: &str| within_job && OF_A_JOB.contains(&name);
+        let of_slurm = |name: &str| name != "SLURM_CONF" && SLURMS.iter().any(|begin| name.starts_with(begin));
+        all.filter(move |(name, _)| !of_slurm(name) && !of_a_job(name))
     }
 
     /// The program `name` on the PATH.
@@ -91,6 +105,14 @@ fn is_program(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// Of variables with these names commands get the expected ones.
+    fn check(names: &[&str], expected: &[&str]) -> Surroundings {
+        let around: Surroundings = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        let kept: Vec<&str> = around.for_commands().map(|(name, _)| name).collect();
+        assert_eq!(kept, expected);
+        around
+    }
+
     #[test]
     fn commands_get_no_variable_of_an_outer_job_and_no_token() {
         let names = [
@@ -101,10 +123,10 @@ mod tests {
             "SBATCH_PARTITION",
             "SQUEUE_FORMAT",
             "SLURMS",
+            "TMPDIR",
         ];
-        let around: Surroundings = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
-        let kept: Vec<&str> = around.for_commands().map(|(name, _)| name).collect();
-        assert_eq!(kept, ["HOME", "SLURMS", "SLURM_CONF"]);
+        let around = check(&names, &["HOME", "SLURMS", "SLURM_CONF"]);
+        check(&["TMPDIR", "CUDA_VISIBLE_DEVICES"], &["CUDA_VISIBLE_DEVICES", "TMPDIR"]);
         assert!(!format!("{around:?}").contains('x'), "values are not shown");
     }
 }

@@ -9,6 +9,10 @@ pub fn sentence(record: &JobRecord) -> String {
     match record.state() {
         JobState::Pending => waiting(&record.reason, &record.partition),
         JobState::Ended => ended(record),
+        JobState::Running if record.word() == "SUSPENDED" => {
+            "is suspended: it goes on when the job that took its place ends, or when an administrator resumes it"
+                .to_owned()
+        }
         JobState::Running | JobState::Unknown => String::new(),
     }
 }
@@ -378,6 +382,7 @@ mod tests {
         check("CANCELLED", "by 1000", "by user 1000");
         check("BOOT_FAIL", "", "boot");
         check("DEADLINE", "", "deadline");
+        check("SUSPENDED", "", "goes on");
         let mut failed = record("FAILED", "NonZeroExitCode");
         failed.exit.code = 3;
         assert!(sentence(&failed).contains("exit code 3"));

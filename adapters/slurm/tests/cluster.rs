@@ -2,7 +2,7 @@
 //! said so. Each test has its own run folder, so that they can run side by side.
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
-use bridgehead_backend::{Backend, JobState, LaunchRequest, conformance};
+use bridgehead_backend::{Backend, JobRef, JobState, LaunchRequest, conformance};
 use bridgehead_slurm::{DoorKind, Slurm, SlurmOptions, Surroundings};
 use bridgehead_spec::RunId;
 use std::os::unix::fs::PermissionsExt;
@@ -119,16 +119,22 @@ fn by_both_doors(test: impl Fn(&Path, &Slurm, &SlurmOptions)) {
     }
 }
 
-/// Runs a job to its end and returns its run.
+/// Waits until `job` is in `state`; jobs of other tests may be before it.
+fn until(slurm: &Slurm, job: &JobRef, state: JobState) {
+    let report = || slurm.observe(std::slice::from_ref(job)).unwrap().remove(0);
+    wait_for(&format!("{state:?} of {job:?}"), || report().state == state);
+}
+
+/// Runs a job to its end.
 fn to_its_end(state: &Path, options: &SlurmOptions, run: &Run) {
     let slurm = Slurm::connect_in(options, &around(state)).unwrap();
     let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
-    conformance::until(&slurm, &job, JobState::Ended);
+    until(&slurm, &job, JobState::Ended);
 }
 
 /// Waits until `done` holds.
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(180);
     while !done() {
         assert!(Instant::now() < end, "{what} did not come about");
         std::thread::yield_now();
@@ -185,6 +191,114 @@ fn whole_nodes_give_the_step_all_their_cores_and_gpus() {
 }
 
 #[test]
+fn the_agents_are_told_before_the_time_limit_and_may_end_in_order() {
+    by_both_doors(|state, _, options| {
+        let options = SlurmOptions {
+            time: Some("1m".to_owned()),
+            signal_before: Some(50),
+            ..options.clone()
+        };
+        // Each says what it got; `after` runs when the step has ended.
+        let program = "say() { echo $1 >> \"$(dirname \"$0\")/$1.$SLURM_NODEID\"; }\n\
+            trap 'say drained; exit 0' USR1\n[ $1 = after ] && { say after; exit 0; }\n\
+            sleep 600 & wait $!; kill $!";
+        let run = Run::new(state, 2, program);
+        let slurm = Slurm::connect_in(&options, &around(state)).unwrap();
+        let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
+        wait_for("the look at what is left", || run.text("after.0") == "after\n");
+        assert_eq!(
+            (run.text("drained.0"), run.text("drained.1")),
+            ("drained\n".to_owned(), "drained\n".to_owned())
+        );
+        until(&slurm, &job, JobState::Ended);
+        assert_eq!(slurm.observe(&[job]).unwrap()[0].word, "COMPLETED");
+    });
+}
+
+/// What `scontrol show job` says of a job, without what differs from job to job or from door to door.
+fn shown(state: &Path, job: &JobRef) -> Vec<String> {
+    let scontrol = state.join("bin/scontrol");
+    let output = std::process::Command::new(scontrol)
+        .args(["show", "job", "--oneliner", &job.0])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let own = [
+        "JobId=",
+        "JobName=",
+        "Comment=",
+        "AllocNode",
+        "WorkDir",
+        "Command=",
+        "Std",
+        "Time",
+        "Priority",
+        "Last",
+        "Scheduler",
+    ];
+    let words = text.split_whitespace().filter(|word| word.contains('='));
+    words
+        .filter(|word| !own.iter().any(|part| word.contains(part)) || word.starts_with("TimeLimit"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn both_doors_ask_for_the_same_job() {
+    let Some(state) = cluster() else { return };
+    let all = SlurmOptions {
+        nodes: Some(2),
+        cpus: Some(2),
+        memory: Some("300MiB".to_owned()),
+        gpus: Some(1),
+        partition: Some("low".to_owned()),
+        exclude: Some("n1".to_owned()),
+        nodelist: Some("n[2-3]".to_owned()),
+        requeue: Some(false),
+        native: ["--hold", "--nice=7", "--mail-type=END", "--mail-user=ada@example.org"]
+            .map(str::to_owned)
+            .into(),
+        ..SlurmOptions::default()
+    };
+    let whole = SlurmOptions {
+        native: vec!["--hold".to_owned()],
+        ..SlurmOptions::default()
+    };
+    let other_form = SlurmOptions {
+        gpu_form: Some(bridgehead_slurm::GpuForm::GpusPerNode),
+        native: vec!["--hold".to_owned()],
+        gpus: Some(2),
+        ..SlurmOptions::default()
+    };
+    for asked in [all, whole, other_form] {
+        let run = Run::new(&state, 2, "exit 0");
+        let by = |door| {
+            let SlurmOptions {
+                door,
+                rest_url,
+                token_file,
+                ..
+            } = options(&state, door);
+            let options = SlurmOptions {
+                door,
+                rest_url,
+                token_file,
+                time: Some("7m".to_owned()),
+                ..asked.clone()
+            };
+            let slurm = Slurm::connect_in(&options, &around(&state)).unwrap();
+            let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
+            let words = shown(&state, &job);
+            slurm.cancel(&job).unwrap();
+            words
+        };
+        let words = by(DoorKind::Cli);
+        assert!(words.iter().any(|word| word == "TimeLimit=00:07:00"), "{words:?}");
+        assert_eq!(words, by(DoorKind::Rest));
+    }
+}
+
+#[test]
 fn an_array_is_one_job_with_elements() {
     by_both_doors(|state, _, options| {
         let options = SlurmOptions {
@@ -210,7 +324,7 @@ fn a_job_is_found_by_its_key_and_tells_its_end() {
         assert_eq!(slurm.find(&run.request.key()).unwrap(), None);
         let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
         assert_eq!(slurm.find(&run.request.key()).unwrap(), Some(job.clone()));
-        conformance::until(slurm, &job, JobState::Running);
+        until(slurm, &job, JobState::Running);
         let end = slurm.job_end(&job).unwrap().expect("a limit was asked for");
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -218,7 +332,7 @@ fn a_job_is_found_by_its_key_and_tells_its_end() {
             .as_secs();
         assert!((now + 60..now + 660).contains(&end), "{end} is ten minutes after {now}");
         slurm.cancel(&job).unwrap();
-        conformance::until(slurm, &job, JobState::Ended);
+        until(slurm, &job, JobState::Ended);
         let report = slurm.observe(&[job]).unwrap().remove(0);
         assert_eq!(report.word, "CANCELLED");
         assert!(report.reason.contains("resume"), "{report:?}");
@@ -241,13 +355,13 @@ fn a_job_waits_for_another_and_can_be_made_to_wait_for_a_third() {
         wait_for("the reason", || report().reason.contains("another job"));
         slurm.rechain(&last, std::slice::from_ref(&two)).unwrap();
         slurm.cancel(&one).unwrap();
-        conformance::until(slurm, &one, JobState::Ended);
+        until(slurm, &one, JobState::Ended);
         assert_eq!(report().state, JobState::Pending, "it waits for the second now");
         slurm.cancel(&two).unwrap();
-        conformance::until(slurm, &last, JobState::Running);
+        until(slurm, &last, JobState::Running);
         slurm.cancel(&last).unwrap();
         // Three jobs and one that is none, with one question.
-        let jobs = [one, two, last, bridgehead_backend::JobRef("999999".to_owned())];
+        let jobs = [one, two, last, JobRef("999999".to_owned())];
         let seen = slurm.observe(&jobs).unwrap();
         assert_eq!(seen[0].state, JobState::Ended);
         assert_eq!(seen[3].state, JobState::Unknown);
@@ -327,13 +441,27 @@ fn a_token_is_made_where_none_is_given_and_a_socket_may_need_none() {
             ..options(&state, DoorKind::Rest)
         };
         let slurm = Slurm::connect_in(&options, &around(&state)).unwrap();
-        assert_eq!(
-            slurm
-                .observe(&[bridgehead_backend::JobRef("1".to_owned())])
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(slurm.observe(&[JobRef("1".to_owned())]).unwrap().len(), 1);
         assert!(!format!("{slurm:?}").contains("eyJ"), "a token is shown");
     }
+}
+
+#[test]
+fn a_job_that_slurm_has_forgotten_is_told_by_accounting() {
+    let Some(state) = cluster() else { return };
+    if std::env::var_os("TESTSLURM_FORGETS").is_none() {
+        println!(
+            "skipped: TESTSLURM_FORGETS does not say that the cluster has accounting and MinJobAge=2 (`up --accounting`)"
+        );
+        return;
+    }
+    by_both_doors(|_, slurm, _| {
+        let run = Run::new(&state, 1, "exit 3");
+        let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
+        until(slurm, &job, JobState::Ended);
+        wait_for("forgetting", || slurm.find(&run.request.key()).unwrap().is_none());
+        let report = slurm.observe(&[job]).unwrap().remove(0);
+        assert_eq!((report.state, report.word.as_str()), (JobState::Ended, "FAILED"));
+        println!("{report:?}");
+    });
 }
