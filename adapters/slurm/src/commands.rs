@@ -8,12 +8,12 @@ use crate::options::DoorKind;
 use crate::record::{JobRecord, Node, Partition};
 use crate::script;
 use crate::surroundings::Surroundings;
+use crate::waiter::Waiter;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::runtime::Runtime;
 
 /// How long a command may take; the controller's own answer may take 10 s and more under load.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,15 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Slurm's commands as they are found on the PATH.
 #[derive(Debug, Clone)]
 pub(crate) struct Commands {
-    runtime: Arc<Runtime>,
+    waiter: Arc<Waiter>,
     around: Surroundings,
     patience: Duration,
 }
 
 impl Commands {
-    pub(crate) fn new(runtime: Arc<Runtime>, around: Surroundings) -> Self {
+    pub(crate) fn new(waiter: Arc<Waiter>, around: Surroundings) -> Self {
         Self {
-            runtime,
+            waiter,
             around,
             patience: PATIENCE,
         }
@@ -67,7 +67,7 @@ impl Commands {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let ended = self.runtime.block_on(async {
+        let ended = self.waiter.wait(async {
             let work = async {
                 let mut child = command.spawn()?;
                 let mut stdin = child.stdin.take();
@@ -219,9 +219,8 @@ mod tests {
             ("SLURM_JOB_ID", "7".to_owned()),
             ("SLURM_CONF", "/etc/s".to_owned()),
         ];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let around = vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Commands::new(Arc::new(runtime.expect("a runtime")), around)
+        Commands::new(Arc::new(Waiter::new().expect("a runtime")), around)
     }
 
     #[test]

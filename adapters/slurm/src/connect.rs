@@ -6,8 +6,8 @@ use crate::options::{DoorKind, SlurmOptions};
 use crate::rest::{Knock, Place, Rest};
 use crate::surroundings::Surroundings;
 use crate::token::{Secret, Source, Tokens};
+use crate::waiter::Waiter;
 use std::sync::Arc;
-use tokio::runtime::Runtime;
 
 /// Variables that tell where slurmrestd is.
 const URLS: [&str; 2] = ["SLURM_RESTD", "SLURMRESTD"];
@@ -54,12 +54,11 @@ fn choose(options: &SlurmOptions, around: &Surroundings) -> Result<Choice, Troub
 /// Opens the door that fits, with the reason for people.
 pub(crate) fn open(options: &SlurmOptions, around: &Surroundings) -> Result<(Box<dyn Door>, String), Trouble> {
     let choice = choose(options, around)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = Arc::new(runtime.map_err(|e| Trouble::Unreachable(e.to_string()))?);
-    let commands = Commands::new(runtime.clone(), around.clone());
+    let waiter = Arc::new(Waiter::new().map_err(|e| Trouble::Unreachable(e.to_string()))?);
+    let commands = Commands::new(waiter.clone(), around.clone());
     match choice.url {
         None => Ok((Box::new(commands), format!("by sbatch: {}", choice.why))),
-        Some(url) => match knock(runtime, url, options, &commands, around) {
+        Some(url) => match knock(waiter, url, options, &commands, around) {
             Ok(rest) => {
                 let why = format!("by slurmrestd {}: {}", rest.version(), choice.why);
                 Ok((Box::new(rest), why))
@@ -76,7 +75,7 @@ pub(crate) fn open(options: &SlurmOptions, around: &Surroundings) -> Result<(Box
 
 /// Asks without a token where none is configured: a slurmrestd of the user's own wants none.
 fn knock(
-    runtime: Arc<Runtime>,
+    waiter: Arc<Waiter>,
     url: String,
     options: &SlurmOptions,
     commands: &Commands,
@@ -93,7 +92,7 @@ fn knock(
         tokens: configured.map(Tokens::new),
         caller: around.vars().clone(),
     };
-    let mut place = match Rest::knock(runtime.clone(), place)? {
+    let mut place = match Rest::knock(waiter.clone(), place)? {
         Knock::Open(rest) => return Ok(rest),
         Knock::WhoIsIt(place) => place,
     };
@@ -104,7 +103,7 @@ fn knock(
         )));
     }
     place.tokens = Some(Tokens::new(Source::Command(commands.clone(), options.user.clone())));
-    match Rest::knock(runtime, place)? {
+    match Rest::knock(waiter, place)? {
         Knock::Open(rest) => Ok(rest),
         Knock::WhoIsIt(place) => Err(Trouble::Denied(format!("slurmrestd at {} accepts no token", place.url))),
     }

@@ -23,6 +23,7 @@ mod script;
 mod slurm;
 mod surroundings;
 mod token;
+mod waiter;
 mod why;
 
 pub use body::{Version, submission};

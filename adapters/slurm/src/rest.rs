@@ -9,12 +9,12 @@ use crate::job::SlurmJob;
 use crate::options::DoorKind;
 use crate::record::{JobRecord, Node, Partition};
 use crate::token::{Secret, Tokens};
+use crate::waiter::Waiter;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
 
 /// How long a request may take. A daemon whose controller is down answers after 9 s, one with thousands of jobs after a few.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub(crate) struct Place {
 
 /// slurmrestd at one version of its API.
 pub(crate) struct Rest {
-    runtime: Arc<Runtime>,
+    waiter: Arc<Waiter>,
     client: Client,
     base: String,
     place: Place,
@@ -73,10 +73,10 @@ pub(crate) enum Knock {
 
 impl Rest {
     /// Looks for the newest version that both sides speak.
-    pub(crate) fn knock(runtime: Arc<Runtime>, place: Place) -> Result<Knock, Trouble> {
+    pub(crate) fn knock(waiter: Arc<Waiter>, place: Place) -> Result<Knock, Trouble> {
         let (client, base) = client(&place.url)?;
         let mut rest = Self {
-            runtime,
+            waiter,
             client,
             base,
             place,
@@ -113,6 +113,7 @@ impl Rest {
         let answer = self.send(method.clone(), api, path, body, token.as_ref())?;
         if let (Some(tokens), Some(refused)) = (&self.place.tokens, &token)
             && answer.is_of_a_stranger()
+            && from_json::made(&answer.document).is_none()
             && let Some(other) = tokens.instead_of(refused)
         {
             return self.send(method, api, path, body, Some(&other));
@@ -145,7 +146,7 @@ impl Rest {
             request = request.header("Content-Type", "application/json").body(body.to_owned());
         }
         let begun = Instant::now();
-        self.runtime.block_on(async {
+        self.waiter.wait(async {
             let mut response = request.send().await.map_err(|e| self.lost(&e))?;
             let status = response.status();
             let mut bytes = Vec::new();
@@ -356,7 +357,9 @@ impl Door for Rest {
 
     fn by_comment(&self, comment: &str) -> Result<Vec<JobRecord>, Trouble> {
         let answer = self.good(self.ask(Method::GET, "jobs", None)?)?;
-        let mine = |record: &JobRecord| self.place.user.as_ref().is_none_or(|user| record.user == *user);
+        // Who needs no token speaks to a daemon of their own, and its jobs are theirs, whatever the login name.
+        let user = self.place.user.as_ref().filter(|_| self.place.tokens.is_some());
+        let mine = |record: &JobRecord| user.is_none_or(|user| record.user == *user);
         let found = from_json::jobs(&answer).into_iter();
         Ok(found
             .filter(|record| record.comment == comment && mine(record))

@@ -24,7 +24,7 @@ const RETRIES: [Duration; 5] = [
     Duration::from_secs(8),
 ];
 
-/// Slurm, by one of its doors. Its methods wait for the answer; they must not be called from within an async runtime.
+/// Slurm, by one of its doors. Its methods wait for the answer and block the thread that calls them.
 #[derive(Debug)]
 pub struct Slurm {
     options: SlurmOptions,

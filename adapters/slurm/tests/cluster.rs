@@ -438,10 +438,14 @@ fn a_token_is_made_where_none_is_given_and_a_socket_may_need_none() {
         let options = SlurmOptions {
             token_file: None,
             rest_url: Some(url(socket)),
+            native: vec!["--hold".to_owned()],
             ..options(&state, DoorKind::Rest)
         };
         let slurm = Slurm::connect_in(&options, &around(&state)).unwrap();
-        assert_eq!(slurm.observe(&[JobRef("1".to_owned())]).unwrap().len(), 1);
+        let run = Run::new(&state, 1, "exit 0");
+        let job = slurm.submit(&slurm.render(&run.request).unwrap()).unwrap();
+        assert_eq!(slurm.find(&run.request.key()).unwrap(), Some(job.clone()));
+        slurm.cancel(&job).unwrap();
         assert!(!format!("{slurm:?}").contains("eyJ"), "a token is shown");
     }
 }

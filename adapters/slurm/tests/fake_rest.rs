@@ -110,10 +110,12 @@ fn count(asks: &Asks, what: &str) -> usize {
 }
 
 fn connect(url: &str, options: SlurmOptions) -> Result<Slurm, BackendError> {
+    let token = if options.token_file.is_some() { "" } else { "a-token" };
     let vars = [
         ("USER", "ada"),
         ("PATH", "/nowhere"),
         ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ("SLURM_JWT", token),
     ];
     let around: Surroundings = vars
         .into_iter()
@@ -273,6 +275,7 @@ fn who_is_not_accepted_learns_the_way_out() {
     let error = connect(&url, SlurmOptions::default()).unwrap_err();
     assert!(matches!(error, BackendError::Denied { .. }), "{error:?}");
     assert!(error.to_string().contains("token_file"), "{error}");
+    assert!(!error.to_string().contains("a-token"), "{error}");
 }
 
 #[test]

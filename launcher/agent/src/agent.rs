@@ -87,9 +87,10 @@ impl AgentOptions {
     }
 }
 
-/// What the head's welcome will say, as far as a worker needs it: for [`AgentOptions::known`].
+/// What the head's welcome will say, as far as a worker needs it: for [`AgentOptions::known`]. Tasks are cut off at
+/// `tasks_end_ns` (nanoseconds since the Unix epoch), if the allocation of the run ends.
 #[must_use]
-pub fn foreseen(config: &RunConfig) -> AgentWelcome {
+pub fn foreseen(config: &RunConfig, tasks_end_ns: Option<u64>) -> AgentWelcome {
     let pair = |(key, value): (&String, &String)| Pair {
         key: key.clone(),
         value: value.clone(),
@@ -101,6 +102,7 @@ pub fn foreseen(config: &RunConfig) -> AgentWelcome {
         cwd: config.cwd.display().to_string(),
         inline_limit: config.inline_limit,
         env: config.env.iter().map(pair).collect(),
+        allocation_end_ns: tasks_end_ns.unwrap_or(0),
         ..AgentWelcome::default()
     }
 }

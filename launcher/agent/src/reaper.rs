@@ -92,6 +92,7 @@ fn raw(child: &Child) -> i32 {
 /// Blocks until standard input ends (the agent died or left), then ends every process with the agent's mark and those that
 /// it was told of, and removes `socket_dir`.
 pub fn reaper_main(incarnation: &str, socket_dir: &Path) {
+    crate::spawn::ignore_schedulers(); // It has work to do when they end the job.
     let mut told = Vec::new();
     let _ = std::io::stdin().read_to_end(&mut told); // However it ends, the agent is gone.
     sweep(incarnation);

@@ -131,7 +131,8 @@ impl Spawner {
         }
     }
 
-    /// Starts a process in a group of its own, with default signals and the parent-death signal `SIGKILL`.
+    /// Starts a process in a group of its own, with default signals and the parent-death signal `SIGKILL`. SIGUSR1 is ignored
+    /// until the process asks for it: schedulers send it to everything in a job some time before its end.
     pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Process, SpawnError> {
         let argv = pointers(plan.argv.iter().map(CString::as_c_str));
         let envp = pointers(plan.envp.iter().copied());
@@ -210,6 +211,7 @@ extern "C" fn be_born(arg: *mut c_void) -> c_int {
         for signal in 1..32 {
             libc::sigaction(signal, &raw const default, std::ptr::null_mut());
         }
+        libc::signal(libc::SIGUSR1, libc::SIG_IGN);
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 || libc::setpgid(0, 0) != 0 {
             fail(3);
         }
@@ -244,6 +246,15 @@ extern "C" fn be_born(arg: *mut c_void) -> c_int {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::execve(birth.path, birth.argv, birth.envp);
         fail(2)
+    }
+}
+
+/// What a scheduler says to all processes of a job shall not end this one.
+#[allow(unsafe_code)]
+pub(crate) fn ignore_schedulers() {
+    for signal in [libc::SIGUSR1, libc::SIGTERM] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 

@@ -47,13 +47,21 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
             scheduler.cancel(job)?;
         }
     }
-    if jobs.iter().any(is_running) && ended_within(folder, PATIENCE)? {
+    if jobs.iter().any(is_running) && ended_within(folder, PATIENCE)? && gone_within(folder, config, PATIENCE)?.is_empty()
+    {
         return said(args, &run, "delivered");
     }
     for job in jobs.iter().filter_map(|job| job.record.job.as_ref()) {
         scheduler.cancel(job)?;
     }
-    wait_until_gone(folder, config)?;
+    let left = gone_within(folder, config, KILL_PATIENCE)?;
+    if !left.is_empty() {
+        let message = format!(
+            "job {} was told to end and is still there: ask your site's administrators",
+            left.join(", ")
+        );
+        return Err(CliError::new(HEAD, message));
+    }
     write_end(folder, config, &args.reason)?;
     said(args, &run, "ended at its scheduler")
 }
@@ -100,25 +108,16 @@ fn ended_within(folder: &RunFolder, limit: Duration) -> Result<bool, CliError> {
     }
 }
 
-fn wait_until_gone(folder: &RunFolder, config: &RunConfig) -> Result<(), CliError> {
-    let end = Instant::now() + KILL_PATIENCE;
+/// The jobs that are left after so long; comes back as soon as there are none.
+fn gone_within(folder: &RunFolder, config: &RunConfig, limit: Duration) -> Result<Vec<String>, CliError> {
+    let end = Instant::now() + limit;
     let mut pause = LOOK;
     loop {
         let open = standing::open_jobs(folder, config)?.map_or_else(Vec::new, |(_, jobs)| jobs);
-        let open: Vec<&str> = open
-            .iter()
-            .filter(|job| job.is_open())
-            .filter_map(|job| job.record.job.as_ref().map(|job| job.0.as_str()))
-            .collect();
-        if open.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > end {
-            let message = format!(
-                "job {} was told to end and is still there: ask your site's administrators",
-                open.join(", ")
-            );
-            return Err(CliError::new(HEAD, message));
+        let open = open.into_iter().filter(Job::is_open);
+        let open: Vec<String> = open.filter_map(|job| Some(job.record.job?.0)).collect();
+        if open.is_empty() || Instant::now() > end {
+            return Ok(open);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_secs(3));
@@ -129,8 +128,7 @@ fn wait_until_gone(folder: &RunFolder, config: &RunConfig) -> Result<(), CliErro
 /// superseded. A run that ended by itself meanwhile keeps its own end.
 fn write_end(folder: &RunFolder, config: &RunConfig, reason: &str) -> Result<(), CliError> {
     mailbox::clear(folder);
-    let before = folder::state(folder)?;
-    if matches!(&before.ended, Some((phase, _)) if phase == "finished") {
+    if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
         return Ok(());
     }
     let tasks = folder::spec(folder)?.map_or(0, |spec| spec.tasks.len() as u64);

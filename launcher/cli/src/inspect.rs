@@ -157,7 +157,8 @@ fn job_line(job: &Value) -> String {
     } else {
         format!(": {}", text("reason"))
     };
-    format!("job {:<4} {}{nodes}{reason}", text("job"), state.to_lowercase())
+    let line = format!("job {:<4} {}{nodes}{reason}", text("job"), state.to_lowercase());
+    line.trim_end().to_owned()
 }
 
 /// How often an attempt was cut off, by cause.

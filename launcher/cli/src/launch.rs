@@ -259,7 +259,8 @@ pub(crate) fn backend() -> Result<u8, CliError> {
             let run = bridgehead_local::new_run_id(&name, 0);
             let home = bridgehead_local::home().join("runs").join(run.as_str());
             let render = |gang: &GangPlan| {
-                let request = request(run.clone(), home.clone(), gang.id + 1, gang, Vec::new())?;
+                let mut request = request(run.clone(), home.clone(), gang.id + 1, gang, Vec::new())?;
+                request.env.clear(); // The user's variables travel with the job, but are nothing to be shown around.
                 let rendered = scheduler.render(&request, group_of(gang, &groups))?;
                 Ok(json!({ "gang": gang.id, "text": rendered.text, "warnings": rendered.warnings }))
             };

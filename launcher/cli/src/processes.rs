@@ -134,7 +134,8 @@ pub(crate) fn run_head(
     let (to_agent, from_head) = unbounded_channel();
     let (to_head, from_agent) = unbounded_channel();
     let mut agent = agent_options(folder, &config, &surroundings, 0, incarnation, socket_dir.clone())?;
-    agent.known = Some(bridgehead_agent::foreseen(&config));
+    let end = part.allocation.and_then(|allocation| allocation.tasks_end_ns());
+    agent.known = Some(bridgehead_agent::foreseen(&config, end));
     let options = HeadOptions {
         store_socket: socket_dir.join("store-0.sock"),
         agent0: AgentLink { to_agent, from_agent },
@@ -144,6 +145,7 @@ pub(crate) fn run_head(
         allocation: part.allocation,
         expected_hosts: part.hosts,
         life: part.life,
+        gang: part.gang,
         socket_dir: socket_dir.clone(),
         folder: folder.clone(),
         config,

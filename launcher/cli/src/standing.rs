@@ -167,7 +167,13 @@ impl Told {
             Some(status) if is_final(status) => (text(status, "phase"), text(status, "message")),
             fresh => judge(&jobs, fresh, silent.as_deref(), heard(folder)),
         };
-        let mut status = self.status.unwrap_or_else(|| json!({ "tasks": {} }));
+        let mut status = match self.status {
+            Some(status) => status,
+            None => {
+                let tasks = folder::spec(folder)?.map_or(0, |spec| spec.tasks.len());
+                json!({ "name": self.config.name, "tasks": { "waiting": tasks } })
+            }
+        };
         status["run"] = json!(self.config.run);
         status["phase"] = json!(phase);
         status["message"] = json!(message);
@@ -225,7 +231,7 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     }
     if let Some(job) = jobs.iter().find(|job| job.is(JobState::Pending)) {
         let reason = job.report.as_ref().map_or("", |report| &report.reason);
-        return say("queued", reason);
+        return say("queued", reason.strip_prefix("waits: ").unwrap_or(reason));
     }
     let Some(last) = jobs.last() else {
         return say("lost", "it was never handed over");

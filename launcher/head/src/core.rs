@@ -10,6 +10,7 @@ mod finish;
 mod job;
 mod load;
 mod pause;
+mod scope;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -145,6 +146,13 @@ pub struct Core {
     pausing: Option<pause::Pausing>,
     suspects: Vec<pause::Suspect>,
     superseded: bool,
+    scope: Option<scope::Scope>,
+    /// Some task was given to an agent in this attempt.
+    began: bool,
+    /// Tasks that failed for good by themselves, not because of others.
+    own_failures: u32,
+    /// More failed than this, which is the most that the user allows.
+    too_many: Option<u32>,
 }
 
 impl Core {
@@ -152,10 +160,14 @@ impl Core {
     #[must_use]
     pub fn new(config: RunConfig, state: RunState, data_key: [u8; 32], now_ns: u64) -> Self {
         let trace = config.trace.is_some().then(Trace::default);
+        let mut engine = Engine::new(PREFETCH);
+        if let Some(most) = config.max_running {
+            engine.set_most(usize::try_from(most).unwrap_or(usize::MAX));
+        }
         Self {
             config,
             state,
-            engine: Engine::new(PREFETCH),
+            engine,
             jobs: Vec::new(),
             functions: Functions::default(),
             objects: Objects::default(),
@@ -191,6 +203,10 @@ impl Core {
             pausing: None,
             suspects: Vec::new(),
             superseded: false,
+            scope: None,
+            began: false,
+            own_failures: 0,
+            too_many: None,
         }
     }
 

@@ -7,8 +7,10 @@ mod core;
 mod functions;
 mod gang;
 pub mod journal;
+mod listen;
 pub mod mailbox;
 mod objects;
+mod options;
 mod run;
 mod server;
 mod silence;
@@ -19,4 +21,5 @@ pub mod tls;
 mod trace;
 
 pub use allocation::Allocation;
-pub use run::{AgentLink, HeadError, HeadOptions, RunOutcome, run};
+pub use options::{AgentLink, HeadError, HeadOptions, RunOutcome};
+pub use run::run;

@@ -1,112 +1,26 @@
 //! The head's loop: takes events in batches, lets the core decide, commits the journal, then sends. Nothing is sent before
 //! the records that it follows from are with the kernel. Hot path: `Head::turn`, once a batch.
 
-use crate::allocation::Allocation;
 use crate::connection::Event;
-use crate::core::{ConnId, Core, Effects, LoadError};
+use crate::core::{ConnId, Core, Effects};
 use crate::gang::JoinWait;
-use crate::journal::{self, JournalError, RunStarted, Writer};
-use crate::server::{self, ConnIds, Tickets};
+use crate::journal::{self, RunStarted, Writer};
+use crate::listen::listen;
+use crate::options::{AgentLink, HeadError, HeadOptions, RunOutcome, io_error};
+use crate::server::{self, ConnIds};
 use crate::silence::Silence;
 use crate::state::RunState;
 use crate::syncer::Syncer;
-use crate::tls::{self, Authority, TlsError};
+use crate::tls;
+use bridgehead_plan::LaunchPlan;
 use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
-use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused, Ticket};
+use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// The link to the agent in this process.
-#[derive(Debug)]
-pub struct AgentLink {
-    /// To the agent.
-    pub to_agent: UnboundedSender<HeadToAgent>,
-    /// From the agent.
-    pub from_agent: UnboundedReceiver<AgentToHead>,
-}
-
-/// What a head needs.
-#[derive(Debug)]
-pub struct HeadOptions {
-    /// The run folder; `run.json` is in it.
-    pub folder: RunFolder,
-    /// What `run.json` says.
-    pub config: RunConfig,
-    /// A folder of mode 0700 for sockets.
-    pub socket_dir: PathBuf,
-    /// Path of the store socket of agent 0.
-    pub store_socket: PathBuf,
-    /// The agent in this process.
-    pub agent0: AgentLink,
-    /// This host's name.
-    pub host: String,
-    /// Address to listen on for agents and remote clients; a free port is taken. On one that is not the loopback's the head
-    /// listens even if it has no other agent, and writes a ticket for clients.
-    pub listen: std::net::IpAddr,
-    /// Names or addresses of this host that the others are told, to be tried in order; `listen` itself where empty.
-    pub advertise: Vec<String>,
-    /// The allocation of this attempt, where a scheduler lent one: then SIGUSR1 brings the run to rest before the allocation's
-    /// end, and SIGTERM pauses it at once. Without one SIGTERM cancels the run.
-    pub allocation: Option<Allocation>,
-    /// The hosts of the agents by rank, as far as they are known.
-    pub expected_hosts: Vec<String>,
-    /// What tickets are marked with, so that an agent of a later start of the same job does not take an old one.
-    pub life: String,
-}
-
-/// How the run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunOutcome {
-    /// `finished`, `failed` or `cancelled`; `paused` where another attempt is to go on, `superseded` where one does already.
-    pub phase: String,
-    /// Why it was paused, as `RunPaused` says it; empty otherwise.
-    pub cause: String,
-    /// For people.
-    pub message: String,
-}
-
-/// Why a head could not run.
-#[derive(Debug, Error)]
-pub enum HeadError {
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The pipeline or its blobs.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The system.
-    #[error("cannot {doing} {path}: {source}")]
-    Io {
-        /// The verb.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's word.
-        source: std::io::Error,
-    },
-    /// Another head runs this run.
-    #[error(
-        "process {pid} is the head of this run and at work: `bridgehead watch` follows it, `bridgehead cancel` ends it"
-    )]
-    AtWork {
-        /// Its process id.
-        pid: u32,
-    },
-}
-
-fn io_error(doing: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> HeadError {
-    move |source| HeadError::Io { doing, path, source }
-}
 
 fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -202,7 +116,11 @@ impl Head {
         let journal = Writer::create(&o.folder.journal(), attempt)?;
         let mut core = Core::new(o.config.clone(), state, tls::random()?, now_ns());
         core.set_allocation(o.allocation);
+        if let Some(gang) = o.gang {
+            core.set_gang(read_plan(&o.folder)?, gang);
+        }
         core.load(&o.folder, attempt)?;
+        core.look_at_time(); // Before anything starts.
         let addresses = listen(o, attempt, events.clone()).await?;
         let socket = o.socket_dir.join("head.sock");
         let listener = server::bind_clients(&socket).map_err(io_error("listen on", socket.clone()))?;
@@ -579,6 +497,12 @@ fn replay(folder: &RunFolder, config: &RunConfig) -> Result<(RunState, u32), Hea
     Ok((state, last + 1))
 }
 
+fn read_plan(folder: &RunFolder) -> Result<LaunchPlan, HeadError> {
+    let path = folder.plan();
+    let bytes = std::fs::read(&path).map_err(io_error("read", path.clone()))?;
+    LaunchPlan::parse(&bytes).map_err(|source| HeadError::Plan { path, source })
+}
+
 /// The first record of an attempt.
 pub(crate) fn run_started(config: &RunConfig, attempt: u32, tasks: u64, replayed: u64) -> journal::Event {
     journal::Event::RunStarted(RunStarted {
@@ -588,62 +512,6 @@ pub(crate) fn run_started(config: &RunConfig, attempt: u32, tasks: u64, replayed
         writer: env!("CARGO_PKG_VERSION").to_owned(),
         replayed: Some(replayed),
     })
-}
-
-async fn listen(o: &HeadOptions, attempt: u32, events: UnboundedSender<Event>) -> Result<Vec<String>, HeadError> {
-    if o.config.agents.len() < 2 && o.listen.is_loopback() {
-        return Ok(Vec::new()); // Nobody else joins, so nothing listens on the network.
-    }
-    let listener = tokio::net::TcpListener::bind((o.listen, 0)).await;
-    let listener = listener.map_err(io_error("listen on", PathBuf::from(o.listen.to_string())))?;
-    let address = listener
-        .local_addr()
-        .map_err(io_error("ask for the address of", "the listener".into()))?;
-    let mut addresses: Vec<String> = o.advertise.iter().map(|host| host_port(host, address.port())).collect();
-    if addresses.is_empty() {
-        addresses.push(address.to_string());
-    }
-    let authority = Authority::new(&o.config.run)?;
-    tls::secret_folder(&o.folder).map_err(io_error("make", o.folder.tls()))?;
-    let mut secrets = BTreeMap::new();
-    for rank in 1..u32::try_from(o.config.agents.len()).unwrap_or(u32::MAX) {
-        let ticket = Ticket {
-            life: o.life.clone(),
-            attempt,
-            ..authority.ticket(&o.config.run, rank, addresses.clone())?
-        };
-        secrets.insert(rank, ticket.secret.clone());
-        write_ticket(o.folder.ticket(rank), &ticket)?;
-    }
-    let client = authority.client_ticket(&o.config.run, addresses.clone())?;
-    let tickets = Rc::new(Tickets::new(secrets, &client)?);
-    if !o.listen.is_loopback() {
-        write_ticket(o.folder.client_ticket(), &client)?;
-    }
-    let config = Arc::new(authority.server_config()?);
-    let run = o.config.run.to_string();
-    tokio::task::spawn_local(server::accept_tls(
-        listener,
-        config,
-        run,
-        tickets,
-        ConnIds::remote(),
-        events,
-    ));
-    Ok(addresses)
-}
-
-fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-fn write_ticket(path: PathBuf, ticket: &Ticket) -> Result<(), HeadError> {
-    let text = serde_json::to_vec(ticket).expect("plain data can be written");
-    tls::write_secret(&path, &text).map_err(io_error("write", path))
 }
 
 /// Writes a file whole or not at all. Two heads may write the same one, so the part file carries the process's number.

@@ -64,6 +64,8 @@ impl Scene {
             r#"{{"version":1,"name":"p","environment":{{"python":"3.11"}},"functions":{{}},"tasks":[{task}]}}"#
         );
         std::fs::write(folder.spec(), spec).unwrap();
+        let plan = r#"{"version":1,"pipeline":"p","backend":"slurm","gangs":[],"reasons":[]}"#;
+        std::fs::write(folder.plan(), plan).unwrap();
         let (to_agent, from_head) = unbounded_channel();
         let (to_head, from_agent) = unbounded_channel();
         let options = HeadOptions {
@@ -81,6 +83,7 @@ impl Scene {
             }),
             life: String::new(),
             expected_hosts: Vec::new(),
+            gang: Some(0),
         };
         let join = AgentJoin {
             resources: Some(Amounts::from(&Resources::default())),

@@ -35,8 +35,17 @@ pub struct GangPlan {
     /// The pipeline's groups that run in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// The partition or queue that its group asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
+    /// Gangs that have to be over before it may start: it takes what they made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<u32>,
     /// Tasks that it runs.
     pub tasks: u64,
+    /// Their ids, as the first and last of each stretch; left out where one gang runs all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<[TaskId; 2]>,
     /// Those that are programs; the others are Python functions.
     pub programs: u64,
     /// Tasks on the longest chain, each of which waits for the one before it.
@@ -103,6 +112,19 @@ pub enum PlanReadError {
 }
 
 impl LaunchPlan {
+    /// The gang that runs a task of the pipeline; `None` for an id that the plan does not know.
+    #[must_use]
+    pub fn gang_of(&self, task: TaskId) -> Option<u32> {
+        if let [gang] = self.gangs.as_slice() {
+            return Some(gang.id);
+        }
+        let has = |gang: &&GangPlan| {
+            let at = gang.ranges.partition_point(|[_, last]| *last < task);
+            gang.ranges.get(at).is_some_and(|[first, _]| *first <= task)
+        };
+        self.gangs.iter().find(has).map(|gang| gang.id)
+    }
+
     /// The canonical text: one line, keys in a fixed order.
     #[must_use]
     pub fn to_canonical_json(&self) -> String {

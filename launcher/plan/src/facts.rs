@@ -18,14 +18,73 @@ pub(crate) struct Facts {
     pub named: BTreeMap<String, u128>,
 }
 
-pub(crate) fn facts(pipeline: &CheckedPipeline) -> Facts {
-    let mut facts = Facts::default();
-    for task in pipeline.tasks() {
-        facts.programs += u64::from(matches!(task.call, CallSpec::Program(_)));
-        facts.add(&task.resources);
+/// Facts of parts of one graph.
+pub(crate) struct Measure<'a> {
+    pipeline: &'a CheckedPipeline,
+    /// By task: its part, once it was measured.
+    part: Vec<u32>,
+    parts: u32,
+    /// By task: its distance from its part's start, and where the longest way to it begins.
+    depth: Vec<u32>,
+    first: Vec<u32>,
+}
+
+impl<'a> Measure<'a> {
+    pub(crate) fn new(pipeline: &'a CheckedPipeline) -> Self {
+        let tasks = pipeline.tasks().len();
+        Self {
+            pipeline,
+            part: vec![0; tasks],
+            parts: 0,
+            depth: vec![0; tasks],
+            first: vec![0; tasks],
+        }
     }
-    facts.measure(pipeline);
-    facts
+
+    /// What the part that consists of `tasks` is like, each of which comes after those that it needs.
+    pub(crate) fn facts(&mut self, tasks: &[TaskId]) -> Facts {
+        let mut facts = Facts::default();
+        for &id in tasks {
+            let task = &self.pipeline.tasks()[at(id)];
+            facts.programs += u64::from(matches!(task.call, CallSpec::Program(_)));
+            facts.add(&task.resources);
+        }
+        self.measure(tasks, &mut facts);
+        facts
+    }
+
+    /// Distances from the start along the longest way, and where such a way begins.
+    fn measure(&mut self, part: &[TaskId], facts: &mut Facts) {
+        let mut levels: Vec<u64> = Vec::new();
+        let mut deepest = None;
+        self.parts += 1;
+        for &id in part {
+            let task = at(id);
+            self.part[task] = self.parts;
+            self.depth[task] = 0;
+            self.first[task] = u32::try_from(task).unwrap_or(u32::MAX);
+            for need in self.pipeline.tasks()[task].needs().map(at) {
+                if self.part[need] == self.parts && self.depth[need] + 1 > self.depth[task] {
+                    self.depth[task] = self.depth[need] + 1;
+                    self.first[task] = self.first[need];
+                }
+            }
+            let level = self.depth[task] as usize;
+            if level == levels.len() {
+                levels.push(0);
+                deepest = Some((TaskId(self.first[task].into()), id));
+            }
+            levels[level] += 1;
+        }
+        facts.critical_path = levels.len() as u64;
+        facts.critical_ends = deepest;
+        facts.width = levels.into_iter().max().unwrap_or(0);
+    }
+}
+
+/// Positions fit: the pipeline has been checked.
+fn at(id: TaskId) -> usize {
+    usize::try_from(id.0).unwrap_or(usize::MAX)
 }
 
 impl Facts {
@@ -40,34 +99,5 @@ impl Facts {
                 None => _ = self.named.insert(name.clone(), amount.into()),
             }
         }
-    }
-
-    /// Distances from the start along the longest way, and where such a way begins.
-    fn measure(&mut self, pipeline: &CheckedPipeline) {
-        let tasks = pipeline.tasks();
-        let mut depth = vec![0u32; tasks.len()];
-        let mut first: Vec<u32> = (0u32..).take(tasks.len()).collect();
-        let mut levels: Vec<u64> = Vec::new();
-        let mut deepest = None;
-        // Positions fit: the pipeline has been checked.
-        let at = |id: TaskId| usize::try_from(id.0).unwrap_or(usize::MAX);
-        for &id in pipeline.topological_order() {
-            let task = at(id);
-            for need in tasks[task].needs().map(at) {
-                if depth[need] + 1 > depth[task] {
-                    depth[task] = depth[need] + 1;
-                    first[task] = first[need];
-                }
-            }
-            let level = depth[task] as usize;
-            if level == levels.len() {
-                levels.push(0);
-                deepest = Some((TaskId(first[task].into()), id));
-            }
-            levels[level] += 1;
-        }
-        self.critical_path = levels.len() as u64;
-        self.critical_ends = deepest;
-        self.width = levels.into_iter().max().unwrap_or(0);
     }
 }

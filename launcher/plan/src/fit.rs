@@ -1,6 +1,7 @@
 //! Whether every task can run at all. Owns the refusals of a plan.
 //! Hot path: equal requests are compared with the nodes once.
 
+use crate::gangs;
 use crate::profile::{ClusterProfile, NodeProfile};
 use bridgehead_spec::{CallSpec, CheckedPipeline, Resources, TaskId, TaskSpec, format_memory};
 use std::collections::HashSet;
@@ -81,7 +82,7 @@ pub(crate) fn check(pipeline: &CheckedPipeline, cluster: &ClusterProfile) -> Res
             backend: cluster.backend.clone(),
         });
     }
-    let mut seen: HashSet<(&Resources, bool)> = HashSet::new();
+    let mut seen: HashSet<(&Resources, bool, Option<&str>)> = HashSet::new();
     for task in pipeline.tasks() {
         let function = match &task.call {
             CallSpec::Function { .. } => true,
@@ -96,8 +97,9 @@ pub(crate) fn check(pipeline: &CheckedPipeline, cluster: &ClusterProfile) -> Res
                 });
             }
         };
-        if seen.insert((&task.resources, function)) {
-            check_task(task, function, &cluster.nodes)?;
+        let group = task.group.as_deref();
+        if seen.insert((&task.resources, function, group)) {
+            check_task(task, function, &gangs::nodes(pipeline, cluster, group))?;
         }
     }
     Ok(())

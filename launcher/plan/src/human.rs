@@ -31,17 +31,23 @@ impl LaunchPlan {
 fn gang_lines(gang: &GangPlan, lines: &mut Vec<String>) {
     let functions = counted(gang.tasks - gang.programs, "function");
     let programs = counted(gang.programs, "program");
-    lines.push(format!(
-        "gang {}: {} ({functions}, {programs})",
-        gang.id,
-        counted(gang.tasks, "task")
-    ));
+    let tasks = counted(gang.tasks, "task");
+    let id = gang.id;
+    lines.push(format!("gang {id}: {tasks} ({functions}, {programs}){}", place(gang)));
     for run in gang
         .agents
         .chunk_by(|a, b| a.resources == b.resources && a.workers == b.workers)
     {
         lines.push(agent_line(run));
     }
+}
+
+/// Where and after whom a gang runs that is not alone.
+fn place(gang: &GangPlan) -> String {
+    let groups = (!gang.ranges.is_empty() && !gang.groups.is_empty()).then(|| format!(", {}", gang.groups.join(", ")));
+    let partition = gang.partition.as_ref().map(|name| format!(", in partition {name}"));
+    let after = gang.after.iter().map(|id| format!(", after gang {id}"));
+    groups.into_iter().chain(partition).chain(after).collect()
 }
 
 /// Neighbours that are alike share a line: a gang may have a thousand.

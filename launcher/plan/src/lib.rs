@@ -4,6 +4,7 @@
 mod document;
 mod facts;
 mod fit;
+mod gangs;
 mod human;
 mod planner;
 mod profile;

@@ -1,54 +1,104 @@
 //! From a pipeline and a cluster to a launch plan. Owns the decision and its reasons.
 
 use crate::document::{AgentPlan, GangPlan, LaunchPlan, PLAN_VERSION, Reason, Topic};
-use crate::facts::{Facts, facts};
+use crate::facts::{Facts, Measure};
 use crate::fit::{self, PlanError};
-use crate::profile::ClusterProfile;
+use crate::gangs::{self, Cut};
+use crate::profile::{ClusterProfile, NodeProfile};
 use bridgehead_spec::{CheckedPipeline, GroupSpec, TaskId};
+use std::collections::BTreeSet;
 
-/// Plans `pipeline` on `cluster`: one gang with an agent on every node of the profile.
+/// Plans `pipeline` on `cluster`: a gang with an agent on every node of the profile, and further gangs for groups that ask for
+/// allocations of their own.
 ///
 /// # Errors
 /// A task that no node can run, named with what it lacks.
 pub fn plan(pipeline: &CheckedPipeline, cluster: &ClusterProfile) -> Result<LaunchPlan, PlanError> {
     fit::check(pipeline, cluster)?;
-    let facts = facts(pipeline);
-    let gang = GangPlan {
-        id: 0,
-        agents: agents(cluster),
-        groups: pipeline.groups().keys().cloned().collect(),
-        tasks: pipeline.tasks().len() as u64,
-        programs: facts.programs,
-        critical_path: facts.critical_path,
-        critical_end: facts.critical_ends.map(|(_, last)| last),
-        width: facts.width,
-    };
+    let cuts = gangs::cut(pipeline, cluster);
+    let mut measure = Measure::new(pipeline);
+    let measured: Vec<(GangPlan, Facts)> = (0u32..)
+        .zip(&cuts)
+        .map(|(id, cut)| {
+            let facts = measure.facts(&cut.tasks);
+            (gang(pipeline, cluster, id, cut, cuts.len() == 1, &facts), facts)
+        })
+        .collect();
     let mut reasons = Vec::new();
     let mut say = |about, text| reasons.push(Reason { about, text });
-    gang_reasons(pipeline, cluster, &mut say);
-    say(Topic::Graph, graph_reason(pipeline, &facts));
-    agent_reasons(&gang, &mut say);
-    say(Topic::Limit, limit_reason(&gang, &facts));
+    gang_reasons(pipeline, cluster, &measured, &mut say);
+    let whole = (cuts.len() > 1).then(|| measure.facts(pipeline.topological_order()));
+    let whole = whole.as_ref().or(measured.first().map(|(_, facts)| facts));
+    say(Topic::Graph, graph_reason(pipeline, whole.unwrap_or(&Facts::default())));
+    for ((gang, facts), cut) in measured.iter().zip(&cuts) {
+        let name = if cuts.len() == 1 {
+            String::new()
+        } else {
+            format!("gang {}: ", gang.id)
+        };
+        let mut say = |about, text| say(about, format!("{name}{text}"));
+        agent_reasons(gang, cut.group, &mut say);
+        say(Topic::Limit, limit_reason(gang, facts));
+    }
     Ok(LaunchPlan {
         version: PLAN_VERSION,
         pipeline: pipeline.name().to_owned(),
         backend: cluster.backend.clone(),
-        gangs: vec![gang],
+        gangs: measured.into_iter().map(|(gang, _)| gang).collect(),
         reasons,
     })
 }
 
-fn agents(cluster: &ClusterProfile) -> Vec<AgentPlan> {
-    let agent = |(rank, node): (u32, &crate::NodeProfile)| AgentPlan {
+fn gang(
+    pipeline: &CheckedPipeline,
+    cluster: &ClusterProfile,
+    id: u32,
+    cut: &Cut<'_>,
+    alone: bool,
+    facts: &Facts,
+) -> GangPlan {
+    let spec = cut.group.and_then(|group| pipeline.groups().get(group));
+    GangPlan {
+        id,
+        agents: agents(&gangs::nodes(pipeline, cluster, cut.group)),
+        groups: groups(pipeline, cut, alone),
+        partition: spec.and_then(|spec| spec.partition.clone()),
+        after: id.checked_sub(1).into_iter().collect(),
+        tasks: cut.tasks.len() as u64,
+        ranges: if alone { Vec::new() } else { gangs::ranges(&cut.tasks) },
+        programs: facts.programs,
+        critical_path: facts.critical_path,
+        critical_end: facts.critical_ends.map(|(_, last)| last),
+        width: facts.width,
+    }
+}
+
+/// The groups that run in a gang.
+fn groups(pipeline: &CheckedPipeline, cut: &Cut<'_>, alone: bool) -> Vec<String> {
+    if alone {
+        return pipeline.groups().keys().cloned().collect();
+    }
+    let groups = cut.tasks.iter().filter_map(|&id| pipeline.task(id)?.group.as_ref());
+    let groups: BTreeSet<&String> = groups.collect();
+    groups.into_iter().cloned().collect()
+}
+
+fn agents(nodes: &[NodeProfile]) -> Vec<AgentPlan> {
+    let agent = |(rank, node): (u32, &NodeProfile)| AgentPlan {
         rank,
         node: node.name.clone(),
         resources: node.resources.clone(),
         workers: node.workers,
     };
-    (0u32..).zip(&cluster.nodes).map(agent).collect()
+    (0u32..).zip(nodes).map(agent).collect()
 }
 
-fn gang_reasons(pipeline: &CheckedPipeline, cluster: &ClusterProfile, say: &mut impl FnMut(Topic, String)) {
+fn gang_reasons(
+    pipeline: &CheckedPipeline,
+    cluster: &ClusterProfile,
+    gangs: &[(GangPlan, Facts)],
+    say: &mut impl FnMut(Topic, String),
+) {
     if pipeline.groups().is_empty() {
         say(
             Topic::Gangs,
@@ -57,17 +107,45 @@ fn gang_reasons(pipeline: &CheckedPipeline, cluster: &ClusterProfile, say: &mut 
         return;
     }
     let backend = &cluster.backend;
-    say(
-        Topic::Gangs,
-        format!("one gang: the {backend} backend has one allocation, so all groups share it"),
-    );
+    let count = gangs.len();
+    if backend == "local" {
+        say(
+            Topic::Gangs,
+            format!("one gang: the {backend} backend has one allocation, so all groups share it"),
+        );
+    } else if count == 1 {
+        say(
+            Topic::Gangs,
+            "one gang: all tasks ask for the same allocation".to_owned(),
+        );
+    } else {
+        say(
+            Topic::Gangs,
+            format!(
+                "{count} gangs, one after another: values that cross from one to a later one go through the run folder"
+            ),
+        );
+    }
     for (name, group) in pipeline.groups() {
-        if let Some(wishes) = wishes(group) {
+        let Some(wishes) = wishes(group) else { continue };
+        if gangs::own(pipeline, cluster, name).is_none() {
             say(
                 Topic::Gangs,
                 format!("group {name} asks for {wishes}; here it gets what the gang has"),
             );
+            continue;
         }
+        let theirs = gangs.iter().filter(|(gang, _)| gang.groups.contains(name));
+        let theirs: Vec<String> = theirs.map(|(gang, _)| gang.id.to_string()).collect();
+        let text = match theirs.as_slice() {
+            [] => format!("group {name} asks for {wishes}, but has no tasks"),
+            [id] => format!("group {name} asks for {wishes}: gang {id}"),
+            ids => format!(
+                "group {name} asks for {wishes}: gangs {}, because others run between its tasks",
+                ids.join(", ")
+            ),
+        };
+        say(Topic::Gangs, text);
     }
 }
 
@@ -102,11 +180,12 @@ fn graph_reason(pipeline: &CheckedPipeline, facts: &Facts) -> String {
     )
 }
 
-fn agent_reasons(gang: &GangPlan, say: &mut impl FnMut(Topic, String)) {
+fn agent_reasons(gang: &GangPlan, group: Option<&str>, say: &mut impl FnMut(Topic, String)) {
     let agents = gang.agents.len() as u64;
+    let whose = group.map_or("of the profile".to_owned(), |group| format!("of group {group}"));
     let workers: u64 = gang.agents.iter().map(|a| u64::from(a.workers)).sum();
     let text = format!(
-        "{} with {}: one agent on every node of the profile",
+        "{} with {}: one agent on every node {whose}",
         counted(agents, "agent"),
         counted(workers, "Python worker")
     );

@@ -38,7 +38,9 @@ class Context:
         node: the number of the agent whose node this is.
         worker: the worker's number on its node.
         devices: the GPUs that are this task's.
-        deadline: when it will be ended (as `time.time` counts), if it has a limit.
+        deadline: when it will be ended (as `time.time` counts): by its own limit, or because the allocation that the run has
+            from a scheduler is over, whichever comes first; `None` if neither is known. A task that is cut off by the
+            allocation's end runs again in the next one, so one that takes long may save its state before.
     """
 
     run: str
@@ -65,7 +67,10 @@ def current() -> Context:
     running = here.connection.current() if here is not None else None
     if here is None or running is None:
         raise RuntimeError("no task runs here: bridgehead.current() answers inside a task only")
-    task, attempt, name, devices, limit_ms, started_ns = running
+    task, attempt, name, devices, limit_ms, started_ns, end_ns = running
+    ends = [end_ns / 1e9] if end_ns else []
+    if limit_ms:
+        ends.append(started_ns / 1e9 + limit_ms / 1e3)
     return Context(
         run=here.run,
         task=task,
@@ -74,5 +79,5 @@ def current() -> Context:
         node=here.node,
         worker=here.number,
         devices=tuple(devices),
-        deadline=(started_ns / 1e9 + limit_ms / 1e3) if limit_ms else None,
+        deadline=min(ends, default=None),
     )

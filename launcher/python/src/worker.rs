@@ -31,6 +31,9 @@ const TOGETHER: Duration = Duration::from_micros(100);
 /// Signals are looked at this often while the worker waits.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// What Python is told of the running call.
+type Running = (u64, u32, String, Vec<u32>, u64, u64, u64);
+
 /// The worker's side of its connection to the agent.
 #[pyclass(frozen, module = "bridgehead._bridgehead")]
 pub struct Worker {
@@ -133,8 +136,12 @@ impl Worker {
         });
     }
 
-    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start in nanoseconds since the epoch).
-    fn current(&self) -> Option<(u64, u32, String, Vec<u32>, u64, u64)> {
+    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start, end of the allocation). Times are
+    /// nanoseconds since the epoch; a limit or an end of 0 is none.
+    fn current(&self) -> Option<Running> {
+        let config = lock(&self.shared.config);
+        let end_ns = config.as_ref().map_or(0, |config| config.allocation_end_ns);
+        drop(config);
         let current = lock(&self.shared.current);
         let Current { call, started_ns, .. } = current.as_ref()?;
         let name = call.name.clone();
@@ -145,6 +152,7 @@ impl Worker {
             call.devices.clone(),
             call.timeout_ms,
             *started_ns,
+            end_ns,
         ))
     }
 

@@ -180,6 +180,9 @@ pub struct AgentWelcome {
     /// Number of agents that the run waits for.
     #[prost(uint32, tag = "9")]
     pub agents: u32,
+    /// When tasks that still run are cut off because the allocation ends, in nanoseconds since the Unix epoch; 0: never.
+    #[prost(fixed64, tag = "10")]
+    pub allocation_end_ns: u64,
 }
 
 /// An agent has joined the network between the nodes of the run.
@@ -255,6 +258,9 @@ pub struct WorkerConfig {
     /// The run folder.
     #[prost(string, tag = "7")]
     pub run_dir: String,
+    /// As in [`AgentWelcome`].
+    #[prost(fixed64, tag = "8")]
+    pub allocation_end_ns: u64,
 }
 
 /// A worker is up.

@@ -257,6 +257,7 @@ fn head_to_agent() -> Vec<HeadToAgent> {
             data_key: Bytes::from_static(&[1; 32]),
             env: vec![pair()],
             agents: 2,
+            allocation_end_ns: 0,
         }
         .into(),
         put_function().into(),
@@ -350,6 +351,7 @@ fn agent_to_worker() -> Vec<AgentToWorker> {
             inline_limit: 16384,
             sys_path: vec!["/p".to_owned()],
             run_dir: "/r".to_owned(),
+            allocation_end_ns: 0,
         }
         .into(),
         put_function().into(),
@@ -405,6 +407,44 @@ fn from_hex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(digits).collect()
 }
 
+/// The message of `direction` with this number, written and read.
+fn check_one<M: PartialEq + std::fmt::Debug>(
+    known: &mut BTreeMap<String, String>,
+    (direction, kind): (&str, u16),
+    message: &M,
+    encode: impl Fn(&M, &mut Vec<u8>),
+    decode: impl Fn(u16, &[u8]) -> Result<M, FrameError>,
+) {
+    let mut bytes = Vec::new();
+    encode(message, &mut bytes);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = format!("{direction}.{kind}");
+    if std::env::var_os("BRIDGEHEAD_FREEZE").is_some() {
+        known.entry(name.clone()).or_insert_with(|| hex.clone());
+    }
+    let kept = known.get(&name);
+    assert_eq!(kept, Some(&hex), "{name} is not written as it was frozen");
+    let mut frames = Frames::new();
+    let bytes = from_hex(&hex);
+    frames.space(bytes.len())[..bytes.len()].copy_from_slice(&bytes);
+    frames.filled(bytes.len());
+    let (found, body) = frames.next_frame().expect("a frame").expect("a whole one");
+    assert_eq!(found, kind, "{name}: kinds are numbered in order");
+    assert_eq!(
+        decode(found, body).as_ref(),
+        Ok(message),
+        "{name} is not read as it was frozen"
+    );
+}
+
+/// Keeps the samples of new messages, where that was asked for.
+fn freeze(known: &BTreeMap<String, String>) {
+    if std::env::var_os("BRIDGEHEAD_FREEZE").is_some() {
+        let text: String = known.iter().map(|(name, hex)| format!("{name} {hex}\n")).collect();
+        std::fs::write(frozen_file(), text).expect("the file can be written");
+    }
+}
+
 /// All messages of a direction are written as they were frozen, and read back from that.
 fn check<M: PartialEq + std::fmt::Debug>(
     direction: &str,
@@ -414,31 +454,9 @@ fn check<M: PartialEq + std::fmt::Debug>(
 ) {
     let mut known = frozen();
     for (kind, message) in (1..).zip(messages) {
-        let mut bytes = Vec::new();
-        encode(message, &mut bytes);
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("{direction}.{kind}");
-        if std::env::var_os("BRIDGEHEAD_FREEZE").is_some() {
-            known.entry(name.clone()).or_insert_with(|| hex.clone());
-        }
-        let kept = known.get(&name);
-        assert_eq!(kept, Some(&hex), "{name} is not written as it was frozen");
-        let mut frames = Frames::new();
-        let bytes = from_hex(&hex);
-        frames.space(bytes.len())[..bytes.len()].copy_from_slice(&bytes);
-        frames.filled(bytes.len());
-        let (found, body) = frames.next_frame().expect("a frame").expect("a whole one");
-        assert_eq!(found, kind, "{name}: kinds are numbered in order");
-        assert_eq!(
-            decode(found, body).as_ref(),
-            Ok(message),
-            "{name} is not read as it was frozen"
-        );
+        check_one(&mut known, (direction, kind), message, &encode, &decode);
     }
-    if std::env::var_os("BRIDGEHEAD_FREEZE").is_some() {
-        let text: String = known.iter().map(|(name, hex)| format!("{name} {hex}\n")).collect();
-        std::fs::write(frozen_file(), text).expect("the file can be written");
-    }
+    freeze(&known);
     let of_direction = |name: &&String| name.split('.').next() == Some(direction);
     assert_eq!(
         known.keys().filter(of_direction).count(),
@@ -491,6 +509,37 @@ fn every_message_is_written_and_read_as_it_was_frozen() {
         WorkerToAgent::encode,
         WorkerToAgent::decode,
     );
+}
+
+#[test]
+fn fields_that_came_later_are_written_and_read_as_they_were_frozen() {
+    let allocation_end_ns = 1_700_000_000_000_000_000;
+    let welcome = AgentWelcome {
+        allocation_end_ns,
+        ..AgentWelcome::default()
+    };
+    let mut known = frozen();
+    let name = ("head-to-agent-later", 1);
+    check_one(
+        &mut known,
+        name,
+        &welcome.into(),
+        HeadToAgent::encode,
+        HeadToAgent::decode,
+    );
+    let config = WorkerConfig {
+        allocation_end_ns,
+        ..WorkerConfig::default()
+    };
+    let name = ("agent-to-worker-later", 1);
+    check_one(
+        &mut known,
+        name,
+        &config.into(),
+        AgentToWorker::encode,
+        AgentToWorker::decode,
+    );
+    freeze(&known);
 }
 
 #[test]

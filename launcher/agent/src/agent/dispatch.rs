@@ -144,6 +144,7 @@ impl Agent {
             inline_limit: welcome.inline_limit,
             sys_path: welcome.sys_path.clone(),
             run_dir: self.options.folder.path().display().to_string(),
+            allocation_end_ns: welcome.allocation_end_ns,
         };
         let started = self.nursery.start(&Start {
             python: &welcome.python,

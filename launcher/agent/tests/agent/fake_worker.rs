@@ -16,6 +16,7 @@ struct Worker {
     frames: Frames,
     queue: VecDeque<AgentToWorker>,
     functions: HashMap<u32, String>,
+    allocation_end_ns: u64,
 }
 
 /// Started by an agent as if it were Python.
@@ -36,11 +37,13 @@ fn as_worker() {
         frames: Frames::new(),
         queue: VecDeque::new(),
         functions: HashMap::new(),
+        allocation_end_ns: 0,
     };
     let Some(AgentToWorker::Config(config)) = worker.next() else {
         return;
     };
     eprintln!("worker {} is up", config.worker);
+    worker.allocation_end_ns = config.allocation_end_ns;
     let (pid, python) = (std::process::id(), "3.11".to_owned());
     worker.say(WorkerReady { pid, python });
     while let Some(message) = worker.next() {
@@ -116,6 +119,7 @@ impl Worker {
             "echo" => self.done(call, &argument),
             "pid" => self.done(call, &std::process::id().to_string()),
             "variable" => self.done(call, &std::env::var(&argument).unwrap_or_default()),
+            "end of the allocation" => self.done(call, &self.allocation_end_ns.to_string()),
             "devices" => self.done(call, &format!("{:?}", call.devices)),
             "exit" => std::process::exit(argument.parse().expect("a number")),
             "abort" => {

@@ -115,6 +115,7 @@ pub fn welcome(dir: &Path, python: Option<&str>) -> AgentWelcome {
         python: python.map_or_else(worker, str::to_owned),
         cwd: dir.join("work").display().to_string(),
         inline_limit: 16 << 10,
+        allocation_end_ns: 7,
         env: vec![Pair {
             key: "OF_THE_RUN".to_owned(),
             value: "yes".to_owned(),

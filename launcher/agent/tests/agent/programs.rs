@@ -235,3 +235,14 @@ fn what_a_program_prints_is_logged_by_task() {
         }
     });
 }
+
+#[test]
+fn a_schedulers_warning_ends_no_program_that_did_not_ask_for_it() {
+    run(async |head| {
+        head.send(shell(1, "kill -USR1 $$; echo alive"));
+        assert_eq!(&head.program(1).await.stdout[..], b"alive\n");
+        let asks = "import os, signal as s; s.signal(10, lambda *_: print('asked')); os.kill(os.getpid(), 10)";
+        head.send(program(2, &["python3", "-c", asks]));
+        assert_eq!(&head.program(2).await.stdout[..], b"asked\n");
+    });
+}

@@ -303,3 +303,12 @@ fn objects_that_cannot_be_had_are_named_and_no_request_goes_unanswered() {
         assert!(error.await.contains("inside the run folder"));
     });
 }
+
+#[test]
+fn a_worker_hears_when_the_allocation_ends() {
+    check(Wish::default(), async |head| {
+        head.function(1, "end of the allocation");
+        head.send(call(1, 1, ""));
+        assert_eq!(head.text(1).await, "7");
+    });
+}

@@ -52,6 +52,7 @@ impl Core {
             inline_limit: c.inline_limit,
             data_key: Bytes::copy_from_slice(&self.data_key),
             agents: u32::try_from(self.config.agents.len()).unwrap_or(u32::MAX),
+            allocation_end_ns: self.allocation.and_then(|a| a.tasks_end_ns()).unwrap_or(0),
             env: c
                 .env
                 .iter()

@@ -63,6 +63,17 @@ impl Core {
 
     /// Fails tasks that wait for one that failed or was cancelled. Called once a batch, after all events.
     pub fn sweep_failed(&mut self) {
+        self.fail_doomed();
+        if let Some(most) = self.too_many.take() {
+            let failed = self.own_failures;
+            self.fail_all(&format!(
+                "{failed} tasks failed, more than the {most} that max_fails allows: the rest was cancelled; `bridgehead resume` tries what failed again"
+            ));
+            self.fail_doomed();
+        }
+    }
+
+    fn fail_doomed(&mut self) {
         while let Some(task) = self.doomed.pop_front() {
             if let Some(failure) = self.first_upstream(task) {
                 self.finish_failed(task, failure);
@@ -73,7 +84,7 @@ impl Core {
         }
     }
 
-    fn first_upstream(&self, task: u64) -> Option<Failure> {
+    pub(super) fn first_upstream(&self, task: u64) -> Option<Failure> {
         self.job(task)?
             .dependencies()
             .find_map(|dependency| self.upstream_failure(dependency))
@@ -85,6 +96,7 @@ impl Core {
         if self.is_over() {
             return false;
         }
+        self.end_gang_if_done();
         if !no_more || self.open_tasks() > 0 || !self.persisting.is_empty() {
             return self.pause_if_due();
         }

@@ -211,6 +211,7 @@ impl Core {
             job.name.clone()
         };
         self.names.insert(task, name);
+        self.count_failure(&failure);
         self.record(Event::TaskFailed(TaskFailed {
             task,
             attempt,
@@ -220,6 +221,17 @@ impl Core {
         self.drop_inputs(&job);
         self.deliver(job.submitter, task, Outcome::failure(failure), attempt, 0);
         self.seek_waiting(task);
+    }
+
+    /// One failure more than the user allows cancels the rest.
+    fn count_failure(&mut self, failure: &Failure) {
+        if failure.root.is_some() {
+            return; // It is counted where it began.
+        }
+        self.own_failures += 1;
+        if let Some(most) = self.config.max_fails.filter(|&most| self.own_failures > most) {
+            self.too_many = Some(most);
+        }
     }
 
     /// The task is cancelled for good. The scheduler has forgotten it already.
@@ -236,6 +248,7 @@ impl Core {
     }
 
     fn take_job(&mut self, task: u64) -> Option<Box<super::Job>> {
+        self.drop_from_later(task);
         self.jobs.get_mut(usize::try_from(task).ok()?)?.take()
     }
 

@@ -139,6 +139,7 @@ impl Core {
             }
             waiting.push(task);
         }
+        self.own_failures = self.count_own_failures();
         for &task in &waiting {
             if let Some(job) = self.rebuild(task) {
                 self.put_job(task, job);
@@ -154,8 +155,17 @@ impl Core {
         }
     }
 
+    /// Those that stay failed from earlier attempts.
+    fn count_own_failures(&self) -> u32 {
+        let own = self.state.tasks.iter().filter(|row| match &row.end {
+            End::Failure(failure) => row.phase == Phase::Failed && failure.root.is_none(),
+            _ => false,
+        });
+        u32::try_from(own.count()).unwrap_or(u32::MAX)
+    }
+
     /// `tasks` with every dependency before its dependents.
-    fn in_order(&self, mut tasks: Vec<u64>) -> Vec<u64> {
+    pub(super) fn in_order(&self, mut tasks: Vec<u64>) -> Vec<u64> {
         let Some(pipeline) = &self.pipeline else { return tasks };
         let mut rank = vec![u64::MAX; tasks.iter().max().map_or(0, |&t| t as usize + 1)];
         for (position, id) in pipeline.topological_order().iter().enumerate() {

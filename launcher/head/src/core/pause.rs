@@ -100,12 +100,46 @@ impl Core {
         self.pausing.is_some()
     }
 
-    /// Whether the allocation's time for tasks that get no other word is up. Called from time to time.
+    /// What the clock says: how much time is left, and whether the run comes to rest without a word from the scheduler. Called
+    /// from time to time.
     pub fn look_at_time(&mut self) {
         self.judge_suspects();
-        let drain = self.allocation.and_then(|allocation| allocation.drain_ns());
-        if drain.is_some_and(|at| at <= self.now_ns) && self.pausing.is_none() {
+        let Some(allocation) = self.allocation else { return };
+        let left = allocation.tasks_end_ns().map(|end| end.saturating_sub(self.now_ns));
+        self.engine.set_remaining(left);
+        let drains = allocation.drain_ns().is_some_and(|at| at <= self.now_ns);
+        if self.pausing.is_none() && (drains || self.is_out_of_time()) {
             self.on_notice();
+        }
+    }
+
+    /// Whether all that is left takes longer than the allocation has: it would only wait for its own end. Tasks for which even
+    /// a whole allocation is too short fail, or each attempt would end like this one.
+    fn is_out_of_time(&mut self) -> bool {
+        if self.state.counts.running > 0 || !self.gang_whole || !self.engine.is_late() {
+            return false;
+        }
+        if !self.began {
+            self.fail_too_long();
+        }
+        self.began
+    }
+
+    fn fail_too_long(&mut self) {
+        let end = self.allocation.and_then(|allocation| allocation.tasks_end_ns());
+        let left_ms = end.map_or(u64::MAX, |end| end.saturating_sub(self.now_ns) / 1_000_000);
+        for task in 0..self.jobs.len() as u64 {
+            let limit_ms = self.job(task).map_or(0, |job| job.timeout_ms);
+            if limit_ms <= left_ms {
+                continue;
+            }
+            let message = format!(
+                "it may take {} s, but the allocation has {} s for tasks: give the run more time, or the task a shorter timeout",
+                limit_ms.div_ceil(1000),
+                left_ms / 1000
+            );
+            self.give_up(TaskId(task));
+            self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", message));
         }
     }
 

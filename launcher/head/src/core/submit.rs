@@ -128,6 +128,9 @@ impl Core {
         if let Some(job) = self.job_mut(task) {
             job.holds_inputs = true;
         }
+        if self.keep_for_later(task) {
+            return;
+        }
         let open: Vec<TaskId> = dependencies
             .into_iter()
             .filter(|&d| self.state.row(d).is_some_and(|row| !row.phase.is_final()))
@@ -135,12 +138,14 @@ impl Core {
             .collect();
         let Some(job) = self.job(task) else { return };
         let resources = job.resources.as_ref().map_or_else(Resources::default, Resources::from);
-        let priority = job.priority;
+        let (priority, timeout_ms) = (job.priority, job.timeout_ms);
         if let Err(reason) = self.check_room(&resources) {
             self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", reason));
             return;
         }
-        self.engine.submit(TaskId(task), &resources, priority, &open);
+        let limit_ns = timeout_ms.saturating_mul(1_000_000);
+        self.engine
+            .submit_limited(TaskId(task), &resources, limit_ns, priority, &open);
         self.tell_places(task);
     }
 
@@ -254,6 +259,7 @@ impl Core {
         if let Some(trace) = &mut self.trace {
             trace.given(task, self.now_ns);
         }
+        self.began = true;
         self.record(Event::TaskAssigned(TaskAssigned {
             task,
             attempt,

@@ -42,7 +42,14 @@ fn config(agents: u32) -> RunConfig {
 
 /// Such a run with a client and all its agents.
 fn core(agents: u32) -> Core {
-    let mut core = Core::new(config(agents), RunState::new(false), [0; 32], 1);
+    let mut core = core_of(config(agents));
+    join(&mut core, agents);
+    core
+}
+
+/// A run with a client.
+fn core_of(config: RunConfig) -> Core {
+    let mut core = Core::new(config, RunState::new(false), [0; 32], 1);
     let hello = ClientHello {
         owner: true,
         ..ClientHello::default()
@@ -55,19 +62,20 @@ fn core(agents: u32) -> Core {
         ..PutFunction::default()
     };
     core.on_message(CLIENT, ClientToHead::PutFunction(function));
-    join(&mut core, agents);
     core
 }
 
 fn join(core: &mut Core, agents: u32) {
-    for agent in 0..agents {
-        let join = AgentJoin {
-            agent,
-            resources: Some(Amounts::from(&Resources::default())),
-            ..AgentJoin::default()
-        };
-        core.on_join(join, "");
-    }
+    (0..agents).for_each(|agent| join_one(core, agent));
+}
+
+fn join_one(core: &mut Core, agent: u32) {
+    let join = AgentJoin {
+        agent,
+        resources: Some(Amounts::from(&Resources::default())),
+        ..AgentJoin::default()
+    };
+    core.on_join(join, "");
 }
 
 fn object(id: u64, node: u32) -> Value {
@@ -204,4 +212,72 @@ fn a_task_that_fails_as_it_comes_lets_go_of_nothing_that_others_hold() {
     assert_eq!(core.job(0).map(|job| job.consumers), Some(1));
     finish(&mut core, 0, 0);
     check(&mut core, &[(2, 0)]);
+}
+
+#[test]
+fn no_more_tasks_run_than_max_running_allows() {
+    let mut core = core_of(RunConfig {
+        max_running: Some(2),
+        ..config(3)
+    });
+    join(&mut core, 3);
+    (0..4).for_each(|task| submit(&mut core, task, &[], None));
+    check(&mut core, &[(0, 0), (1, 1)]);
+    finish(&mut core, 0, 0);
+    check(&mut core, &[(2, 0)]);
+}
+
+/// A task ends at agent 0 with an error of its own.
+fn fail(core: &mut Core, task: u64) {
+    let failure = bridgehead_wire::Failure::new(bridgehead_wire::FailureCause::User, "ValueError", "the test says so");
+    let done = TaskDone {
+        task,
+        attempt: 1,
+        outcome: Some(Outcome::failure(failure)),
+        ..TaskDone::default()
+    };
+    core.on_agent(0, AgentToHead::Done(done));
+}
+
+#[test]
+fn one_failure_more_than_max_fails_cancels_the_rest_and_the_run_failed() {
+    let mut core = core_of(RunConfig {
+        max_fails: Some(1),
+        ..config(1)
+    });
+    join(&mut core, 1);
+    for task in 0..3 {
+        submit(&mut core, task, &[], None);
+    }
+    submit(&mut core, 3, &[0], None); // Its failure is not its own.
+    submit(&mut core, 4, &[2], None);
+    check(&mut core, &[(0, 0)]);
+    fail(&mut core, 0);
+    check(&mut core, &[(1, 0)]);
+    assert_eq!(core.state().counts.failed, 2);
+    fail(&mut core, 1);
+    check(&mut core, &[]);
+    assert!(core.end_if_done());
+    let (phase, message) = core.state().ended.clone().expect("it has ended");
+    assert_eq!(phase, "failed");
+    assert!(
+        message.contains("2 tasks failed, more than the 1 that max_fails allows"),
+        "{message}"
+    );
+    assert_eq!((core.state().counts.failed, core.state().counts.cancelled), (3, 2));
+}
+
+#[test]
+fn a_run_starts_with_as_many_agents_as_are_enough_and_others_join_later() {
+    let mut core = core_of(RunConfig {
+        min_agents: Some(2),
+        ..config(3)
+    });
+    (0..3).for_each(|task| submit(&mut core, task, &[], None));
+    join_one(&mut core, 2);
+    check(&mut core, &[]);
+    join_one(&mut core, 0);
+    check(&mut core, &[(0, 2), (1, 0)]);
+    join_one(&mut core, 1);
+    check(&mut core, &[(2, 1)]);
 }

@@ -18,19 +18,27 @@ struct Attempts {
     core: Core,
     records: Vec<Record>,
     allocation: Option<Allocation>,
+    /// Tasks of each gang, and the gang whose turn it is.
+    gangs: Option<(Vec<Vec<[u64; 2]>>, u32)>,
 }
 
 impl Attempts {
     /// Tasks by what they take.
     fn begin(tasks: &[&[u64]], allocation: Option<Allocation>) -> Self {
+        Self::begin_limited(tasks, "", allocation)
+    }
+
+    /// With more fields for each task, as JSON.
+    fn begin_limited(tasks: &[&[u64]], more: &str, allocation: Option<Allocation>) -> Self {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let function = Digest::of(b"code");
         let mut list = String::new();
         for (id, inputs) in tasks.iter().enumerate() {
             let comma = if id == 0 { "" } else { "," };
             let call = format!(r#"{{"function":{{"digest":"{function}","args":"QQ=="}}}}"#);
-            let task =
-                format!(r#"{{"id":{id},"name":"task-{id}","call":{call},"inputs":{inputs:?},"retries":{{"user":1}}}}"#);
+            let task = format!(
+                r#"{{"id":{id},"name":"task-{id}","call":{call},"inputs":{inputs:?},"retries":{{"user":1}}{more}}}"#
+            );
             write!(list, "{comma}{task}").expect("a string takes all");
         }
         let text = format!(
@@ -42,6 +50,7 @@ impl Attempts {
             core: core(0),
             records: Vec::new(),
             allocation,
+            gangs: None,
         };
         attempts.next(2);
         attempts
@@ -59,6 +68,9 @@ impl Attempts {
         };
         let mut core = Core::new(config, state, [0; 32], self.core.now_ns);
         core.set_allocation(self.allocation);
+        if let Some((gangs, gang)) = &self.gangs {
+            core.set_gang(launch_plan(gangs), *gang);
+        }
         let folder = RunFolder::new(self.folder.path());
         core.load(&folder, attempt).expect("the pipeline is good");
         join(&mut core, agents);
@@ -125,6 +137,29 @@ impl Attempts {
 
     fn interruptions(&self) -> Interruptions {
         self.core.state().interruptions
+    }
+}
+
+fn launch_plan(gangs: &[Vec<[u64; 2]>]) -> bridgehead_plan::LaunchPlan {
+    let gang = |(id, ranges): (usize, &Vec<[u64; 2]>)| bridgehead_plan::GangPlan {
+        id: id as u32,
+        agents: Vec::new(),
+        groups: Vec::new(),
+        partition: None,
+        after: Vec::new(),
+        tasks: 0,
+        ranges: ranges.iter().map(|ends| ends.map(TaskId)).collect(),
+        programs: 0,
+        critical_path: 0,
+        critical_end: None,
+        width: 0,
+    };
+    bridgehead_plan::LaunchPlan {
+        version: 1,
+        pipeline: "p".to_owned(),
+        backend: "slurm".to_owned(),
+        gangs: gangs.iter().enumerate().map(gang).collect(),
+        reasons: Vec::new(),
     }
 }
 
@@ -339,4 +374,159 @@ fn a_cancel_outdoes_a_pause() {
         run.core.state().ended.as_ref().map(|end| end.0.as_str()),
         Some("cancelled")
     );
+}
+
+#[test]
+fn what_cannot_end_in_time_is_not_started_and_a_run_that_only_waits_for_time_pauses() {
+    let mut run = Attempts::begin_limited(&[&[], &[], &[]], r#","timeout_ms":600000"#, allocation());
+    run.core.look_at_time();
+    run.check(&[0, 1], &[]);
+    run.core.set_now(500 * SECOND);
+    run.core.look_at_time();
+    finish_large(&mut run, 0, 0);
+    run.check(&[], &[]);
+    run.core.look_at_time();
+    assert!(!run.core.is_pausing(), "a task runs");
+    finish_large(&mut run, 1, 1);
+    run.check(&[], &[]);
+    run.core.look_at_time();
+    run.check(&[], &[]);
+    run.check_paused("walltime");
+}
+
+#[test]
+fn a_task_that_no_allocation_is_long_enough_for_fails_when_nothing_else_is_left() {
+    let mut run = Attempts::begin_limited(&[&[], &[0]], r#","timeout_ms":999000"#, allocation());
+    run.core.look_at_time();
+    run.check(&[], &[]);
+    let row = run.core.state().row(0).expect("it is there");
+    let End::Failure(failure) = &row.end else {
+        panic!("it waits for ever: {row:?}")
+    };
+    assert!(failure.message.contains("may take 999 s"), "{}", failure.message);
+    assert!(failure.message.contains("has 997 s"), "{}", failure.message);
+    assert_eq!(
+        run.core.state().ended.as_ref().map(|end| end.0.as_str()),
+        Some("failed")
+    );
+}
+
+#[test]
+fn agents_hear_when_their_tasks_are_cut_off() {
+    let mut core = core(0);
+    core.set_allocation(allocation());
+    join(&mut core, 1);
+    let welcome = core
+        .take_effects()
+        .agents
+        .into_iter()
+        .find_map(|(_, message)| match message {
+            HeadToAgent::Welcome(welcome) => Some(welcome.allocation_end_ns),
+            _ => None,
+        });
+    assert_eq!(welcome, Some(END - 2 * SECOND));
+}
+
+/// Tasks 0 and 1 are the first gang's, 2 and 3 the second's, 4 the third's.
+fn begin_gangs(tasks: &[&[u64]]) -> Attempts {
+    let mut run = Attempts::begin(tasks, allocation());
+    run.gangs = Some((vec![vec![[0, 1]], vec![[2, 3]], vec![[4, 4]]], 0));
+    run.core = core(0);
+    run.records.clear();
+    run.next(2);
+    run
+}
+
+fn next_gang(run: &mut Attempts) {
+    if let Some((_, gang)) = &mut run.gangs {
+        *gang += 1;
+    }
+    run.next(1);
+}
+
+#[test]
+fn gangs_run_one_after_another_and_what_crosses_is_kept() {
+    let mut run = begin_gangs(&[&[], &[], &[0], &[2], &[1, 3]]);
+    run.check(&[0, 1], &[]);
+    finish_large(&mut run, 0, 0);
+    run.check(&[], &[]);
+    finish_large(&mut run, 1, 1);
+    run.check(&[], &[0, 1]);
+    run.persisted(0);
+    run.persisted(1);
+    run.check(&[], &[]);
+    run.check_paused("gang");
+    next_gang(&mut run);
+    assert_eq!(run.interruptions(), Interruptions::default(), "nobody was interrupted");
+    run.check(&[2], &[]);
+    finish_large(&mut run, 2, 0);
+    run.check(&[3], &[]);
+    finish_large(&mut run, 3, 0);
+    run.check(&[], &[3]);
+    run.persisted(3);
+    run.check(&[], &[]);
+    run.check_paused("gang");
+    next_gang(&mut run);
+    run.check(&[4], &[]);
+    finish_large(&mut run, 4, 0);
+    run.check(&[], &[]);
+    assert_eq!(
+        run.core.state().ended.as_ref().map(|end| end.0.as_str()),
+        Some("finished")
+    );
+}
+
+#[test]
+fn a_later_gang_does_what_an_earlier_one_left_open_first() {
+    let mut run = begin_gangs(&[&[], &[], &[0], &[0], &[]]);
+    run.check(&[0, 1], &[]);
+    finish_large(&mut run, 1, 1);
+    run.check(&[], &[]);
+    run.core.on_taken(0);
+    run.check(&[], &[]);
+    run.check_paused("preempted");
+    next_gang(&mut run);
+    run.check(&[0], &[]);
+    finish_large(&mut run, 0, 0);
+    run.check(&[2, 3], &[]);
+}
+
+#[test]
+fn no_later_gang_is_asked_for_whose_tasks_have_become_impossible() {
+    let mut run = begin_gangs(&[&[], &[], &[0], &[2], &[1, 3]]);
+    run.check(&[0, 1], &[]);
+    finish_large(&mut run, 1, 1);
+    run.fail(0, own_error());
+    run.check(&[0], &[]);
+    run.fail(0, own_error());
+    run.check(&[], &[]);
+    assert_eq!(
+        run.core.state().ended.as_ref().map(|end| end.0.as_str()),
+        Some("failed")
+    );
+    assert_eq!(run.core.state().counts.failed, 4);
+}
+
+#[test]
+fn a_task_belongs_to_the_gang_of_the_one_that_added_it() {
+    let mut run = begin_gangs(&[&[], &[], &[], &[], &[]]);
+    run.check(&[0, 1], &[]);
+    let function = run.core.functions.digest(0).expect("the pipeline has one");
+    let put = PutFunction {
+        digest: bytes::Bytes::copy_from_slice(&function.0),
+        ..PutFunction::default()
+    };
+    let functions = bridgehead_wire::Functions { functions: vec![put] };
+    run.core.on_agent(0, AgentToHead::Functions(functions));
+    let added = TaskSubmit {
+        from_worker: Some(1),
+        parent: Some(0),
+        ..TaskSubmit::default()
+    };
+    run.core.on_agent(0, AgentToHead::Submit(added));
+    run.core.on_taken(0);
+    run.check(&[], &[]);
+    run.check_paused("preempted");
+    run.next(3);
+    run.check(&[0, 1, 5], &[]);
 }
