@@ -29,6 +29,9 @@ pub struct LaunchRecord {
     pub key: String,
     /// The job; `None` as long as its submission has not been answered.
     pub job: Option<JobRef>,
+    /// The launch whose work it goes on with, if it is a follow-up.
+    #[serde(default)]
+    pub follows: Option<u32>,
     /// Launches that have to be over before it starts.
     #[serde(default)]
     pub after: Vec<u32>,
@@ -106,10 +109,18 @@ fn read_one(path: PathBuf) -> Result<LaunchRecord, LedgerError> {
     Ok(record)
 }
 
+impl LedgerError {
+    /// Whether another process has taken the number of a launch.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    }
+}
+
 /// Claims the number of a launch for good: two processes never take the same.
 ///
 /// # Errors
-/// The file system refuses, or another process has taken the number.
+/// The file system refuses, or another process has taken the number ([`LedgerError::is_taken`]).
 pub fn begin(folder: &RunFolder, record: &LaunchRecord) -> Result<(), LedgerError> {
     let launches = folder.launches();
     std::fs::create_dir_all(&launches).map_err(io("make", launches))?;
@@ -160,6 +171,7 @@ mod tests {
             door: String::new(),
             key: format!("run-1/{launch}"),
             job: None,
+            follows: None,
             after: Vec::new(),
             attempts: 0,
             submitted_s: 1,
@@ -172,7 +184,7 @@ mod tests {
         let folder = RunFolder::new(dir.path());
         assert_eq!(read(&folder).expect("none yet"), []);
         begin(&folder, &record(1)).expect("the number is free");
-        assert!(begin(&folder, &record(1)).is_err(), "it is taken");
+        assert!(begin(&folder, &record(1)).is_err_and(|e| e.is_taken()));
         begin(&folder, &record(2)).expect("the next one is free");
         let done = LaunchRecord {
             job: Some(JobRef("7".to_owned())),

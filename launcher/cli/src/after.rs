@@ -1,12 +1,19 @@
-//! `after`: what a batch job does when its gang is over. A run that was wound up before its time limit goes on in a follow-up
-//! job; the job's exit code is the run's.
+//! `after`: what a batch job does when its gang is over. A run that was wound up before its time limit, or whose head died, goes
+//! on in a follow-up job; the job's exit code is the run's.
 
-use crate::error::{CliError, OK, RUN_FAILED};
+use crate::error::{CliError, OK, RUN_FAILED, UNREACHABLE};
 use crate::launch::{self, Launcher};
 use crate::place::{Place, variables};
-use crate::{args, folder, target};
+use crate::{args, folder, output, target};
 use bridgehead_backend::ledger;
-use bridgehead_spec::RunFolder;
+use bridgehead_spec::{RunConfig, RunFolder};
+use std::time::Duration;
+
+/// Heads of a run that may be lost before somebody has to look.
+const DEATHS: u32 = 10;
+/// How often a controller that does not answer is tried, and the pause between.
+const TRIES: u32 = 60;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// `bridgehead after`.
 pub(crate) fn after(args: &args::Node) -> Result<u8, CliError> {
@@ -18,46 +25,76 @@ pub(crate) fn after(args: &args::Node) -> Result<u8, CliError> {
     let folder = RunFolder::new(&args.run_dir);
     let config = folder::config(&folder)?;
     let state = folder::state(&folder)?;
-    match (&state.ended, state.paused.as_ref().map(|(cause, _)| cause.as_str())) {
+    let cause = state.paused.as_ref().map(|(cause, _)| cause.as_str());
+    match (&state.ended, cause) {
         (Some((phase, _)), _) if phase == "finished" => Ok(OK),
         (Some(_), _) => Ok(RUN_FAILED),
-        (None, Some("walltime")) => go_on(&folder, &config, args.launch),
-        (None, Some(_)) => Ok(OK),
-        (None, None) => Ok(RUN_FAILED), // The head died; Slurm starts the job again, or a user resumes the run.
+        (None, Some("walltime") | None) => patiently(|| follow_up(&folder, &config, args.launch)),
+        (None, Some(_)) => Ok(OK), // Another gang goes on, or Slurm starts this job again.
     }
 }
 
-/// Submits the follow-up job of launch number `launch`. What waited for that one waits for its successor.
-fn go_on(folder: &RunFolder, config: &bridgehead_spec::RunConfig, launch: u32) -> Result<u8, CliError> {
+/// A controller may be away for a while; a run does not end for that.
+fn patiently(mut act: impl FnMut() -> Result<u8, CliError>) -> Result<u8, CliError> {
+    for _ in 0..TRIES {
+        match act() {
+            Err(error) if error.code() == UNREACHABLE => output::note(&error),
+            done => return done,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    act()
+}
+
+/// Hands over the follow-up job of launch number `launch`, once, whoever asks for it; what waited for that one waits for its
+/// successor. The exit code of the job that asks.
+///
+/// # Errors
+/// The scheduler refused, or cannot be reached.
+pub(crate) fn follow_up(folder: &RunFolder, config: &RunConfig, launch: u32) -> Result<u8, CliError> {
     let Some(scheduler) = launch::scheduler_of(config)? else {
         return Ok(OK);
     };
-    let launcher = Launcher::new(folder, config, &*scheduler)?;
     let records = ledger::read(folder)?;
-    let Some(gang) = records
-        .iter()
-        .find(|record| record.launch == launch)
-        .map(|own| own.gang)
-    else {
+    let Some(own) = records.iter().find(|record| record.launch == launch) else {
         return Ok(RUN_FAILED); // The folder was changed by hand: nobody knows what this job is.
     };
-    let rules = config.target.as_ref().map(target::end_rules).transpose()?;
-    let so_far = records.iter().filter(|record| record.gang == gang).count() as u64 - 1;
-    if rules.is_none_or(|rules| so_far >= u64::from(rules.continuations)) {
-        crate::output::note(format!(
-            "{so_far} follow-up jobs were enough: `bridgehead resume {}` goes on",
-            config.run
-        ));
+    if let Some(reason) = enough(folder, config, &records, own.gang)? {
+        output::note(format!("{reason}: `bridgehead resume {}` goes on", config.run));
         return Ok(RUN_FAILED);
     }
-    let next = launcher.submit_one(gang)?;
+    let launcher = Launcher::new(folder, config, &*scheduler)?;
+    let next = launcher.successor_of(own)?;
     let Some(job) = &next.job else { return Ok(OK) };
-    for mut later in records.into_iter().filter(|record| record.gang > gang) {
+    for mut later in records.iter().filter(|later| later.after.contains(&launch)).cloned() {
         if let Some(waiting) = later.job.clone() {
-            scheduler.rechain(&waiting, std::slice::from_ref(job))?;
-            later.after = vec![next.launch];
+            later.after.retain(|&before| before != launch);
+            later.after.push(next.launch);
+            let mut jobs: Vec<_> = records
+                .iter()
+                .filter(|record| later.after.contains(&record.launch))
+                .filter_map(|record| record.job.clone())
+                .collect();
+            jobs.push(job.clone());
+            scheduler.rechain(&waiting, &jobs)?;
             ledger::update(folder, &later)?;
         }
     }
     Ok(OK)
+}
+
+/// Why there are to be no more follow-up jobs, if so.
+fn enough(
+    folder: &RunFolder,
+    config: &RunConfig,
+    records: &[ledger::LaunchRecord],
+    gang: u32,
+) -> Result<Option<String>, CliError> {
+    let most = config.target.as_ref().map(target::end_rules).transpose()?;
+    let so_far = records.iter().filter(|record| record.gang == gang).count() as u64 - 1;
+    if most.is_none_or(|rules| so_far >= u64::from(rules.continuations)) {
+        return Ok(Some(format!("{so_far} follow-up jobs were enough")));
+    }
+    let deaths = folder::state(folder)?.interruptions.lost;
+    Ok((deaths >= DEATHS).then(|| format!("the head was lost {deaths} times (logs/head.log in the run folder)")))
 }

@@ -83,6 +83,8 @@ impl fmt::Display for CliError {
     }
 }
 
+impl std::error::Error for CliError {}
+
 impl From<FolderError> for CliError {
     fn from(e: FolderError) -> Self {
         let code = match e {

@@ -9,8 +9,9 @@ use crate::{folder, output, runs, target};
 use bridgehead_backend::JobState;
 use bridgehead_head::journal::{self, RunEnded};
 use bridgehead_head::mailbox;
+use bridgehead_head::state::Phase;
 use bridgehead_local::Client;
-use bridgehead_spec::{RunConfig, RunFolder};
+use bridgehead_spec::{RunConfig, RunFolder, TaskId};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,7 +48,9 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
             scheduler.cancel(job)?;
         }
     }
-    if jobs.iter().any(is_running) && ended_within(folder, PATIENCE)? && gone_within(folder, config, PATIENCE)?.is_empty()
+    if jobs.iter().any(is_running)
+        && ended_within(folder, PATIENCE)?
+        && gone_within(folder, config, PATIENCE)?.is_empty()
     {
         return said(args, &run, "delivered");
     }
@@ -208,7 +211,7 @@ fn launch_again(folder: &RunFolder, config: &RunConfig, standing: &Standing) -> 
     // A submission whose answer was lost may have made its job: it is found by its key, or submitted now.
     let unsure = standing.jobs.iter().filter(|job| job.record.job.is_none());
     for job in unsure {
-        records.push(launcher.complete(job.record.clone())?);
+        records.push(launcher.settle(job.record.clone())?);
     }
     if records.is_empty() {
         records = launcher.submit_from(first_open_gang(folder)?)?;
@@ -216,9 +219,17 @@ fn launch_again(folder: &RunFolder, config: &RunConfig, standing: &Standing) -> 
     Ok(records.into_iter().filter_map(|record| Some(record.job?.0)).collect())
 }
 
-/// The first gang that has tasks without an outcome that can be used.
+/// The first gang that has tasks without a value.
 fn first_open_gang(folder: &RunFolder) -> Result<u32, CliError> {
-    Ok(0)
+    let plan = launch::plan(folder)?;
+    let state = folder::state(folder)?;
+    let open = (0u64..)
+        .zip(&state.tasks)
+        .filter(|(_, row)| row.phase != Phase::Finished);
+    Ok(open
+        .filter_map(|(task, _)| plan.gang_of(TaskId(task)))
+        .min()
+        .unwrap_or(0))
 }
 
 /// `bridgehead watch`: shows how it stands until it has ended; the exit code says how.

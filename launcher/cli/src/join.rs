@@ -3,7 +3,9 @@
 use bridgehead_agent::Link;
 use bridgehead_wire::{ALPN_AGENT, AgentToHead, Frames, HEAD_NAME, HeadToAgent, Ticket};
 use rustls::pki_types::ServerName;
+use std::cell::Cell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +14,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// After so long without a word the head is lost; it gives a sign of life every five seconds.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Between two tries to join.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -96,13 +100,13 @@ pub(crate) async fn join_in_time(
     awaited: &Awaited<'_>,
     patience: Duration,
     over: &dyn Fn() -> bool,
-) -> Result<(Ticket, Link)> {
+) -> Result<(Ticket, Joined)> {
     let end = tokio::time::Instant::now() + patience;
     loop {
         let left = end.saturating_duration_since(tokio::time::Instant::now());
         let ticket = wait_ticket(path, awaited, left, over).await?;
         match join(&ticket).await {
-            Ok(link) => return Ok((ticket, link)),
+            Ok(joined) => return Ok((ticket, joined)),
             Err(error) if tokio::time::Instant::now() > end || over() || bridgehead_local::head_is_gone() => {
                 return Err(error);
             }
@@ -112,11 +116,19 @@ pub(crate) async fn join_in_time(
     }
 }
 
+/// A connection to a head.
+pub(crate) struct Joined {
+    /// What the agent works with.
+    pub link: Link,
+    /// Set when the connection was given up because the head said nothing any more: its node may be lost.
+    pub silent: Rc<Cell<bool>>,
+}
+
 /// Connects to the head at one of the ticket's addresses. Must be called inside a `LocalSet`.
 ///
 /// # Errors
 /// No address answers with a certificate of the run.
-pub(crate) async fn join(ticket: &Ticket) -> Result<Link> {
+async fn join(ticket: &Ticket) -> Result<Joined> {
     let connector = TlsConnector::from(Arc::new(bridgehead_local::tls_config(ticket, ALPN_AGENT)?));
     let mut last = "the ticket names no address".to_owned();
     for address in &ticket.addresses {
@@ -135,13 +147,15 @@ async fn connect(connector: &TlsConnector, address: &str) -> Result<TlsStream<Tc
     Ok(connector.connect(ServerName::try_from(HEAD_NAME)?, stream).await?)
 }
 
-fn bridge(stream: TlsStream<TcpStream>) -> Link {
+fn bridge(stream: TlsStream<TcpStream>) -> Joined {
     let (read, write) = tokio::io::split(stream);
     let (to_head, outgoing) = unbounded_channel();
     let (incoming, from_head) = unbounded_channel();
     tokio::task::spawn_local(write_all(write, outgoing));
-    tokio::task::spawn_local(read_all(read, incoming));
-    Link { to_head, from_head }
+    let silent = Rc::new(Cell::new(false));
+    tokio::task::spawn_local(read_all(read, incoming, silent.clone()));
+    let link = Link { to_head, from_head };
+    Joined { link, silent }
 }
 
 async fn write_all(mut half: tokio::io::WriteHalf<TlsStream<TcpStream>>, mut queue: UnboundedReceiver<AgentToHead>) {
@@ -158,12 +172,20 @@ async fn write_all(mut half: tokio::io::WriteHalf<TlsStream<TcpStream>>, mut que
     let _ = half.shutdown().await;
 }
 
-async fn read_all(mut half: tokio::io::ReadHalf<TlsStream<TcpStream>>, out: UnboundedSender<HeadToAgent>) {
+async fn read_all(
+    mut half: tokio::io::ReadHalf<TlsStream<TcpStream>>,
+    out: UnboundedSender<HeadToAgent>,
+    silent: Rc<Cell<bool>>,
+) {
     let mut frames = Frames::new();
     loop {
-        match half.read(frames.space(64 << 10)).await {
-            Ok(n) if n > 0 => frames.filled(n),
-            _ => return,
+        match tokio::time::timeout(SILENCE, half.read(frames.space(64 << 10))).await {
+            Ok(Ok(n)) if n > 0 => frames.filled(n),
+            Ok(_) => return,
+            Err(_) => {
+                tracing::error!("the head has said nothing for {SILENCE:?}: it is taken for lost");
+                return silent.set(true);
+            }
         }
         loop {
             match frames.next_frame() {

@@ -4,7 +4,7 @@
 use crate::error::{CliError, DAMAGED, OK, SYSTEM, UNREACHABLE, USAGE};
 use crate::target::{self, Scheduler};
 use crate::{args, folder, output};
-use bridgehead_backend::ledger::{self, LEDGER_VERSION, LaunchRecord};
+use bridgehead_backend::ledger::{self, LEDGER_VERSION, LaunchRecord, LedgerError};
 use bridgehead_backend::{JobRef, LaunchRequest};
 use bridgehead_head::journal;
 use bridgehead_plan::{GangPlan, LaunchPlan};
@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Seconds that a submission may take before somebody else looks for its job.
+const BEING_SUBMITTED: u64 = 120;
 /// Variables of the scheduler's that belong to the job in which a submission is made, not to the one that is submitted.
 const FOREIGN: [&str; 6] = ["SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_", "OMPI_"];
 /// Variables with which the command line speaks to a script; a task that runs a script of its own must not see them.
@@ -42,9 +44,7 @@ impl<'a> Launcher<'a> {
         config: &'a RunConfig,
         scheduler: &'a dyn Scheduler,
     ) -> Result<Self, CliError> {
-        let path = folder.plan();
-        let bytes = std::fs::read(&path).map_err(|e| CliError::unreadable(&path, &e))?;
-        let plan = LaunchPlan::parse(&bytes).map_err(|e| CliError::invalid(&path, e))?;
+        let plan = plan(folder)?;
         let spec = folder::spec(folder)?;
         Ok(Self {
             folder,
@@ -55,16 +55,17 @@ impl<'a> Launcher<'a> {
         })
     }
 
-    /// Submits all gangs from number `from` on, each to start when the one before is over; the new records.
+    /// Submits all gangs from number `from` on, each to start when those that it needs are over; the new records.
     ///
     /// # Errors
     /// The scheduler refused: then none of them is left at it. Or it cannot be reached: then the records stay, and another
-    /// call of [`Launcher::complete`] finds or submits their jobs.
+    /// call of [`Launcher::settle`] finds or submits their jobs.
     pub(crate) fn submit_from(&self, from: u32) -> Result<Vec<LaunchRecord>, CliError> {
         let mut done: Vec<LaunchRecord> = Vec::new();
         for gang in self.gangs.iter().filter(|gang| gang.id >= from) {
-            let after: Vec<u32> = done.last().map(|record| record.launch).into_iter().collect();
-            let begun = self.begin(gang.id, after)?;
+            let before = done.iter().filter(|record| gang.after.contains(&record.gang));
+            let after = before.map(|record| record.launch).collect();
+            let begun = self.begin(gang.id, after, None)?;
             match self.complete(begun) {
                 Ok(record) => done.push(record),
                 Err(error) => {
@@ -76,18 +77,35 @@ impl<'a> Launcher<'a> {
         Ok(done)
     }
 
-    /// Submits one gang by itself, to start as soon as it can.
+    /// The launch that goes on with the work of `own`: made now, unless another process has made it.
     ///
     /// # Errors
-    /// The scheduler refused, or cannot be reached.
-    pub(crate) fn submit_one(&self, gang: u32) -> Result<LaunchRecord, CliError> {
-        self.complete(self.begin(gang, Vec::new())?)
+    /// The scheduler refused, or cannot be reached, or another process is at it just now.
+    pub(crate) fn successor_of(&self, own: &LaunchRecord) -> Result<LaunchRecord, CliError> {
+        loop {
+            let records = ledger::read(self.folder)?;
+            if let Some(next) = records.into_iter().find(|next| next.follows == Some(own.launch)) {
+                return match next.job {
+                    Some(_) => Ok(next),
+                    None if now_s().saturating_sub(next.submitted_s) < BEING_SUBMITTED => {
+                        let message = "another process hands the follow-up job over at this moment";
+                        Err(CliError::new(UNREACHABLE, message))
+                    }
+                    None => self.settle(next),
+                };
+            }
+            match self.begin(own.gang, Vec::new(), Some(own.launch)) {
+                Ok(begun) => return self.complete(begun),
+                Err(error) if error.is_taken() => {} // The other one's record can be read now.
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
-    fn begin(&self, gang: u32, after: Vec<u32>) -> Result<LaunchRecord, CliError> {
+    fn begin(&self, gang: u32, after: Vec<u32>, follows: Option<u32>) -> Result<LaunchRecord, LedgerError> {
         let launch = ledger::read(self.folder)?.last().map_or(0, |record| record.launch) + 1;
-        let attempts = journal::attempts(&self.folder.journal())?.last().copied().unwrap_or(0);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // A journal that cannot be listed has not begun.
+        let attempts = journal::attempts(&self.folder.journal()).unwrap_or_default();
         let record = LaunchRecord {
             version: LEDGER_VERSION,
             launch,
@@ -96,16 +114,30 @@ impl<'a> Launcher<'a> {
             door: self.scheduler.door().0,
             key: format!("{}/{launch}", self.config.run),
             job: None,
+            follows,
             after,
-            attempts,
-            submitted_s: now.as_secs(),
+            attempts: attempts.last().copied().unwrap_or(0),
+            submitted_s: now_s(),
         };
         ledger::begin(self.folder, &record)?;
         Ok(record)
     }
 
-    /// Submits the job of a record, or finds it where an answer was lost.
-    pub(crate) fn complete(&self, mut record: LaunchRecord) -> Result<LaunchRecord, CliError> {
+    /// Finds the job of a record whose answer was lost, or submits it.
+    ///
+    /// # Errors
+    /// The scheduler refused, or cannot be reached.
+    pub(crate) fn settle(&self, mut record: LaunchRecord) -> Result<LaunchRecord, CliError> {
+        let Some(job) = self.scheduler.find(&self.request(&record)?)? else {
+            return self.complete(record);
+        };
+        record.job = Some(job);
+        ledger::update(self.folder, &record)?;
+        Ok(record)
+    }
+
+    /// Submits the job of a record.
+    fn complete(&self, mut record: LaunchRecord) -> Result<LaunchRecord, CliError> {
         let request = self.request(&record)?;
         let group = self.group(record.gang);
         match self.scheduler.submit(&request, group) {
@@ -166,6 +198,18 @@ impl<'a> Launcher<'a> {
             .as_ref()
             .expect("only runs with a target are launched")
     }
+}
+
+/// The run's launch plan.
+pub(crate) fn plan(folder: &RunFolder) -> Result<LaunchPlan, CliError> {
+    let path = folder.plan();
+    let bytes = std::fs::read(&path).map_err(|e| CliError::unreadable(&path, &e))?;
+    LaunchPlan::parse(&bytes).map_err(|e| CliError::invalid(&path, e))
+}
+
+fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 fn group_of<'a>(gang: &GangPlan, groups: &'a BTreeMap<String, GroupSpec>) -> Option<&'a GroupSpec> {

@@ -19,6 +19,7 @@ mod processes;
 mod runs;
 mod script;
 mod standing;
+mod survivor;
 mod target;
 mod why;
 

@@ -6,13 +6,12 @@ use crate::error::{BROKEN, OK};
 use crate::join::Awaited;
 use crate::place::{self, Place, Variables};
 use crate::processes::{self, HeadPart, Surroundings};
-use crate::{folder, launch};
+use crate::{folder, launch, survivor};
 use bridgehead_backend::{JobRef, ledger};
 use bridgehead_head::Allocation;
 use bridgehead_spec::{RunConfig, RunFolder};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -57,7 +56,7 @@ fn run(args: &args::Node) -> Result<u8> {
             part,
         )));
     }
-    serve(&folder, &config, &surroundings, &place)
+    serve(&folder, &config, &surroundings, &place, args.launch)
 }
 
 /// From now on standard error is this process's log.
@@ -144,23 +143,30 @@ fn asked_end(config: &RunConfig, job: &str) -> Option<u64> {
 }
 
 /// An agent: joins, works, and where others may carry the run on joins the next head.
-fn serve(folder: &RunFolder, config: &RunConfig, surroundings: &Surroundings, place: &Place) -> Result<u8> {
+fn serve(
+    folder: &RunFolder,
+    config: &RunConfig,
+    surroundings: &Surroundings,
+    place: &Place,
+    launch: u32,
+) -> Result<u8> {
     let alone = place.elements == 1;
     let patience = if alone {
         Duration::from_millis(config.join_timeout_ms)
     } else {
         ARRAY_PATIENCE
     };
+    let over = || !alone && is_over(folder);
     let mut after = 0;
     loop {
         let awaited = Awaited::Life {
             life: &place.life,
             after,
         };
-        let over = || !alone && is_over(folder.path());
         match processes::run_agent(folder, config, surroundings, place.rank, &awaited, patience, &over) {
+            Ok(served) if served.silent => return survivor::see_to_it(folder, config, launch, &place.job),
             Ok(_) if alone => return Ok(OK),
-            Ok(attempt) => after = attempt,
+            Ok(served) => after = served.attempt,
             Err(_) if over() => return Ok(OK),
             Err(error) => {
                 tracing::error!(%error, "cannot go on");
@@ -175,7 +181,7 @@ fn serve(folder: &RunFolder, config: &RunConfig, surroundings: &Surroundings, pl
 }
 
 /// Whether the run has its end.
-fn is_over(path: &Path) -> bool {
-    let status = folder::written(&RunFolder::new(path)).ok().flatten();
+pub(crate) fn is_over(folder: &RunFolder) -> bool {
+    let status = folder::written(folder).ok().flatten();
     status.is_some_and(|status| crate::standing::is_final(&status))
 }

@@ -218,7 +218,15 @@ fn start_agent(run_dir: &Path, rank: u32) -> Result<()> {
     Ok(())
 }
 
-/// An agent, from its ticket to its end; the attempt that it served.
+/// How an agent's service ended.
+pub(crate) struct Served {
+    /// The attempt that it served.
+    pub attempt: u32,
+    /// The head said nothing any more, so that its node may be lost.
+    pub silent: bool,
+}
+
+/// An agent, from its ticket to its end.
 ///
 /// # Errors
 /// No ticket came in time, the head cannot be joined, or the agent cannot go on.
@@ -230,18 +238,21 @@ pub(crate) fn run_agent(
     awaited: &Awaited<'_>,
     patience: Duration,
     over: &dyn Fn() -> bool,
-) -> Result<u32> {
+) -> Result<Served> {
     let incarnation = random_name()?;
     block_on(async move {
-        let (ticket, link) = join::join_in_time(&folder.ticket(rank), awaited, patience, over).await?;
+        let (ticket, joined) = join::join_in_time(&folder.ticket(rank), awaited, patience, over).await?;
         // Not before it is needed: the reaper, which removes it however this process ends, starts with the agent.
         let socket_dir = bridgehead_local::socket_dir(&incarnation)?;
         let mut options = agent_options(folder, config, surroundings, rank, incarnation, socket_dir.clone())?;
         options.ticket.clone_from(&ticket.secret);
-        let result = bridgehead_agent::run(options, link).await;
+        let result = bridgehead_agent::run(options, joined.link).await;
         let _ = std::fs::remove_dir_all(&socket_dir); // Mostly the reaper has done it.
         result?;
-        Ok(ticket.attempt)
+        Ok(Served {
+            attempt: ticket.attempt,
+            silent: joined.silent.get(),
+        })
     })
 }
 

@@ -308,6 +308,7 @@ mod tests {
                 door: "cli".to_owned(),
                 key: "r/1".to_owned(),
                 job: state.map(|_| JobRef("7".to_owned())),
+                follows: None,
                 after: Vec::new(),
                 attempts: 0,
                 submitted_s: 0,

@@ -26,7 +26,9 @@ pub(crate) trait Scheduler {
     fn profile(&self) -> Result<ClusterProfile, BackendError>;
     /// What would be handed over; an error where it would be refused, or would wait for ever.
     fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError>;
-    /// Hands a gang over; one that is there already is found.
+    /// The job of a gang that was handed over before and whose answer was lost, if it is there.
+    fn find(&self, request: &LaunchRequest) -> Result<Option<JobRef>, BackendError>;
+    /// Hands a gang over.
     fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError>;
     /// Where jobs stand, with one question.
     fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError>;
@@ -173,6 +175,10 @@ impl Scheduler for SlurmTarget {
             text: manifest.text,
             warnings: warnings.into_iter().map(|lint| lint.words).collect(),
         })
+    }
+
+    fn find(&self, request: &LaunchRequest) -> Result<Option<JobRef>, BackendError> {
+        self.slurm.find(&request.key())
     }
 
     fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError> {

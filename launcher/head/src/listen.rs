@@ -13,7 +13,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Listens for agents and remote clients, writes their tickets, and gives the addresses at which they find this head; none where
 /// nobody is to come.
-pub(crate) async fn listen(o: &HeadOptions, attempt: u32, events: UnboundedSender<Event>) -> Result<Vec<String>, HeadError> {
+pub(crate) async fn listen(
+    o: &HeadOptions,
+    attempt: u32,
+    events: UnboundedSender<Event>,
+) -> Result<Vec<String>, HeadError> {
     if o.config.agents.len() < 2 && o.listen.is_loopback() {
         return Ok(Vec::new()); // Nobody else joins, so nothing listens on the network.
     }

@@ -14,7 +14,7 @@ use crate::syncer::Syncer;
 use crate::tls;
 use bridgehead_plan::LaunchPlan;
 use bridgehead_spec::{HeadInfo, RunConfig, RunFolder};
-use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Refused};
+use bridgehead_wire::{AgentJoin, AgentToHead, HeadToAgent, HeadToClient, Heartbeat, Refused};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -98,12 +98,18 @@ struct Head {
     allocated: bool,
     /// Ticks until it looks whether another head took over.
     look: u32,
+    /// Ticks so far.
+    ticks: u32,
 }
 
 /// Turns that the writers of connections get to send a head's last words.
 const WRITER_TURNS: u32 = 32;
 /// How long an attached run that is over waits for the client that started it.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// Ticks between two signs of life to agents of other nodes, which take a head for lost after six of them.
+const BEAT_EVERY: u32 = 50;
+/// Ticks after which the snapshot is written even if nothing has changed, where the head's node may be lost.
+const SHOW_EVERY: u32 = 100;
 /// Ticks between two looks for a newer journal segment.
 const LOOK_EVERY: u32 = 10;
 /// A scheduler that takes an allocation kills what is left after some seconds; the head is gone before, nanoseconds.
@@ -154,6 +160,7 @@ impl Head {
             started: std::time::Instant::now(),
             allocated: o.allocation.is_some(),
             look: LOOK_EVERY,
+            ticks: 0,
         })
     }
 
@@ -371,6 +378,7 @@ impl Head {
         if self.core.is_superseded() {
             return;
         }
+        self.beat();
         for agent in self.silence.tick() {
             self.lose(agent, &format!("it said nothing for {} s", crate::silence::SECONDS));
         }
@@ -386,6 +394,20 @@ impl Head {
             self.core.send_progress();
             self.write_status();
         }
+    }
+
+    /// Agents of other nodes hear from time to time that the head lives, and on a shared file system everybody sees it.
+    fn beat(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks % BEAT_EVERY == 0 {
+            for (&agent, out) in &self.agents {
+                if matches!(out, Out::Remote(_)) {
+                    let bytes = self.remote_buffers.entry(agent).or_default();
+                    HeadToAgent::from(Heartbeat::default()).encode(bytes);
+                }
+            }
+        }
+        self.changed |= self.allocated && self.ticks % SHOW_EVERY == 0;
     }
 
     /// The journal has what counts, so a snapshot that cannot be written is no reason to stop.
