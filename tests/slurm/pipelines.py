@@ -129,7 +129,7 @@ def build(kind: str, notes: str, *arguments: str) -> bh.Pipeline:
     elif kind == "groups":  # A small gang makes arrays, a larger one takes them.
         small, large = p.group("make", nodes=1), p.group("take", nodes=2)
         fields = [small.add(field, notes, n, 0.1) for n in range(4)]
-        p.add(total, *[large.add(pair, notes, fields[n], fields[3 - n]) for n in range(4)])
+        large.add(total, *[large.add(pair, notes, fields[n], fields[3 - n]) for n in range(4)])
     return p
 
 

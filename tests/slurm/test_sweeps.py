@@ -27,7 +27,7 @@ def test_two_thousand_members_with_twenty_poisoned(cluster: Cluster, user: User)
     assert "poison in" in user.check("why", run.id)
     user.check("watch", run.id, code=1)
     # What failed is run again, and nothing else.
-    user.check("resume", run.id)
+    user.check("resume", run.id, code=1)
     check(run, "failed", again=True)
     again = [task for _, name, task, _, _ in run.events() if name == "task-assigned"][2000:]
     assert len(again) == 20
