@@ -158,6 +158,7 @@ fn limits(job: &SlurmJob, partition: &Partition) -> Vec<Lint> {
              a run that is not done by then goes on in a follow-up job"
         )));
     }
+    found.extend(early_signal(job, partition));
     found
 }
 
@@ -178,6 +179,20 @@ fn stranger(job: &SlurmJob, partition: &Partition) -> Option<Lint> {
             "account {account} may not use partition {name}, which is for {may}: give another account or partition"
         ))
     })
+}
+
+/// A signal that comes no later than the job's start would drain every job of the run before it does anything.
+fn early_signal(job: &SlurmJob, partition: &Partition) -> Option<Lint> {
+    let limit = partition
+        .default_minutes
+        .or(partition.max_minutes)
+        .filter(|_| job.time_minutes.is_none())?;
+    let before = job.signal_before.filter(|&before| before >= limit.saturating_mul(60))?;
+    Some(error(format!(
+        "no time is asked for, so partition {} gives {limit} min, and the agents would be told to drain {before} s before that: \
+         at once; ask for time, or set signal_before",
+        partition.name
+    )))
 }
 
 /// What a node lacks for the job, with what it has.
@@ -310,6 +325,15 @@ mod tests {
         );
         check(&json!({"time": "30m", "cpus": 9}), &[('e', "9 cores")]);
         check(&json!({"time": "30m", "memory": "32GiB"}), &[('e', "MiB")]);
+    }
+
+    #[test]
+    fn a_signal_at_the_start_is_an_error() {
+        check(
+            &json!({"signal_before": 600}),
+            &[('e', "set signal_before"), ('w', "10 min")],
+        );
+        check(&json!({"signal_before": 599}), &[('w', "10 min")]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Slurm {
     /// As [`Slurm::connect`].
     pub fn connect_in(options: &SlurmOptions, around: &Surroundings) -> Result<Self, BackendError> {
         options.check().map_err(unfit)?;
-        let (door, reason) = connect::open(options, around).map_err(|trouble| trouble.error("reach it"))?;
+        let (door, reason) = connect::open(options, around).map_err(|trouble| trouble.error("connect"))?;
         Ok(Self {
             options: options.clone(),
             door,

@@ -120,8 +120,8 @@ pub(crate) async fn join_in_time(
 pub(crate) struct Joined {
     /// What the agent works with.
     pub link: Link,
-    /// Set when the connection was given up because the head said nothing any more: its node may be lost.
-    pub silent: Rc<Cell<bool>>,
+    /// Whether the head has said that this is the end. A connection that ends without it leaves the run to its agents.
+    pub dismissed: Rc<Cell<bool>>,
 }
 
 /// Connects to the head at one of the ticket's addresses. Must be called inside a `LocalSet`.
@@ -152,10 +152,10 @@ fn bridge(stream: TlsStream<TcpStream>) -> Joined {
     let (to_head, outgoing) = unbounded_channel();
     let (incoming, from_head) = unbounded_channel();
     tokio::task::spawn_local(write_all(write, outgoing));
-    let silent = Rc::new(Cell::new(false));
-    tokio::task::spawn_local(read_all(read, incoming, silent.clone()));
+    let dismissed = Rc::new(Cell::new(false));
+    tokio::task::spawn_local(read_all(read, incoming, dismissed.clone()));
     let link = Link { to_head, from_head };
-    Joined { link, silent }
+    Joined { link, dismissed }
 }
 
 async fn write_all(mut half: tokio::io::WriteHalf<TlsStream<TcpStream>>, mut queue: UnboundedReceiver<AgentToHead>) {
@@ -175,23 +175,23 @@ async fn write_all(mut half: tokio::io::WriteHalf<TlsStream<TcpStream>>, mut que
 async fn read_all(
     mut half: tokio::io::ReadHalf<TlsStream<TcpStream>>,
     out: UnboundedSender<HeadToAgent>,
-    silent: Rc<Cell<bool>>,
+    dismissed: Rc<Cell<bool>>,
 ) {
     let mut frames = Frames::new();
     loop {
         match tokio::time::timeout(SILENCE, half.read(frames.space(64 << 10))).await {
             Ok(Ok(n)) if n > 0 => frames.filled(n),
             Ok(_) => return,
-            Err(_) => {
-                tracing::error!("the head has said nothing for {SILENCE:?}: it is taken for lost");
-                return silent.set(true);
-            }
+            Err(_) => return tracing::error!("the head has said nothing for {SILENCE:?}: it is taken for lost"),
         }
         loop {
             match frames.next_frame() {
                 Ok(None) => break,
                 Ok(Some((kind, body))) => match HeadToAgent::decode(kind, body) {
                     Ok(message) => {
+                        if matches!(message, HeadToAgent::Shutdown(_) | HeadToAgent::Refused(_)) {
+                            dismissed.set(true);
+                        }
                         let _ = out.send(message); // The agent is gone only when the process ends.
                     }
                     Err(error) => return tracing::error!(%error, "the head sent what is no message"),

@@ -118,12 +118,10 @@ fn allocation(config: &RunConfig, place: &Place) -> Allocation {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let asked = config
-        .target
-        .as_ref()
-        .and_then(|target| target.options["signal_before"].as_u64());
+    let asked = config.target.as_ref().map(crate::target::end_rules);
+    let asked = asked.and_then(|rules| rules.ok()?.notice);
     let left = end_s.map_or(u64::MAX, |end| end.saturating_sub(now));
-    let notice = asked.map_or(NOTICE.min(Duration::from_secs(left / 4)), Duration::from_secs);
+    let notice = asked.unwrap_or_else(|| NOTICE.min(Duration::from_secs(left / 4)));
     Allocation {
         end_ns: end_s.map(|end| end.saturating_mul(1_000_000_000)),
         notice,
@@ -164,7 +162,9 @@ fn serve(
             after,
         };
         match processes::run_agent(folder, config, surroundings, place.rank, &awaited, patience, &over) {
-            Ok(served) if served.silent => return survivor::see_to_it(folder, config, launch, &place.job),
+            Ok(served) if alone && served.forsaken => {
+                return survivor::see_to_it(folder, config, launch, &place.job);
+            }
             Ok(_) if alone => return Ok(OK),
             Ok(served) => after = served.attempt,
             Err(_) if over() => return Ok(OK),
@@ -184,4 +184,10 @@ fn serve(
 pub(crate) fn is_over(folder: &RunFolder) -> bool {
     let status = folder::written(folder).ok().flatten();
     status.is_some_and(|status| crate::standing::is_final(&status))
+}
+
+/// Whether the head has put the run to rest: what follows is the batch job's to see to.
+pub(crate) fn is_paused(folder: &RunFolder) -> bool {
+    let status = folder::written(folder).ok().flatten();
+    status.is_some_and(|status| status["phase"] == "paused")
 }

@@ -222,8 +222,8 @@ fn start_agent(run_dir: &Path, rank: u32) -> Result<()> {
 pub(crate) struct Served {
     /// The attempt that it served.
     pub attempt: u32,
-    /// The head said nothing any more, so that its node may be lost.
-    pub silent: bool,
+    /// The head was gone without a word, so that its node may be lost.
+    pub forsaken: bool,
 }
 
 /// An agent, from its ticket to its end.
@@ -251,7 +251,7 @@ pub(crate) fn run_agent(
         result?;
         Ok(Served {
             attempt: ticket.attempt,
-            silent: joined.silent.get(),
+            forsaken: !joined.dismissed.get(),
         })
     })
 }

@@ -1,4 +1,4 @@
-//! What an agent does when the head fell silent. A job whose first node is lost goes on without anybody who could end it,
+//! What an agent does when the head is gone without a word. A job whose first node is lost goes on without anybody who could end it,
 //! because a lost node was to cost its tasks only: so one of those that are left hands over the follow-up job and ends this
 //! one. A head that can be seen to live is left alone; it goes on without this node.
 
@@ -9,7 +9,7 @@ use bridgehead_spec::{RunConfig, RunFolder};
 use std::time::{Duration, Instant};
 
 /// A head that lives writes its snapshot more often than this, and all nodes see it.
-const WRITES: Duration = Duration::from_secs(30);
+const WRITES: Duration = Duration::from_secs(25);
 /// Between looks.
 const LOOK: Duration = Duration::from_secs(2);
 /// A job whose run has ended is given so long to end by itself.
@@ -32,6 +32,9 @@ pub(crate) fn see_to_it(
             }
             tracing::info!("the run is over and its job is not: ending it");
             end_job(config, job)?;
+            return Ok(OK);
+        }
+        if node::is_paused(folder) {
             return Ok(OK);
         }
         if !head_writes(folder) {
