@@ -70,7 +70,7 @@ pub(crate) fn snapshot(folder: &RunFolder) -> Result<Option<Value>, CliError> {
 
 /// Whether a status is that of a run at work.
 pub(crate) fn is_open(status: &Value) -> bool {
-    matches!(status["phase"].as_str(), Some("running" | "cancelling"))
+    matches!(status["phase"].as_str(), Some("running" | "cancelling" | "draining"))
 }
 
 /// `head.json`, if there is a valid one.

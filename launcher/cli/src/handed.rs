@@ -282,6 +282,7 @@ fn show(bar: &ProgressBar, status: &Value) {
     let message = status["message"].as_str().unwrap_or("");
     bar.set_message(match (phase, count("failed")) {
         ("running", 0) => format!("{} running", count("running")),
+        ("draining", _) => format!("{} running, no more are started", count("running")),
         ("running", n) => format!("{} running, {n} failed", count("running")),
         _ if message.is_empty() => phase.to_owned(),
         _ => format!("{phase}: {message}"),

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::LocalSet;
 
@@ -49,7 +50,7 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         // A terminal that goes away takes its processes with it by this signal; a run outlives the shell that started it.
-        let _hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        let _hang_up = signal(SignalKind::hangup())?;
         future.await
     })
 }
@@ -240,7 +241,12 @@ pub(crate) fn run_agent(
     over: &dyn Fn() -> bool,
 ) -> Result<Served> {
     let incarnation = random_name()?;
+    let awaits_orders = matches!(awaited, Awaited::Life { .. });
     block_on(async move {
+        // A scheduler's signals are for the head: it has the agents write down what is needed, and then sends them away.
+        let orders = [SignalKind::terminate(), SignalKind::user_defined1()];
+        let orders = orders.into_iter().filter(|_| awaits_orders).map(signal);
+        let _orders = orders.collect::<std::io::Result<Vec<_>>>()?;
         let (ticket, joined) = join::join_in_time(&folder.ticket(rank), awaited, patience, over).await?;
         // Not before it is needed: the reaper, which removes it however this process ends, starts with the agent.
         let socket_dir = bridgehead_local::socket_dir(&incarnation)?;

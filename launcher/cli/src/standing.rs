@@ -28,6 +28,11 @@ impl Job {
         self.report.as_ref().is_some_and(|report| report.state == state)
     }
 
+    /// Whether its processes are being ended.
+    fn is_winding_up(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.word == "COMPLETING")
+    }
+
     /// Whether its scheduler still has to do with it.
     pub(crate) fn is_open(&self) -> bool {
         self.is(JobState::Pending) || self.is(JobState::Running)
@@ -218,12 +223,12 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     let written = fresh.map(|status| text(status, "phase"));
     let open = written
         .clone()
-        .filter(|phase| matches!(phase.as_str(), "running" | "cancelling"));
+        .filter(|phase| matches!(phase.as_str(), "running" | "cancelling" | "draining"));
     if let Some(reason) = silent {
         let phase = written.unwrap_or_else(|| "queued".to_owned());
         return (phase, format!("as far as its folder tells: {reason}"));
     }
-    if jobs.iter().any(|job| job.is(JobState::Running)) {
+    if jobs.iter().any(|job| job.is(JobState::Running) && !job.is_winding_up()) {
         return match open {
             Some(phase) => (phase, String::new()),
             None => say("starting", "its job has its nodes; the head is not up yet"),
@@ -232,6 +237,12 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     if let Some(job) = jobs.iter().find(|job| job.is(JobState::Pending)) {
         let reason = job.report.as_ref().map_or("", |report| &report.reason);
         return say("queued", reason.strip_prefix("waits: ").unwrap_or(reason));
+    }
+    if jobs.iter().any(Job::is_winding_up) {
+        return (
+            open.unwrap_or_else(|| "running".to_owned()),
+            "its job is coming to its end".to_owned(),
+        );
     }
     let Some(last) = jobs.last() else {
         return say("lost", "it was never handed over");
@@ -273,11 +284,11 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     }
 }
 
+/// A scheduler and the jobs that it has.
+pub(crate) type OpenJobs = (Box<dyn target::Scheduler>, Vec<Job>);
+
 /// The jobs of a run that its scheduler still has to do with, and the scheduler; `None` for a run on this machine.
-pub(crate) fn open_jobs(
-    folder: &RunFolder,
-    config: &RunConfig,
-) -> Result<Option<(Box<dyn target::Scheduler>, Vec<Job>)>, CliError> {
+pub(crate) fn open_jobs(folder: &RunFolder, config: &RunConfig) -> Result<Option<OpenJobs>, CliError> {
     let Some(scheduler) = launch::scheduler_of(config)? else {
         return Ok(None);
     };

@@ -62,7 +62,7 @@ impl Story {
             None
         };
         let lives = match &standing {
-            Some(standing) => matches!(standing.phase(), "running" | "cancelling"),
+            Some(standing) => matches!(standing.phase(), "running" | "cancelling" | "draining"),
             None => folder::head_lives(folder),
         };
         let (state, spec) = (folder::state(folder)?, folder::spec(folder)?);
@@ -124,7 +124,7 @@ impl Story {
         let message = standing.status.as_ref().and_then(|status| status["message"].as_str());
         let message = message.unwrap_or("").trim_end_matches('.');
         let mut out = vec![match standing.phase() {
-            "running" | "cancelling" => self.standing(),
+            "running" | "cancelling" | "draining" => self.standing(),
             "queued" => format!("The run waits in its scheduler's queue: {message}."),
             "starting" => format!("The run is starting: {message}."),
             phase => format!(

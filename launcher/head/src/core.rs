@@ -25,7 +25,7 @@ use crate::objects::Objects;
 use crate::state::{AddedTask, RunState};
 use crate::trace::Trace;
 use bridgehead_schedule::Engine;
-use bridgehead_spec::{CheckedPipeline, Digest, RunConfig, TaskId};
+use bridgehead_spec::{CheckedPipeline, Digest, ObjectId, RunConfig, TaskId};
 use bridgehead_wire::{HeadToAgent, HeadToClient};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -75,7 +75,7 @@ struct Client {
     /// The client's tokens to our tasks.
     tokens: HashMap<u64, u64>,
     /// Holds that outcomes gave it.
-    holds: HashMap<bridgehead_spec::ObjectId, u32>,
+    holds: HashMap<ObjectId, u32>,
 }
 
 /// How the run is coming to its end.
@@ -121,7 +121,7 @@ pub struct Core {
     /// Finished tasks whose value is gone.
     lost_values: HashSet<u64>,
     /// Objects that went down with an agent, and the tasks whose values they were.
-    lost_objects: HashMap<bridgehead_spec::ObjectId, u64>,
+    lost_objects: HashMap<ObjectId, u64>,
     /// Tasks that were brought back and have to enter, dependents first.
     rerun: Vec<u64>,
     /// Tasks that were brought back since the last agent was lost.
@@ -145,6 +145,8 @@ pub struct Core {
     allocation: Option<Allocation>,
     pausing: Option<pause::Pausing>,
     suspects: Vec<pause::Suspect>,
+    /// Arguments on their way to the run folder, by the number under which they were asked for.
+    argument_files: HashMap<u64, ObjectId>,
     superseded: bool,
     scope: Option<scope::Scope>,
     /// Some task was given to an agent in this attempt.
@@ -202,6 +204,7 @@ impl Core {
             allocation: None,
             pausing: None,
             suspects: Vec::new(),
+            argument_files: HashMap::new(),
             superseded: false,
             scope: None,
             began: false,
@@ -307,7 +310,7 @@ impl Core {
             .extend(self.engine.abandon(task).into_iter().map(|task| task.0));
     }
 
-    fn release(&mut self, id: bridgehead_spec::ObjectId) {
+    fn release(&mut self, id: ObjectId) {
         if let Some((reference, agents)) = self.objects.release(id) {
             for agent in agents {
                 if self.agents.contains_key(&agent) {

@@ -142,6 +142,9 @@ impl Head {
         };
         let text = serde_json::to_vec(&info).expect("plain data can be written");
         write_whole(o.folder.head(), &text)?;
+        if o.listen.is_loopback() {
+            let _ = std::fs::remove_file(o.folder.client_ticket()); // An earlier attempt's lets nobody in any more.
+        }
         Ok(Self {
             core,
             journal,
@@ -399,7 +402,7 @@ impl Head {
     /// Agents of other nodes hear from time to time that the head lives, and on a shared file system everybody sees it.
     fn beat(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks % BEAT_EVERY == 0 {
+        if self.ticks.is_multiple_of(BEAT_EVERY) {
             for (&agent, out) in &self.agents {
                 if matches!(out, Out::Remote(_)) {
                     let bytes = self.remote_buffers.entry(agent).or_default();
@@ -407,7 +410,7 @@ impl Head {
                 }
             }
         }
-        self.changed |= self.allocated && self.ticks % SHOW_EVERY == 0;
+        self.changed |= self.allocated && self.ticks.is_multiple_of(SHOW_EVERY);
     }
 
     /// The journal has what counts, so a snapshot that cannot be written is no reason to stop.

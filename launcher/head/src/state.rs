@@ -3,8 +3,10 @@
 //! Hot path: `RunState::apply`, once a transition.
 
 use crate::journal::{Event, Record};
-use bridgehead_wire::{Failure, FailureCause, TaskSubmit, Value};
+use bridgehead_spec::ObjectId;
+use bridgehead_wire::{Failure, FailureCause, FileRef, TaskSubmit, Value};
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -171,6 +173,8 @@ pub struct RunState {
     pub continues: bool,
     /// How often the run was interrupted.
     pub interruptions: Interruptions,
+    /// Objects that lie in files of the run folder: arguments of added tasks.
+    pub files: HashMap<ObjectId, FileRef>,
     /// Records folded in.
     pub records: u64,
     /// When the last record was written.
@@ -223,6 +227,11 @@ impl RunState {
             }),
             Event::RunEnded(e) => self.ended = Some((e.phase.clone(), e.message.clone())),
             Event::RunPaused(e) => self.on_paused(e),
+            Event::ObjectPersisted(e) => {
+                let id = ObjectId(u128::from(e.id_hi) << 64 | u128::from(e.id_lo));
+                let (path, len) = (e.path.clone(), e.len);
+                self.files.insert(id, FileRef { path, len });
+            }
             Event::AgentJoined(_) | Event::AgentLost(_) => {}
         }
     }

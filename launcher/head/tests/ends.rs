@@ -38,6 +38,7 @@ fn config() -> RunConfig {
         join_timeout_ms: 60_000,
         trace: None,
         target: None,
+        store_limit: None,
         max_running: None,
         max_fails: None,
     }
@@ -66,6 +67,8 @@ impl Scene {
         std::fs::write(folder.spec(), spec).unwrap();
         let plan = r#"{"version":1,"pipeline":"p","backend":"slurm","gangs":[],"reasons":[]}"#;
         std::fs::write(folder.plan(), plan).unwrap();
+        std::fs::create_dir(folder.tls()).unwrap();
+        std::fs::write(folder.client_ticket(), "an earlier attempt's").unwrap();
         let (to_agent, from_head) = unbounded_channel();
         let (to_head, from_agent) = unbounded_channel();
         let options = HeadOptions {

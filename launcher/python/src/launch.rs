@@ -161,6 +161,7 @@ fn line(time_ns: u64, event: Event) -> Line {
         Event::TaskReset(e) => ("task-reset", Some(e.task), 0, e.reason),
         Event::RunEnded(e) => ("run-ended", None, 0, e.phase),
         Event::RunPaused(e) => ("run-paused", None, 0, e.cause),
+        Event::ObjectPersisted(e) => ("object-persisted", None, 0, e.path),
     };
     (time_ns, name, task, number, text)
 }

@@ -131,6 +131,12 @@ impl Engine {
         !self.classes.heads.is_empty() && self.classes.heads.iter().all(late)
     }
 
+    /// Whether no task is at work: all that are with agents wait for tasks of their own.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.busy == 0
+    }
+
     /// No more than `most` tasks are with agents at a time, those given ahead included. One that waits for tasks of its own does
     /// not count, so that these can run.
     pub fn set_most(&mut self, most: usize) {

@@ -524,6 +524,7 @@ fn no_more_tasks_are_with_agents_than_may_be_but_for_those_that_wait_for_their_o
     check(&mut e, &[(2, 0)]);
     e.blocked(TaskId(1), true);
     check(&mut e, &[(3, 0)]);
+    assert!(!e.is_idle());
     e.blocked(TaskId(1), false);
     e.finished(TaskId(2), 0, MS);
     check(&mut e, &[]);

@@ -146,6 +146,9 @@ impl Core {
         if self.persisting.remove(&task).is_none() {
             return;
         }
+        if self.argument_files.contains_key(&task) {
+            return self.on_argument_persisted(persisted);
+        }
         let released = (!self.kept.contains(&task)).then(|| self.state.row(task)).flatten();
         let released = released.and_then(|row| match &row.end {
             End::Value(value) => value.object().map(bridgehead_wire::ObjectRef::id),

@@ -3,11 +3,11 @@
 
 use super::{ConnId, Core, Ending};
 use crate::allocation::Allocation;
-use crate::journal::{Event, RunPaused, TaskReset};
+use crate::journal::{Event, ObjectPersisted, RunPaused, TaskReset};
 use crate::state::{End, Phase};
-use bridgehead_spec::{PersistSpec, TaskId};
-use bridgehead_wire::{Failure, FailureCause, ObjectRef, RunEnd};
-use std::collections::BTreeSet;
+use bridgehead_spec::{ObjectId, PersistSpec, TaskId};
+use bridgehead_wire::{Failure, FailureCause, ObjectRef, Persist, Persisted, RunEnd};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// A scheduler that takes an allocation ends its processes in any order: a task that was ended by SIGTERM is not judged
 /// before the head would have heard of that too, nanoseconds.
@@ -15,6 +15,8 @@ const DOUBT_NS: u64 = 2_000_000_000;
 /// A SIGTERM this long before the allocation's end means the end: schedulers look at limits every half minute, nanoseconds.
 const NEAR_END_NS: u64 = 60_000_000_000;
 const SIGTERM: i32 = 15;
+/// Arguments on their way to the run folder are numbered from here, beyond all tasks.
+const ARGUMENTS: u64 = 1 << 63;
 
 /// A pause that is under way.
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl Core {
     /// Whether all that is left takes longer than the allocation has: it would only wait for its own end. Tasks for which even
     /// a whole allocation is too short fail, or each attempt would end like this one.
     fn is_out_of_time(&mut self) -> bool {
-        if self.state.counts.running > 0 || !self.gang_whole || !self.engine.is_late() {
+        if !self.engine.is_idle() || !self.gang_whole || !self.engine.is_late() {
             return false;
         }
         if !self.began {
@@ -130,7 +132,7 @@ impl Core {
         let left_ms = end.map_or(u64::MAX, |end| end.saturating_sub(self.now_ns) / 1_000_000);
         for task in 0..self.jobs.len() as u64 {
             let limit_ms = self.job(task).map_or(0, |job| job.timeout_ms);
-            if limit_ms <= left_ms {
+            if limit_ms <= left_ms || self.is_later(task) {
                 continue;
             }
             let message = format!(
@@ -161,6 +163,7 @@ impl Core {
         self.shown_changed = true;
         self.engine.hold_back(true);
         self.persist_needed();
+        self.persist_arguments();
     }
 
     /// Results that live in stores only and that tasks without an outcome take are written to the run folder.
@@ -178,6 +181,51 @@ impl Core {
         }
     }
 
+    /// Objects that added tasks without an outcome take are written too, once each: nobody could make them again.
+    fn persist_arguments(&mut self) {
+        if !self.config.has_pipeline {
+            return;
+        }
+        let asked: HashSet<ObjectId> = self.argument_files.values().copied().collect();
+        let news = |object: &ObjectRef| !asked.contains(&object.id()) && !self.state.files.contains_key(&object.id());
+        let objects = self.jobs.iter().flatten().flat_map(|job| job.objects()).filter(news);
+        let objects: BTreeMap<u128, ObjectRef> = objects.map(|object| (object.id().0, object)).collect();
+        for (id, object) in objects {
+            let Some(place) = self.objects.locate(object.id()).cloned() else {
+                continue;
+            };
+            let number = ARGUMENTS + self.argument_files.len() as u64;
+            self.argument_files.insert(number, object.id());
+            self.persisting.insert(number, place.node);
+            let path = format!("results/argument-{id:032x}.bhv");
+            let agent = place.node;
+            let persist = Persist {
+                task: number,
+                object: Some(place),
+                path,
+            };
+            self.tell_agent(agent, persist);
+        }
+    }
+
+    /// An agent wrote an argument to the run folder, or could not.
+    pub(super) fn on_argument_persisted(&mut self, persisted: &Persisted) {
+        let Some(&id) = self.argument_files.get(&persisted.task) else {
+            return;
+        };
+        if !persisted.error.is_empty() {
+            tracing::warn!(error = %persisted.error, "an argument could not be written to the run folder; the tasks that take it will fail");
+            return;
+        }
+        let id = ObjectRef::new(id, 0, 0, 0, 0);
+        self.record(Event::ObjectPersisted(ObjectPersisted {
+            id_hi: id.id_hi,
+            id_lo: id.id_lo,
+            path: persisted.path.clone(),
+            len: persisted.len,
+        }));
+    }
+
     fn only_stored(&self, task: u64) -> Option<ObjectRef> {
         let row = self.state.row(task)?;
         if row.phase != Phase::Finished || row.persisted.is_some() || self.persisting.contains_key(&task) {
@@ -193,8 +241,16 @@ impl Core {
 
     /// Pauses the run if it is to be, and all that is waited for is done. `true` once, when it does.
     pub(super) fn pause_if_due(&mut self) -> bool {
+        if self.pausing.is_none() {
+            return false;
+        }
+        // One that waits for tasks of its own, which cannot start any more, is not waited for.
+        let idle = self.engine.is_idle();
+        if idle {
+            self.persist_arguments(); // Those of tasks that were added meanwhile.
+        }
         let Some(pausing) = &self.pausing else { return false };
-        let at_rest = (pausing.at_once || self.state.counts.running == 0) && self.persisting.is_empty();
+        let at_rest = (pausing.at_once || idle) && self.persisting.is_empty();
         if !at_rest && self.now_ns < pausing.until_ns {
             return false;
         }

@@ -24,6 +24,9 @@ impl Core {
 
     /// Keeps a task of a later gang; `false` if it is this head's to run.
     pub(super) fn keep_for_later(&mut self, task: u64) -> bool {
+        if self.scope.is_none() {
+            return false;
+        }
         let of = self.pipeline_task_behind(task);
         let Some(scope) = &mut self.scope else { return false };
         let later = scope.plan.gang_of(TaskId(of)).is_some_and(|gang| gang > scope.gang);
@@ -31,6 +34,11 @@ impl Core {
             scope.later.insert(task);
         }
         later
+    }
+
+    /// Whether a task waits for a later gang.
+    pub(super) fn is_later(&self, task: u64) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.later.contains(&task))
     }
 
     /// The task of the pipeline that added `task`, directly or not; itself if it is one.

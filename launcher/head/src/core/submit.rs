@@ -307,7 +307,13 @@ impl Core {
             .and_then(|object: &ObjectRef| self.objects.locate(object.id()))
         {
             Some(place) => Value::stored(place.clone()),
-            None => value.clone(),
+            None => self.in_file(value).unwrap_or_else(|| value.clone()),
         }
+    }
+
+    /// A stored value that an earlier attempt wrote to the run folder.
+    fn in_file(&self, value: &Value) -> Option<Value> {
+        let file = self.state.files.get(&value.object()?.id())?;
+        Some(Value::file(file.clone()))
     }
 }

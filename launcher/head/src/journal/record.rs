@@ -11,7 +11,7 @@ pub struct Record {
     #[prost(fixed64, tag = "1")]
     pub time_ns: u64,
     /// What happened.
-    #[prost(oneof = "Event", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Event", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub event: Option<Event>,
 }
 
@@ -55,6 +55,9 @@ pub enum Event {
     /// The attempt at the run stopped before its tasks had their outcomes; another attempt is to go on.
     #[prost(message, tag = "13")]
     RunPaused(RunPaused),
+    /// An object that tasks take as an argument was written to the run folder.
+    #[prost(message, tag = "14")]
+    ObjectPersisted(ObjectPersisted),
 }
 
 /// See [`Event::RunStarted`].
@@ -237,6 +240,23 @@ pub struct RunPaused {
     /// For people.
     #[prost(string, tag = "2")]
     pub message: String,
+}
+
+/// See [`Event::ObjectPersisted`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ObjectPersisted {
+    /// High half of the object's id.
+    #[prost(fixed64, tag = "1")]
+    pub id_hi: u64,
+    /// Low half.
+    #[prost(fixed64, tag = "2")]
+    pub id_lo: u64,
+    /// Path relative to the run folder.
+    #[prost(string, tag = "3")]
+    pub path: String,
+    /// Bytes.
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
 }
 
 impl TaskFinished {

@@ -511,6 +511,16 @@ fn no_later_gang_is_asked_for_whose_tasks_have_become_impossible() {
 fn a_task_belongs_to_the_gang_of_the_one_that_added_it() {
     let mut run = begin_gangs(&[&[], &[], &[], &[], &[]]);
     run.check(&[0, 1], &[]);
+    add_task(&mut run, None);
+    run.core.on_taken(0);
+    run.check(&[], &[]);
+    run.check_paused("preempted");
+    run.next(3);
+    run.check(&[0, 1, 5], &[]);
+}
+
+/// The task that runs at agent 0 adds one.
+fn add_task(run: &mut Attempts, args: Option<Value>) {
     let function = run.core.functions.digest(0).expect("the pipeline has one");
     let put = PutFunction {
         digest: bytes::Bytes::copy_from_slice(&function.0),
@@ -521,12 +531,66 @@ fn a_task_belongs_to_the_gang_of_the_one_that_added_it() {
     let added = TaskSubmit {
         from_worker: Some(1),
         parent: Some(0),
+        args,
         ..TaskSubmit::default()
     };
     run.core.on_agent(0, AgentToHead::Submit(added));
-    run.core.on_taken(0);
+}
+
+#[test]
+fn stored_arguments_of_added_tasks_outlive_the_attempt() {
+    let mut run = Attempts::begin(&[&[]], allocation());
+    run.check(&[0], &[]);
+    run.core.on_notice();
+    add_task(&mut run, Some(object(77, 0))); // While the run comes to rest.
+    finish_large(&mut run, 0, 0);
+    let (calls, files) = run.turn();
+    assert_eq!((calls.len(), files.len()), (0, 1));
+    run.core.on_persisted(&Persisted {
+        task: files[0],
+        path: "results/argument.bhv".to_owned(),
+        len: MIB,
+        ..Persisted::default()
+    });
     run.check(&[], &[]);
-    run.check_paused("preempted");
-    run.next(3);
-    run.check(&[0, 1, 5], &[]);
+    run.check_paused("walltime");
+    run.next(1);
+    run.core.assign();
+    let effects = run.core.take_effects();
+    let args = effects.agents.into_iter().find_map(|(_, message)| match message {
+        HeadToAgent::Call(call) if call.task == 1 => call.args,
+        _ => None,
+    });
+    let file = bridgehead_wire::FileRef {
+        path: "results/argument.bhv".to_owned(),
+        len: MIB,
+    };
+    assert_eq!(args, Some(Value::file(file)));
+}
+
+#[test]
+fn an_agent_that_goes_while_the_run_comes_to_rest_costs_its_tasks_no_retry() {
+    let mut run = Attempts::begin(&[&[], &[]], allocation());
+    run.check(&[0, 1], &[]);
+    run.core.on_notice();
+    run.core.on_agent_lost(1, "the test says so");
+    run.check(&[], &[]);
+    assert!(!run.core.is_over(), "a task runs at the other agent");
+    finish_large(&mut run, 0, 0);
+    run.check(&[], &[]);
+    run.check_paused("walltime");
+    let row = run.core.state().row(1).expect("it is there");
+    assert_eq!((row.phase, row.tries), (Phase::Waiting, [0; 5]));
+}
+
+#[test]
+fn a_task_that_waits_for_its_own_tasks_is_not_waited_for() {
+    let mut run = Attempts::begin(&[&[]], allocation());
+    run.check(&[0], &[]);
+    let blocked = bridgehead_wire::Blocked { task: 0, blocked: true };
+    run.core.on_agent(0, AgentToHead::Blocked(blocked));
+    run.core.on_notice();
+    add_task(&mut run, None);
+    run.check(&[], &[]);
+    run.check_paused("walltime");
 }
