@@ -12,8 +12,8 @@ use std::fmt;
 /// Where tools are if the caller does not say: a job that got no PATH could not find srun.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables of the caller that a job gets; by REST it would get none.
-const CARRIED: &[&str] = &[
+/// Variables whose values are shown where a body is shown to people; those of others may be secrets.
+const PLAIN: &[&str] = &[
     "BASH_ENV",
     "HOME",
     "LANG",
@@ -283,9 +283,11 @@ fn handed_through(keys: &mut Keys, job: &SlurmJob) -> Result<(), String> {
     Ok(())
 }
 
-/// What sbatch itself would have set, and what a shell needs; a job by REST gets no other variable.
+/// What sbatch would have handed over and set; a job by REST gets no other variable.
 fn environment(job: &SlurmJob, caller: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let carried = CARRIED.iter().filter_map(|name| caller.get_key_value(*name));
+    // Some shells keep functions in variables whose names no other shell can set.
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let carried = caller.iter().filter(|(name, _)| !name.is_empty() && plain(name));
     let mut all: BTreeMap<String, String> = carried.map(|(name, value)| (name.clone(), value.clone())).collect();
     all.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
     all.insert("SLURM_NTASKS_PER_NODE".to_owned(), "1".to_owned());
@@ -297,6 +299,35 @@ fn environment(job: &SlurmJob, caller: &BTreeMap<String, String>) -> BTreeMap<St
         all.insert("SLURM_GPUS_PER_NODE".to_owned(), gpus.amount());
     }
     all
+}
+
+/// A body as people may see it: the values of variables that may be secrets are left out. What is no body stays as it is.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let Ok(mut body) = serde_json::from_str::<Value>(text) else {
+        return text.to_owned();
+    };
+    let hidden = |name: &str| !PLAIN.contains(&name) && !name.starts_with("SLURM_");
+    match body.pointer_mut("/job/environment") {
+        Some(Value::Object(all)) => {
+            let hide = all.iter_mut().filter(|(name, _)| hidden(name));
+            hide.for_each(|(_, value)| *value = json!("..."));
+        }
+        Some(Value::Array(all)) => {
+            for pair in all {
+                let name = pair
+                    .as_str()
+                    .and_then(|pair| pair.split('=').next())
+                    .unwrap_or_default()
+                    .to_owned();
+                if hidden(&name) {
+                    *pair = json!(format!("{name}=..."));
+                }
+            }
+        }
+        _ => return text.to_owned(),
+    }
+    serde_json::to_string_pretty(&body).unwrap_or_default()
 }
 
 /// `n[1-2,5],n7` as its parts: a comma between brackets belongs to the part.
@@ -312,6 +343,21 @@ fn node_list(text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_people_see_of_a_body_has_no_values_that_may_be_secrets() {
+        let check = |environment: Value, expected: Value| {
+            let body = json!({ "job": { "environment": environment } }).to_string();
+            let found: Value = serde_json::from_str(&shown(&body)).expect("a body is shown as one");
+            assert_eq!(found["job"]["environment"], expected);
+        };
+        check(
+            json!({ "HOME": "/h", "KEY": "s" }),
+            json!({ "HOME": "/h", "KEY": "..." }),
+        );
+        check(json!(["HOME=/h", "KEY=s=t"]), json!(["HOME=/h", "KEY=..."]));
+        assert_eq!(shown("#!/bin/sh\n"), "#!/bin/sh\n");
+    }
 
     #[test]
     fn a_node_list_is_cut_outside_of_brackets_only() {

@@ -90,7 +90,10 @@ fn knock(
         url,
         user: options.user.clone().or_else(|| login(around, commands)),
         tokens: configured.map(Tokens::new),
-        caller: around.vars().clone(),
+        caller: around
+            .for_commands()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
     };
     let mut place = match Rest::knock(waiter.clone(), place)? {
         Knock::Open(rest) => return Ok(rest),

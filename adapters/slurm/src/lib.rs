@@ -26,7 +26,7 @@ mod token;
 mod waiter;
 mod why;
 
-pub use body::{Version, submission};
+pub use body::{Version, shown, submission};
 pub use job::{Container, Gpus, SlurmJob, comment};
 pub use lint::{Cluster, Lint, lint};
 pub use options::{Array, ContainerTool, DoorKind, GpuForm, OptionError, SlurmOptions};

@@ -33,7 +33,7 @@ pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) user: Option<String>,
     pub(crate) tokens: Option<Tokens>,
-    /// Variables of the caller, of which a job gets some.
+    /// Variables of the caller, which a job gets as it would by sbatch.
     pub(crate) caller: BTreeMap<String, String>,
 }
 

@@ -61,12 +61,7 @@ impl Surroundings {
             .filter(|value| !value.is_empty())
     }
 
-    /// What a job by REST may be given of them; secrets of Slurm are not among them.
-    pub(crate) fn vars(&self) -> &BTreeMap<String, String> {
-        &self.vars
-    }
-
-    /// The variables that Slurm's commands get.
+    /// The variables that Slurm's commands get, and with them the job.
     pub(crate) fn for_commands(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let within_job = self.var("SLURM_JOB_ID").is_some();

@@ -25,12 +25,13 @@ pub(crate) fn after(args: &args::Node) -> Result<u8, CliError> {
     let folder = RunFolder::new(&args.run_dir);
     let config = folder::config(&folder)?;
     let state = folder::state(&folder)?;
-    let cause = state.paused.as_ref().map(|(cause, _)| cause.as_str());
-    match (&state.ended, cause) {
-        (Some((phase, _)), _) if phase == "finished" => Ok(OK),
-        (Some(_), _) => Ok(RUN_FAILED),
-        (None, Some("walltime") | None) => patiently(|| follow_up(&folder, &config, args.launch)),
-        (None, Some(_)) => Ok(OK), // Another gang goes on, or Slurm starts this job again.
+    let go_on = || patiently(|| follow_up(&folder, &config, args.launch));
+    match (&state.paused, &state.ended) {
+        (Some((cause, _)), _) if cause == "walltime" => go_on(),
+        (Some(_), _) => Ok(OK), // Another gang goes on, or Slurm starts this job again.
+        (None, Some((phase, _))) if phase == "finished" => Ok(OK),
+        (None, Some(_)) => Ok(RUN_FAILED),
+        (None, None) => go_on(), // The head died.
     }
 }
 

@@ -29,7 +29,7 @@ const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3
 pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> Result<u8, CliError> {
     let run = folder::run_id(folder);
     let standing = standing::of(folder)?;
-    if standing.status.as_ref().is_some_and(standing::is_final) {
+    if standing.is_over() {
         let phase = standing.phase();
         return Err(CliError::new(
             HEAD,

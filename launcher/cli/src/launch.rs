@@ -17,18 +17,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds that a submission may take before somebody else looks for its job.
 const BEING_SUBMITTED: u64 = 120;
-/// Variables of the scheduler's that belong to the job in which a submission is made, not to the one that is submitted.
-const FOREIGN: [&str; 6] = ["SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_", "OMPI_"];
-/// Variables with which the command line speaks to a script; a task that runs a script of its own must not see them.
-const OURS: [&str; 6] = [
-    "BRIDGEHEAD_DO",
-    "BRIDGEHEAD_TARGET",
-    "BRIDGEHEAD_JSON",
-    "BRIDGEHEAD_FOUND_FD",
-    "BRIDGEHEAD_AGENTS",
-    "BRIDGEHEAD_CPUS",
-];
-
 /// A run that is handed to a scheduler: its documents, as far as launching needs them.
 pub(crate) struct Launcher<'a> {
     pub folder: &'a RunFolder,
@@ -233,19 +221,8 @@ fn request(
         gang: gang.id,
         agents: u32::try_from(gang.agents.len()).unwrap_or(u32::MAX),
         after,
-        env: environment(std::env::vars()),
+        env: BTreeMap::new(), // What travels of the user's own is the backend's to know.
     })
-}
-
-/// What travels of a user's environment: as `sbatch` does it, all but what belongs to another job or to this command.
-fn environment(all: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    // Some shells put their functions into variables whose names no other shell can set.
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let sound = |name: &str| name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit());
-    let stays =
-        |name: &str| !sound(name) || FOREIGN.iter().any(|prefix| name.starts_with(prefix)) || OURS.contains(&name);
-    all.filter(|(name, _)| !name.is_empty() && (!stays(name) || name == "SLURM_CONF"))
-        .collect()
 }
 
 /// The run's target and its scheduler; `None` for a run on this machine.
@@ -303,8 +280,7 @@ pub(crate) fn backend() -> Result<u8, CliError> {
             let run = bridgehead_local::new_run_id(&name, 0);
             let home = bridgehead_local::home().join("runs").join(run.as_str());
             let render = |gang: &GangPlan| {
-                let mut request = request(run.clone(), home.clone(), gang.id + 1, gang, Vec::new())?;
-                request.env.clear(); // The user's variables travel with the job, but are nothing to be shown around.
+                let request = request(run.clone(), home.clone(), gang.id + 1, gang, Vec::new())?;
                 let rendered = scheduler.render(&request, group_of(gang, &groups))?;
                 Ok(json!({ "gang": gang.id, "text": rendered.text, "warnings": rendered.warnings }))
             };
@@ -314,26 +290,4 @@ pub(crate) fn backend() -> Result<u8, CliError> {
     };
     output::line(answer)?;
     Ok(OK)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_jobs_variables_and_our_own_do_not_travel() {
-        let pairs = [
-            "HOME",
-            "SLURM_JOB_ID",
-            "SLURM_CONF",
-            "SLURM_JWT",
-            "SBATCH_ACCOUNT",
-            "BRIDGEHEAD_DO",
-            "BRIDGEHEAD_LOG",
-            "BASH_FUNC_ml%%",
-        ];
-        let all = pairs.map(|name| (name.to_owned(), "x".to_owned()));
-        let names: Vec<String> = environment(all.into_iter()).into_keys().collect();
-        assert_eq!(names, ["BRIDGEHEAD_LOG", "HOME", "SLURM_CONF"]);
-    }
 }

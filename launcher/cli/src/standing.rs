@@ -69,6 +69,11 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Whether the run has had its last word.
+    pub(crate) fn is_over(&self) -> bool {
+        self.status.as_ref().is_some_and(is_final)
+    }
+
     /// The phase, `starting` where nothing has been written.
     pub(crate) fn phase(&self) -> &str {
         let phase = self.status.as_ref().and_then(|status| status["phase"].as_str());

@@ -172,7 +172,7 @@ impl Scheduler for SlurmTarget {
             });
         }
         Ok(Rendered {
-            text: manifest.text,
+            text: bridgehead_slurm::shown(&manifest.text),
             warnings: warnings.into_iter().map(|lint| lint.words).collect(),
         })
     }

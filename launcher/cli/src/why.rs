@@ -78,7 +78,7 @@ impl Story {
 
     fn of_run(&self) -> Vec<String> {
         let mut out = match &self.standing {
-            Some(standing) if self.state.ended.is_none() => self.at_scheduler(standing),
+            Some(standing) if !standing.is_over() => self.at_scheduler(standing),
             _ => vec![self.standing()],
         };
         let tasks = || (0u64..).zip(&self.state.tasks);

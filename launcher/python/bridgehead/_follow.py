@@ -52,8 +52,10 @@ class Follower:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
+                over = over_as(self.folder)  # Looked at first: what was written before it is read then.
                 changed = self._read()
-                if self.end.done():
+                if over:
+                    self._over(over)
                     return
                 if changed:
                     pause = _ASK[0]
@@ -75,7 +77,7 @@ class Follower:
         if seen == self._seen:
             return False
         self._seen = seen
-        phase, _, rows = _bridgehead.read_state(str(self.folder))
+        _, _, rows = _bridgehead.read_state(str(self.folder))
         for task, _, raw in rows:
             if raw is not None and not self._future(task).done():
                 self._futures[task]._finish(raw)
@@ -84,8 +86,6 @@ class Follower:
             kinds = ("waiting", "running", "finished", "failed", "cancelled")
             waiting, running, finished, failed, cancelled = (phases.count(kind) for kind in kinds)
             self.counts = (waiting, running, finished, failed, cancelled)
-        if phase in _FINAL:
-            self._over(phase)
         return True
 
     def _ask(self) -> None:
@@ -131,7 +131,20 @@ class Follower:
 def handed_over(folder: Path) -> bool:
     """Whether a run was handed to a scheduler, and may still be at work there."""
     config = json.loads((folder / "run.json").read_text())
-    return config.get("target") is not None
+    return config.get("target") is not None and over_as(folder) is None
+
+
+def over_as(folder: Path) -> str | None:
+    """How a run has ended, as far as its folder tells; `None` if it has not. What was written before the newest launch is of
+    a life that is over."""
+    try:
+        status = json.loads((folder / "status.json").read_text())
+    except FileNotFoundError:
+        return None
+    launches = [json.loads(path.read_text()) for path in (folder / "launches").glob("*.json")]
+    before = max((launch["attempts"] for launch in launches), default=0)
+    phase: str = status["phase"]
+    return phase if phase in _FINAL and status["attempt"] > before else None
 
 
 def status(folder: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Run:
                 future._name = name
             self._end = client.expect_end()
             client.subscribe(True, True)
-        elif _follow.handed_over(folder) and not _bridgehead.read_state(str(folder))[0]:
+        elif _follow.handed_over(folder):
             self._follower = _follow.begin(folder, self._futures, names)
             self._end = self._follower.end
         else:

@@ -141,8 +141,14 @@ def launch(binary: str, folder: str) -> dict[str, Any]:
 _WRONG_USAGE = 2
 
 
+_OURS = ("DO", "TARGET", "JSON", "FOUND_FD", "AGENTS", "CPUS", "STORE", "TRACE", "MAX_RUNNING", "MAX_FAILS")
+"""Words of the command line to this script (`BRIDGEHEAD_...`), which its job must not take for its own."""
+
+
 def _run(argv: list[str], text: bytes) -> dict[str, Any]:
-    done = subprocess.run(argv, input=text, capture_output=True, check=False)
+    ours = {f"BRIDGEHEAD_{name}" for name in _OURS}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run(argv, input=text, capture_output=True, check=False, env=environment)
     said = done.stderr.decode(errors="replace").strip().removeprefix("bridgehead: ")
     if done.returncode == _WRONG_USAGE:
         error = errors.PlanError(said)
