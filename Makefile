@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test check docs setup examples bench bench-quick clean
+.PHONY: demo test test-slurm check docs setup examples bench bench-quick bench-slurm clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -13,6 +13,10 @@ test: setup
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest tests/faults
+
+# On a virtual Slurm cluster of several nodes on this machine, as root. TESTS is handed on to pytest: TESTS=test_faults.py.
+test-slurm: examples
+	tests/slurm/run $(BIN)/python $(TESTS)
 
 check: setup
 	cargo fmt --all -- --check
@@ -51,8 +55,15 @@ bench: setup
 bench-quick: setup
 	cd benchmarks && ../$(BIN)/python -m versus --quick $(BENCH)
 
+# On a virtual Slurm cluster, as root: against a bare submission, an array of plain Slurm, and HyperQueue.
+bench-slurm: examples
+	cargo build --release --locked --quiet -p bridgehead-slurm --example submission
+	$(PYTHON) -m venv .venv-hyperqueue
+	-.venv-hyperqueue/bin/pip install --quiet --disable-pip-version-check -r benchmarks/slurm/requirements.txt
+	tests/clusters/slurm/with $(BIN)/python $(BIN)/python benchmarks/slurm --hyperqueue .venv-hyperqueue/bin/python $(BENCH)
+
 examples: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/examples.txt
 
 clean:
-	rm -rf $(VENV) .venv-bench target bridgehead.data
+	rm -rf $(VENV) .venv-bench .venv-hyperqueue target bridgehead.data

@@ -1,7 +1,7 @@
 //! Reads the answers of slurmrestd, of every version: a number may be a plain one or `{set, infinite, number}`, a word may be
 //! a text or a list, a key may be missing. Owns that tolerance; what an answer means for a submission is `rest`'s business.
 
-use crate::record::{Exit, JobRecord, Node, Partition, gpus};
+use crate::record::{Exit, JobRecord, Node, Partition, accounts, gpus};
 use serde_json::Value;
 
 /// A number that is set and finite.
@@ -128,6 +128,11 @@ fn partition(value: &Value) -> Partition {
     } else {
         &value["state"]
     };
+    let allowed = if nested {
+        &value["accounts"]["allowed"]
+    } else {
+        &value["allowed_accounts"]
+    };
     Partition {
         name: text(&value["name"]),
         default: flags.map(|flags| flags.iter().any(|flag| flag == "DEFAULT")),
@@ -136,6 +141,7 @@ fn partition(value: &Value) -> Partition {
         max_minutes: pick("max_time_limit", "maximums", "time"),
         default_minutes: pick("default_time_limit", "defaults", "time"),
         total_nodes: pick("total_nodes", "nodes", "total").unwrap_or(0),
+        accounts: accounts(allowed.as_str().unwrap_or_default()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads what Slurm's commands print, in the formats that we ask them for. Owns these formats and their readers.
 
-use crate::record::{Exit, JobRecord, Node, Partition, gpus};
+use crate::record::{Exit, JobRecord, Node, Partition, accounts, gpus};
 
 /// Columns of squeue and their widths. A comment is the last one: it may hold anything.
 pub(crate) const QUEUE: &str =
@@ -123,6 +123,7 @@ fn partition(line: &str) -> Partition {
         max_minutes: minutes(field(line, "MaxTime")),
         default_minutes: minutes(field(line, "DefaultTime")),
         total_nodes: field(line, "TotalNodes").parse().unwrap_or(0),
+        accounts: accounts(field(line, "AllowAccounts")),
     }
 }
 
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn partitions_and_nodes_are_read_from_scontrol() {
-        let text = "PartitionName=main Default=YES DefaultTime=00:10:00 MaxNodes=UNLIMITED MaxTime=1-00:00:00 State=UP TotalNodes=3";
+        let text = "PartitionName=main Default=YES DefaultTime=00:10:00 MaxNodes=UNLIMITED MaxTime=1-00:00:00 State=UP TotalNodes=3 AllowAccounts=physics,chemistry";
         let found = partitions(text).pop().expect("one partition");
         assert_eq!(
             (found.default, found.max_nodes, found.max_minutes),
@@ -230,6 +231,7 @@ mod tests {
             (found.default_minutes, found.total_nodes, found.state.as_str()),
             (Some(10), 3, "UP")
         );
+        assert_eq!(found.accounts, ["physics", "chemistry"]);
         let text = "NodeName=n1 CPUEfctv=8 CPUTot=8 Gres=gpu:2(S:0-1) OS=Linux 6 State=X RealMemory=16000 State=IDLE+DRAIN Partitions=main,low";
         let node = nodes(text).pop().expect("one node");
         assert_eq!((node.cpus, node.memory_mib, node.gpus_of(None)), (8, 16_000, 2));

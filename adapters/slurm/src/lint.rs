@@ -142,6 +142,7 @@ fn limits(job: &SlurmJob, partition: &Partition) -> Vec<Lint> {
         );
         found.push(warning(words));
     }
+    found.extend(stranger(job, partition));
     if let Some(most) = partition.max_nodes.filter(|&most| job.nodes > most) {
         let words = format!(
             "{} nodes are asked for, partition {name} gives a job at most {most}: ask for fewer",
@@ -159,6 +160,25 @@ fn limits(job: &SlurmJob, partition: &Partition) -> Vec<Lint> {
     }
     found.extend(early_signal(job, partition));
     found
+}
+
+/// A job of an account for which the partition is not: Slurm takes it where it keeps no accounts, and never starts it.
+fn stranger(job: &SlurmJob, partition: &Partition) -> Option<Lint> {
+    let (name, may) = (&partition.name, partition.accounts.join(", "));
+    if may.is_empty() {
+        return None;
+    }
+    let Some(account) = &job.account else {
+        return Some(warning(format!(
+            "partition {name} is for {may} only, and no account is given: if yours is another, the job waits for ever"
+        )));
+    };
+    let known = partition.accounts.iter().any(|one| one.eq_ignore_ascii_case(account));
+    (!known).then(|| {
+        error(format!(
+            "account {account} may not use partition {name}, which is for {may}: give another account or partition"
+        ))
+    })
 }
 
 /// A signal that comes no later than the job's start would drain every job of the run before it does anything.
@@ -235,6 +255,7 @@ mod tests {
             max_minutes,
             default_minutes: Some(10),
             total_nodes: 2,
+            accounts: Vec::new(),
         };
         let node = |name: &str, states: &[&str]| Node {
             name: name.to_owned(),
@@ -248,6 +269,10 @@ mod tests {
             partitions: vec![
                 partition("main", "UP", Some(4), Some(60)),
                 partition("old", "DOWN", None, None),
+                Partition {
+                    accounts: vec!["physics".to_owned()],
+                    ..partition("closed", "UP", None, None)
+                },
             ],
             nodes: vec![node("n1", &["IDLE"]), node("n2", &["IDLE", "DRAIN"])],
         }
@@ -280,12 +305,19 @@ mod tests {
 
     #[test]
     fn what_can_never_start_is_an_error() {
-        check(&json!({"time": "30m", "partition": "nope"}), &[('e', "main, old")]);
+        check(
+            &json!({"time": "30m", "partition": "nope"}),
+            &[('e', "main, old, closed")],
+        );
         check(
             &json!({"time": "30m", "nodes": 5}),
             &[('e', "at most 4"), ('e', "has 2 that fit")],
         );
         check(&json!({"time": "2h"}), &[('e', "at most 60 min")]);
+        check(
+            &json!({"time": "2h", "partition": "closed", "account": "chemistry"}),
+            &[('e', "which is for physics")],
+        );
         check(&json!({"time": "30m", "gpus": 3}), &[('e', "3 GPUs")]);
         check(
             &json!({"time": "30m", "gpus": 1, "gpu_type": "h100"}),
@@ -308,6 +340,7 @@ mod tests {
     fn what_only_waits_is_a_warning() {
         check(&json!({}), &[('w', "10 min")]);
         check(&json!({"time": "30m", "partition": "old"}), &[('w', "DOWN")]);
+        check(&json!({"time": "30m", "partition": "closed"}), &[('w', "no account")]);
         check(&json!({"time": "30m", "nodes": 2}), &[('w', "only 1")]);
     }
 }

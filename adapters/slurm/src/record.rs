@@ -118,6 +118,18 @@ pub struct Partition {
     pub default_minutes: Option<u32>,
     /// Nodes that it has.
     pub total_nodes: u32,
+    /// Accounts that may use it; empty where all may.
+    pub accounts: Vec<String>,
+}
+
+/// The accounts of a list as Slurm prints it; none where all may.
+pub(crate) fn accounts(list: &str) -> Vec<String> {
+    let named = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let named: Vec<String> = named.map(str::to_owned).collect();
+    if named.iter().any(|name| name.eq_ignore_ascii_case("all")) {
+        return Vec::new();
+    }
+    named
 }
 
 /// A node.

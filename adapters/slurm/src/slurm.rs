@@ -6,7 +6,7 @@ use crate::door::{Door, Trouble};
 use crate::job::{self, SlurmJob};
 use crate::lint::{self, Cluster, Lint};
 use crate::options::{DoorKind, SlurmOptions};
-use crate::record::{JobRecord, Node, speaks_for};
+use crate::record::{JobRecord, Node, Partition, speaks_for};
 use crate::surroundings::Surroundings;
 use crate::{NAME, why};
 use bridgehead_backend::{Backend, BackendError, JobRef, JobReport, JobState, LaunchRequest};
@@ -146,9 +146,7 @@ impl Slurm {
         let partition = cluster.partition(self.options.partition.as_deref());
         let nodes = || cluster.nodes_of(partition).filter(|node| self.could_be_given(node));
         let Some(cpus) = self.options.cpus.or_else(|| nodes().map(|node| node.cpus).min()) else {
-            return Err(unfit(
-                "no node of the partition fits, or none is shown: give cpus, or another partition",
-            ));
+            return Err(unfit(self.nothing_fits(cluster, partition)));
         };
         let share = |node: &Node| node.memory_mib * u64::from(cpus) / u64::from(node.cpus.max(1));
         let per_core = checked.memory_per_cpu_mib.map(|mib| mib * u64::from(cpus));
@@ -173,6 +171,20 @@ impl Slurm {
             backend: NAME.to_owned(),
             nodes: (0..count).map(node).collect(),
         })
+    }
+
+    /// Why there is no node to plan on.
+    fn nothing_fits(&self, cluster: &Cluster, partition: Option<&Partition>) -> String {
+        let kind = self.options.gpu_type.as_deref();
+        let place = partition.map_or("this cluster".to_owned(), |p| format!("partition {}", p.name));
+        let Some(most) = cluster.nodes_of(partition).map(|node| node.gpus_of(kind)).max() else {
+            return format!("no node of {place} is shown: give cpus, so that it can be planned");
+        };
+        let asked = self.options.gpus.unwrap_or(0);
+        let kind = kind.map_or(String::new(), |kind| format!(" of type {kind}"));
+        format!(
+            "{asked} GPUs{kind} a node are asked for, the nodes of {place} have at most {most}: ask for fewer, or for another partition"
+        )
     }
 
     fn could_be_given(&self, node: &Node) -> bool {

@@ -155,6 +155,8 @@ pub struct Core {
     own_failures: u32,
     /// More failed than this, which is the most that the user allows.
     too_many: Option<u32>,
+    /// Agents from which others could not get an object, since they were last asked for.
+    unreachable: Vec<u32>,
 }
 
 impl Core {
@@ -210,6 +212,7 @@ impl Core {
             began: false,
             own_failures: 0,
             too_many: None,
+            unreachable: Vec::new(),
         }
     }
 

@@ -286,6 +286,15 @@ impl Head {
 
     /// One turn: decide, commit, send.
     fn turn(&mut self) -> Result<(), HeadError> {
+        for agent in self.core.take_unreachable() {
+            if self.silence.confirms(agent) {
+                let seconds = crate::silence::SUSPECT_SECONDS;
+                self.lose(
+                    agent,
+                    &format!("another node could not reach it, and it said nothing for {seconds} s"),
+                );
+            }
+        }
         self.core.sweep_failed();
         self.core.assign();
         self.core.sweep_failed();

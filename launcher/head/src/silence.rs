@@ -9,6 +9,10 @@ use std::collections::HashMap;
 const MOST: u32 = 300;
 /// The same in seconds, for people.
 pub(crate) const SECONDS: u32 = MOST / 10;
+/// And one that another agent could not reach, after so many: three beats.
+const SUSPECT: u32 = 30;
+/// The same in seconds, for people.
+pub(crate) const SUSPECT_SECONDS: u32 = SUSPECT / 10;
 
 /// Ticks since each agent was last heard.
 #[derive(Debug, Default)]
@@ -23,6 +27,11 @@ impl Silence {
     /// An agent is gone.
     pub(crate) fn forget(&mut self, agent: u32) {
         self.0.remove(&agent);
+    }
+
+    /// Whether an agent that another one could not reach has been silent here too for long enough.
+    pub(crate) fn confirms(&self, suspect: u32) -> bool {
+        self.0.get(&suspect).is_some_and(|&ticks| ticks >= SUSPECT)
     }
 
     /// A tick is over: the agents that have been silent for too long, which are forgotten.
@@ -43,6 +52,19 @@ impl Silence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suspicion_is_confirmed_by_three_beats_that_did_not_come() {
+        let mut silence = Silence::default();
+        silence.heard(1);
+        for tick in 1..=SUSPECT {
+            assert!(!silence.confirms(1) && !silence.confirms(2), "tick {tick}");
+            silence.tick();
+        }
+        assert!(silence.confirms(1));
+        silence.heard(1);
+        assert!(!silence.confirms(1));
+    }
 
     #[test]
     fn only_an_agent_that_is_silent_long_enough_is_lost_and_only_once() {

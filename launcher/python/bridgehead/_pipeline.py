@@ -293,7 +293,7 @@ class Pipeline:
                 run = self._start(asked, attached=False)
                 document, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
         except errors.PlanError as error:
-            _launch.refuse(str(error))
+            _launch.refuse(str(error), error.exit_code)
         except errors.SchedulerError as error:
             _launch.refuse(str(error), error.exit_code)
         _launch.answer(document, text.rstrip("\n"))

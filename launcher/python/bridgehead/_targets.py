@@ -151,7 +151,9 @@ def _run(argv: list[str], text: bytes) -> dict[str, Any]:
     done = subprocess.run(argv, input=text, capture_output=True, check=False, env=environment)
     said = done.stderr.decode(errors="replace").strip().removeprefix("bridgehead: ")
     if done.returncode == _WRONG_USAGE:
-        raise errors.PlanError(said)
+        error = errors.PlanError(said)
+        error.exit_code = _WRONG_USAGE
+        raise error
     if done.returncode != 0:
         raise errors.SchedulerError(said or f"{argv[0]} ended with {done.returncode}", exit_code=done.returncode)
     answer: dict[str, Any] = json.loads(done.stdout)

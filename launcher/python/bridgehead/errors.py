@@ -26,7 +26,13 @@ class BridgeheadError(Exception):
 
 
 class PlanError(BridgeheadError, ValueError):
-    """The pipeline cannot run as asked: a cycle, a task that fits nowhere, an unknown option."""
+    """The pipeline cannot run as asked: a cycle, a task that fits nowhere, an unknown option.
+
+    Attributes:
+        exit_code: the exit code that `bridgehead` has for it.
+    """
+
+    exit_code = 1
 
 
 class UnpicklableError(BridgeheadError, TypeError):

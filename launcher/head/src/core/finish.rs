@@ -167,6 +167,9 @@ impl Core {
 
     /// An attempt failed: another one if its cause allows, else the task and all that need it fail.
     pub(super) fn attempt_failed(&mut self, task: u64, attempt: u32, failure: Failure) {
+        if failure.kind == "object-lost" {
+            self.suspect_holders(task);
+        }
         let Some(job) = self.job(task) else { return };
         if let Some(reason) = job.cancelling.clone() {
             self.give_up(TaskId(task));
@@ -176,6 +179,34 @@ impl Core {
         if !self.interrupted(task, attempt, &failure) {
             self.attempt_failed_itself(task, attempt, failure);
         }
+    }
+
+    /// An attempt could not get one of its objects: the agents at which those lie may be gone without a word.
+    fn suspect_holders(&mut self, task: u64) {
+        let (Some(job), Some(row)) = (self.job(task), self.state.row(task)) else {
+            return;
+        };
+        let inputs = job.input_tasks().filter_map(|input| match &self.state.row(input)?.end {
+            End::Value(value) => value.object().map(bridgehead_wire::ObjectRef::id),
+            _ => None,
+        });
+        let objects: Vec<_> = job
+            .objects()
+            .iter()
+            .map(bridgehead_wire::ObjectRef::id)
+            .chain(inputs)
+            .collect();
+        let places = objects.into_iter().filter_map(|id| self.objects.locate(id));
+        let suspects: Vec<u32> = places
+            .map(|place| place.node)
+            .filter(|&node| node != row.agent)
+            .collect();
+        self.unreachable.extend(suspects);
+    }
+
+    /// Agents from which others could not get an object. Whoever can hear them decides whether they are gone.
+    pub fn take_unreachable(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.unreachable)
     }
 
     /// As [`Core::attempt_failed`], once it is known that nobody else ended the attempt.

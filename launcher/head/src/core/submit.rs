@@ -207,13 +207,16 @@ impl Core {
         Some(failure)
     }
 
-    /// A hold on the stored value of a finished task, for one more consumer.
+    /// A hold on the stored value of a finished task, for one more consumer. A value that lies in the run folder only, because
+    /// an earlier attempt made it, has no object: a hold would invent one, at a node which never had it.
     fn hold_value(&mut self, task: u64) {
-        let object = match self.state.row(task).map(|row| &row.end) {
-            Some(End::Value(value)) => value.object().cloned(),
+        let Some(row) = self.state.row(task) else { return };
+        let object = match &row.end {
+            End::Value(value) => value.object().cloned(),
             _ => None,
         };
-        if let Some(object) = object {
+        let in_file = row.persisted.is_some();
+        if let Some(object) = object.filter(|object| !in_file || self.objects.locate(object.id()).is_some()) {
             self.objects.hold(&object);
         }
     }

@@ -229,6 +229,27 @@ fn results_of_an_earlier_drain_are_let_go_of_with_their_last_reader() {
 }
 
 #[test]
+fn a_value_of_an_earlier_attempt_comes_from_its_file_and_not_from_a_store_that_is_gone() {
+    let mut run = Attempts::begin(&[&[], &[0], &[0]], allocation());
+    run.check(&[0], &[]);
+    finish_large(&mut run, 0, 0);
+    run.core.on_notice();
+    run.check(&[], &[0]);
+    run.persisted(0);
+    run.check(&[], &[]);
+    run.next(2);
+    run.core.assign();
+    let effects = run.core.take_effects();
+    let calls = effects.agents.into_iter().filter_map(|(_, message)| match message {
+        HeadToAgent::Call(call) => Some(call),
+        _ => None,
+    });
+    let inputs: Vec<Value> = calls.flat_map(|call| call.inputs).collect();
+    assert_eq!(inputs.len(), 2);
+    assert!(inputs.iter().all(|value| value.object().is_none()), "{inputs:?}");
+}
+
+#[test]
 fn a_task_that_does_not_end_in_time_waits_again_and_burns_no_retry() {
     let mut run = Attempts::begin(&[&[]], allocation());
     run.check(&[0], &[]);
