@@ -142,6 +142,7 @@ impl Story {
             let report = job.report.as_ref().filter(|report| !report.reason.is_empty())?;
             let id = &job.record.job.as_ref()?.0;
             let reason = report.reason.trim_end_matches('.');
+            let reason = reason.strip_prefix("waits: ").unwrap_or(reason);
             (reason != message).then(|| format!("Job {id} (gang {}) waits: {reason}.", job.record.gang))
         }));
         out
