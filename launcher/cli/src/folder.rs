@@ -42,6 +42,11 @@ pub(crate) fn config(folder: &RunFolder) -> Result<RunConfig, CliError> {
     document(&path)?.ok_or_else(|| CliError::unreadable(&path, &ErrorKind::NotFound.into()))
 }
 
+/// Whether the run was handed to a scheduler; not as far as is known where `run.json` cannot be read.
+pub(crate) fn is_handed_over(folder: &RunFolder) -> bool {
+    config(folder).is_ok_and(|config| config.target.is_some())
+}
+
 /// `spec.json`; `None` for an Executor's run.
 pub(crate) fn spec(folder: &RunFolder) -> Result<Option<PipelineSpec>, CliError> {
     document(&folder.spec())

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// `bridgehead watch`.
 pub(crate) fn watch(args: &OneRun) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
-    if folder::config(&folder)?.target.is_some() {
+    if folder::is_handed_over(&folder) {
         return handed::watch(&folder, args.json);
     }
     to_the_end(Client::connect(&folder, false), &folder, 0, args.json)

@@ -50,7 +50,7 @@ fn age(folder: &RunFolder) -> Option<Duration> {
 }
 
 fn may_go(folder: &RunFolder, lost_too: bool) -> bool {
-    if folder::config(folder).is_ok_and(|config| config.target.is_some()) {
+    if folder::is_handed_over(folder) {
         return handed_over_may_go(folder, lost_too);
     }
     let elsewhere = || folder::head_info(folder).is_some_and(|info| info.host != this_host());

@@ -39,9 +39,11 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
     let Some((scheduler, jobs)) = standing::open_jobs(folder, config)? else {
         unreachable!("a run that was handed over has a scheduler");
     };
-    if jobs.iter().any(is_running) {
-        tell_head(folder, &args.reason)?;
-    }
+    let told = if jobs.iter().any(is_running) {
+        tell_head(folder, &args.reason)?
+    } else {
+        "ended at its scheduler"
+    };
     // What only waits has no head that could end it.
     for job in jobs.iter().filter(|job| !is_running(job)) {
         if let Some(job) = &job.record.job {
@@ -52,7 +54,7 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
         && ended_within(folder, PATIENCE)?
         && gone_within(folder, config, PATIENCE)?.is_empty()
     {
-        return said(args, &run, "delivered");
+        return said(args, &run, told);
     }
     for job in jobs.iter().filter_map(|job| job.record.job.as_ref()) {
         scheduler.cancel(job)?;
@@ -85,17 +87,17 @@ fn said(args: &Cancel, run: &str, how: &str) -> Result<u8, CliError> {
 }
 
 /// Over the network if its head can be reached, else through the mailbox, which it looks into soon after it has begun.
-fn tell_head(folder: &RunFolder, reason: &str) -> Result<(), CliError> {
-    if let Ok(client) = Client::reach(folder) {
-        if runs::ask_to_cancel(client, reason).is_ok() {
-            return Ok(());
-        }
+fn tell_head(folder: &RunFolder, reason: &str) -> Result<&'static str, CliError> {
+    let delivered = Client::reach(folder).map_err(CliError::from);
+    if let Ok(how) = delivered.and_then(|client| runs::ask_to_cancel(client, reason)) {
+        return Ok(how);
     }
     let request = mailbox::CancelRequest {
         kind: "cancel".to_owned(),
         reason: reason.to_owned(),
     };
-    mailbox::leave(folder, &request).map_err(|e| CliError::system("write into", &folder.mailbox(), &e))
+    mailbox::leave(folder, &request).map_err(|e| CliError::system("write into", &folder.mailbox(), &e))?;
+    Ok("left in its mailbox")
 }
 
 fn ended_within(folder: &RunFolder, limit: Duration) -> Result<bool, CliError> {

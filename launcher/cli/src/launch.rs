@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds that a submission may take before somebody else looks for its job.
@@ -240,8 +241,20 @@ pub(crate) fn launch(args: &args::Launch) -> Result<u8, CliError> {
     let records = Launcher::new(&folder, &config, &*scheduler)?.submit_from(0)?;
     let (door, reason) = scheduler.door();
     let jobs: Vec<_> = records.iter().filter_map(|record| record.job.as_ref()).collect();
-    output::line(json!({ "jobs": jobs, "door": door, "reason": reason }))?;
+    let warnings: Vec<String> = private_place(folder.path()).into_iter().collect();
+    output::line(json!({ "jobs": jobs, "door": door, "reason": reason, "warnings": warnings }))?;
     Ok(OK)
+}
+
+/// A warning where the run folder lies in a place that each node mostly has for itself.
+fn private_place(folder: &Path) -> Option<String> {
+    let path = std::fs::canonicalize(folder).ok()?;
+    let private = ["/tmp", "/var/tmp", "/dev/shm", "/run"]
+        .into_iter()
+        .find(|place| path.starts_with(place))?;
+    Some(format!(
+        "the run folder lies in {private}, which nodes mostly do not share; set BRIDGEHEAD_HOME to a folder that they do"
+    ))
 }
 
 /// What is asked on standard input.

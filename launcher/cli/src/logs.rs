@@ -21,7 +21,7 @@ pub(crate) fn logs(args: &Logs) -> Result<u8, CliError> {
         as_json: args.json,
         seen: HashMap::new(),
     };
-    let handed_over = folder::config(&folder)?.target.is_some();
+    let handed_over = folder::is_handed_over(&folder);
     let mut looks = Looks::default();
     loop {
         // Asked first: a dying head's last lines are still read.

@@ -14,9 +14,8 @@ use std::time::Duration;
 /// `bridgehead cancel`.
 pub(crate) fn cancel(args: &Cancel) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
-    let config = folder::config(&folder)?;
-    if config.target.is_some() {
-        return handed::cancel(args, &folder, &config);
+    if folder::is_handed_over(&folder) {
+        return handed::cancel(args, &folder, &folder::config(&folder)?);
     }
     let run = folder::run_id(&folder);
     let how = match Client::connect(&folder, false) {

@@ -92,7 +92,7 @@ pub(crate) fn of_all(folders: &[RunFolder]) -> Vec<Result<Standing, CliError>> {
     let read: Vec<_> = folders.iter().map(Told::read).collect();
     let mut asked: BTreeMap<String, (&TargetConfig, Vec<bridgehead_backend::JobRef>)> = BTreeMap::new();
     for told in read.iter().flatten() {
-        if let Some(target) = told.config.target.as_ref().filter(|_| told.must_ask()) {
+        if let Some(target) = told.target().filter(|_| told.must_ask()) {
             let (_, jobs) = asked.entry(door_of(target)).or_insert((target, Vec::new()));
             jobs.extend(told.records.iter().filter_map(|record| record.job.clone()));
         }
@@ -133,14 +133,15 @@ fn door_of(target: &TargetConfig) -> String {
 
 /// What a run folder tells.
 struct Told {
-    config: RunConfig,
+    /// `None` where it cannot be read: then the folder is all that tells of the run.
+    config: Option<RunConfig>,
     records: Vec<LaunchRecord>,
     status: Option<Value>,
 }
 
 impl Told {
     fn read(folder: &RunFolder) -> Result<Self, CliError> {
-        let config = folder::config(folder)?;
+        let config = folder::config(folder).ok();
         let records = newest(ledger::read(folder)?);
         let status = folder::written(folder)?;
         Ok(Self {
@@ -157,12 +158,16 @@ impl Told {
         self.status.as_ref().filter(|status| attempt(status) > before.into())
     }
 
+    fn target(&self) -> Option<&TargetConfig> {
+        self.config.as_ref()?.target.as_ref()
+    }
+
     fn must_ask(&self) -> bool {
         !self.fresh().is_some_and(is_final)
     }
 
     fn standing(self, folder: &RunFolder, answers: &BTreeMap<String, Answer>) -> Result<Standing, CliError> {
-        let Some(target) = &self.config.target else {
+        let (Some(config), Some(target)) = (&self.config, self.target()) else {
             let status = folder::snapshot(folder)?;
             return Ok(Standing {
                 status,
@@ -190,10 +195,10 @@ impl Told {
             Some(status) => status,
             None => {
                 let tasks = folder::spec(folder)?.map_or(0, |spec| spec.tasks.len());
-                json!({ "name": self.config.name, "tasks": { "waiting": tasks } })
+                json!({ "name": config.name, "tasks": { "waiting": tasks } })
             }
         };
-        status["run"] = json!(self.config.run);
+        status["run"] = json!(config.run);
         status["phase"] = json!(phase);
         status["message"] = json!(message);
         status["jobs"] = jobs.iter().map(Job::to_json).collect();

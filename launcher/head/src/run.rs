@@ -108,6 +108,8 @@ const WRITER_TURNS: u32 = 32;
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 /// Ticks between two signs of life to agents of other nodes, which take a head for lost after six of them.
 const BEAT_EVERY: u32 = 50;
+/// Ticks between two looks at the run folder, and two snapshots, where it lies on a shared file system.
+const RARELY: u32 = 5;
 /// Ticks after which the snapshot is written even if nothing has changed, where the head's node may be lost.
 const SHOW_EVERY: u32 = 100;
 /// Ticks between two looks for a newer journal segment.
@@ -398,12 +400,19 @@ impl Head {
             tracing::error!(missing, "the gang is not whole");
             self.core.fail_all(&missing);
         }
-        self.take_requests();
+        // The run folder of an allocation lies on a file system that all nodes share, and that is not to be asked all the time.
+        let rarely = self.allocated && !self.ticks.is_multiple_of(RARELY);
+        if !rarely {
+            self.take_requests();
+        }
         self.core.give_up_fetches();
         self.core.look_at_time();
         self.syncer.offer(&mut self.journal);
-        if std::mem::take(&mut self.changed) | self.core.take_shown_changed() {
+        self.changed |= self.core.take_shown_changed();
+        if self.changed {
             self.core.send_progress();
+        }
+        if !rarely && std::mem::take(&mut self.changed) {
             self.write_status();
         }
     }

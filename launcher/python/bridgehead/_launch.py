@@ -319,6 +319,8 @@ def _hand_over(binary: str, run: str, folder: str) -> None:
 
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    for warning in answer["warnings"]:
+        print(f"bridgehead: {warning}", file=sys.stderr)
     jobs = ", ".join(answer["jobs"])
     print(f"{run} is job {jobs}, handed over by {answer['door']}: {answer['reason']}", file=sys.stderr)
 
