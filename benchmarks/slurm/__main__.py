@@ -128,7 +128,7 @@ def hyperqueue(table: Table, user: User, number: int, python: str) -> None:
     on = ["--nodes", 1, "--cpus", 2, "--time", "30m"]
     table.add(f"{number} programs, Bridgehead, 1 node, s", seconds_of(submitted(user, "programs", number, on=on)))
     words = ["srun", "-N1", "-n1", "-c2", python, HERE / "hyperqueue_here.py", number, 2]
-    table.add(f"{number} programs, HyperQueue, 1 node, s", float(expect(user, *words, limit=1800)))
+    table.add(f"{number} programs, HyperQueue, 1 node, s", float(expect(user, *words, limit=1800).split()[-1]))
 
 
 def main() -> int:

@@ -7,13 +7,12 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from hyperqueue import Job, LocalCluster
 from hyperqueue.cluster import WorkerConfig
 
 number, cores = map(int, sys.argv[1:])
-with tempfile.TemporaryDirectory() as folder, LocalCluster(Path(folder), WorkerConfig(cores=cores)) as cluster:
+with tempfile.TemporaryDirectory() as folder, LocalCluster(folder, WorkerConfig(cores=cores)) as cluster:
     client = cluster.client()
     job = Job(folder, max_fails=0)
     for _ in range(number):

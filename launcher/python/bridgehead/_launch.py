@@ -161,7 +161,7 @@ class Asked:
         except errors.PlanError as error:
             if asked() == "run":
                 raise
-            refuse(str(error))
+            refuse(str(error), error.exit_code)
 
     @staticmethod
     def _of(
