@@ -33,9 +33,9 @@ OPTIONS = "cpus, gpus, memory, retries, timeout, priority, resources, persist, n
         (lambda: bh.program("true").options(core=1), OPTIONS),
         (lambda: bh.Retries(node=1), "lost_node, preempted, walltime, oom, user"),  # type: ignore[call-arg]
         (lambda: bh.Pipeline("p", colour=1), "none"),  # type: ignore[call-arg]
-        (lambda: pipeline().run(cpu=1), "agents, cpus, wait, trace, resources"),  # type: ignore[call-arg]
-        (lambda: pipeline().submit(cpu=1), "agents, cpus, trace, resources"),  # type: ignore[call-arg]
-        (lambda: pipeline().plan(cpu=1), "agents, cpus, resources"),  # type: ignore[call-arg]
+        (lambda: pipeline().run(cpu=1), "on, agents, cpus, wait, trace, resources"),  # type: ignore[call-arg]
+        (lambda: pipeline().submit(cpu=1), "on, agents, cpus, trace, resources"),  # type: ignore[call-arg]
+        (lambda: pipeline().plan(cpu=1), "on, agents, cpus, resources"),  # type: ignore[call-arg]
         (lambda: pipeline().group("g", node=1), "nodes, gpus, partition"),  # type: ignore[call-arg]
         (lambda: bh.Executor(workers=1), "max_workers, agents, resources"),  # type: ignore[call-arg]
     ],

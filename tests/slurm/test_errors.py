@@ -11,7 +11,7 @@ import pytest
 from cluster import Cluster, wait_until
 from support import SCRIPT, User, check
 
-REFUSED, UNREACHABLE, DENIED, UNPLANNED = 7, 8, 9, 1
+REFUSED, UNREACHABLE, DENIED, USAGE = 7, 8, 9, 2
 REST = ["--slurm-door", "rest", "--rest-url", "http://ctl:6820"]
 
 
@@ -46,9 +46,9 @@ def test_what_no_node_can_give_is_refused(user: User, door: str, options: list[o
 
 
 def test_an_option_that_makes_no_sense_is_named(user: User) -> None:
-    check_refused(user, UNPLANNED, "--slurm", "nodez=3", says=("nodez", "nodes"))
-    check_refused(user, UNPLANNED, "--time", "soon", says=("soon",))
-    check_refused(user, UNPLANNED, "--memory", "much", says=("much",))
+    check_refused(user, USAGE, "--slurm", "nodez=3", says=("nodez", "nodes"))
+    check_refused(user, USAGE, "--time", "soon", says=("soon",))
+    check_refused(user, USAGE, "--memory", "much", says=("much",))
 
 
 def test_an_expired_token_is_named_with_the_way_to_a_new_one(user: User, cluster: Cluster) -> None:

@@ -163,7 +163,7 @@ impl Slurm {
         };
         let count = self.options.nodes.unwrap_or(1) * checked.array.map_or(1, |array| array.count);
         let node = |rank: u32| NodeProfile {
-            name: format!("node {rank}"),
+            name: format!("{NAME}-{rank}"),
             resources: resources.clone(),
             workers: cpus,
         };

@@ -292,9 +292,7 @@ class Pipeline:
             else:
                 run = self._start(asked, attached=False)
                 document, text = json.dumps({"run": run.id, "folder": str(run.folder)}), run.id
-        except errors.PlanError as error:
-            _launch.refuse(str(error), error.exit_code)
-        except errors.SchedulerError as error:
+        except (errors.PlanError, errors.SchedulerError) as error:
             _launch.refuse(str(error), error.exit_code)
         _launch.answer(document, text.rstrip("\n"))
 
@@ -326,8 +324,9 @@ class Pipeline:
 
     def _plan(self, asked: Asked) -> tuple[bytes, str, str]:
         """The pipeline in canonical form, its plan, and the plan in its form for people."""
+        profile = json.dumps(asked.profile())
         try:
-            return _bridgehead.plan(self._written(), json.dumps(asked.profile()))
+            return _bridgehead.plan(self._written(), profile)
         except ValueError as error:
             raise errors.PlanError(str(error)) from None
 

@@ -80,8 +80,8 @@ def submit(tmp_path: Path, on: str, *arguments: str) -> subprocess.CompletedProc
     [
         ("on=bh.Slurm(nodes=2)", [], 8, "sbatch"),
         ("", ["--on", "slurm"], 8, "sbatch"),
-        ("", ["--on", "slurm", "--slurm", "nodez=3"], 1, "nodez"),
-        ("", ["--on", "slurm", "--time", "soon"], 1, "time"),
+        ("", ["--on", "slurm", "--slurm", "nodez=3"], 2, "nodez"),
+        ("", ["--on", "slurm", "--time", "soon"], 2, "time"),
         ("", ["--on", "slurm", "--slurm", "nodes"], 2, "KEY=VALUE"),
         ("", ["--on", "slurm", "--agents", "2"], 2, "--nodes"),
         ("", ["--on", "local", "--nodes", "2"], 2, "--on slurm"),
