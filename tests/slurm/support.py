@@ -145,6 +145,12 @@ class Submitted:
         """The journal: (time, event, task, attempt or agent, text)."""
         return list(_bridgehead.read_journal(str(self.folder))) if (self.folder / "journal").exists() else []
 
+    def story(self) -> str:
+        """What happened besides tasks that ran and ended well, for people who read of a test that failed."""
+        usual = ("task-assigned", "task-finished", "task-persisted", "task-added")
+        told = [event for event in bh.connect(str(self.folder)).events() if event["event"] not in usual]
+        return "\n".join(f"{e['time']:.1f} {e['event']} {e['task']} {e['number']} {e['text']}" for e in told)
+
     def count(self, event: str) -> int:
         return sum(name == event for _, name, _, _, _ in self.events())
 

@@ -37,7 +37,7 @@ def test_a_node_is_lost_and_its_tasks_run_elsewhere(cluster: Cluster, user: User
     with cluster.fault(what, victim):
         run.wait_phase(*ENDED, "lost")
     check_survived(run)
-    assert run.count("agent-lost") == 1
+    assert run.count("agent-lost") == 1, run.story()
     assert run.count("task-retried") + run.count("task-reset") > 0
     assert run.count("run-started") == 1, "the loss of one node costs its tasks, not the job"
 

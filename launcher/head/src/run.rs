@@ -401,7 +401,7 @@ impl Head {
             self.core.fail_all(&missing);
         }
         // The run folder of an allocation lies on a file system that all nodes share, and that is not to be asked all the time.
-        let rarely = self.allocated && !self.ticks.is_multiple_of(RARELY);
+        let rarely = self.allocated && self.ticks > 10 * RARELY && !self.ticks.is_multiple_of(RARELY);
         if !rarely {
             self.take_requests();
         }

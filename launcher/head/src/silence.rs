@@ -9,8 +9,8 @@ use std::collections::HashMap;
 const MOST: u32 = 300;
 /// The same in seconds, for people.
 pub(crate) const SECONDS: u32 = MOST / 10;
-/// And one that another agent could not reach, after so many: three beats.
-const SUSPECT: u32 = 30;
+/// And one that another agent could not reach, after so many: eight beats, for a busy node may miss some.
+const SUSPECT: u32 = 80;
 /// The same in seconds, for people.
 pub(crate) const SUSPECT_SECONDS: u32 = SUSPECT / 10;
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_suspicion_is_confirmed_by_three_beats_that_did_not_come() {
+    fn a_suspicion_is_confirmed_by_beats_that_did_not_come() {
         let mut silence = Silence::default();
         silence.heard(1);
         for tick in 1..=SUSPECT {
