@@ -148,8 +148,8 @@ class Submitted:
     def story(self) -> str:
         """What happened besides tasks that ran and ended well, for people who read of a test that failed."""
         usual = ("task-assigned", "task-finished", "task-persisted", "task-added")
-        told = [event for event in bh.connect(str(self.folder)).events() if event["event"] not in usual]
-        return "\n".join(f"{e['time']:.1f} {e['event']} {e['task']} {e['number']} {e['text']}" for e in told)
+        told = [event for event in self.events() if event[1] not in usual]
+        return "\n".join(f"{time / 1e9:.1f} {name} {task} {number} {text}" for time, name, task, number, text in told)
 
     def count(self, event: str) -> int:
         return sum(name == event for _, name, _, _, _ in self.events())

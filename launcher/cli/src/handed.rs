@@ -165,13 +165,7 @@ pub(crate) fn resume(args: &Resume, folder: &RunFolder, mut config: RunConfig) -
         return Err(CliError::new(crate::error::UNREACHABLE, reason));
     }
     if standing.phase() == "finished" {
-        let text = format!("{run} has finished: nothing is left to do");
-        output::line(if args.json {
-            json!({ "run": run, "phase": "finished" }).to_string()
-        } else {
-            text
-        })?;
-        return Ok(OK);
+        return runs::nothing_left(&run, args.json);
     }
     if let Some(job) = standing.jobs.iter().find(|job| job.is_open()) {
         let job = job.record.job.as_ref().map_or("", |job| &job.0);

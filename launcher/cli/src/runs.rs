@@ -85,13 +85,7 @@ pub(crate) fn resume(args: &Resume) -> Result<u8, CliError> {
     let config = detached(&folder)?;
     // What the head would refuse is refused here, where it is seen.
     if matches!(folder::state(&folder)?.ended, Some((phase, _)) if phase == "finished") {
-        let text = format!("{run} has finished: nothing is left to do");
-        output::line(if args.json {
-            json!({ "run": run, "phase": "finished" }).to_string()
-        } else {
-            text
-        })?;
-        return Ok(OK);
+        return nothing_left(&run, args.json);
     }
     let attempt = journal::attempts(&folder.journal())?.last().copied().unwrap_or(0) + 1;
     let pid = launch(&folder, &config)?;
@@ -111,6 +105,16 @@ pub(crate) fn resume(args: &Resume) -> Result<u8, CliError> {
     // With little left to do a run can be over before anybody has connected: the journal knows.
     follow::to_the_end(client, &folder, attempt, args.json)
         .map_err(|error| not_up.map_or(error, |text| CliError::new(HEAD, text)))
+}
+
+/// A run that has finished cannot be resumed, which is no failure.
+pub(crate) fn nothing_left(run: &str, as_json: bool) -> Result<u8, CliError> {
+    output::line(if as_json {
+        json!({ "run": run, "phase": "finished" }).to_string()
+    } else {
+        format!("{run} has finished: nothing is left to do")
+    })?;
+    Ok(OK)
 }
 
 /// The configuration of a run that can be resumed. Nobody holds this attempt, so it ends by itself.
