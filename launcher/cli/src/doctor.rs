@@ -23,6 +23,8 @@ struct Software {
     /// Programs by their name.
     sbatch: Option<PathBuf>,
     srun: Option<PathBuf>,
+    /// The way to Slurm and what it has, where its commands are.
+    slurm: Option<String>,
     kubectl: Option<PathBuf>,
     python: Option<PathBuf>,
     /// The file with the way to a cluster.
@@ -98,7 +100,7 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
         "shared memory within a node, TCP between nodes".to_owned(),
     ));
     out.push(("ucx", found(&s.ucx)));
-    out.push(("slurm", found(&s.sbatch.clone().or_else(|| s.srun.clone()))));
+    out.push(("slurm", s.slurm.clone().unwrap_or_else(|| found(&s.srun))));
     out.push(("kubernetes", kubernetes(s)));
     out.push(("python", found(&s.python)));
     out.push(("home", bridgehead_local::home().display().to_string()));
@@ -245,6 +247,7 @@ impl Software {
         Self {
             ucx: library("libucp.so.0"),
             sbatch: program("sbatch"),
+            slurm: program("sbatch").map(|_| crate::target::slurm_in_words()),
             srun: program("srun"),
             kubectl: program("kubectl"),
             python: program("python3"),

@@ -5,7 +5,7 @@ use crate::args::Target;
 use crate::error::{CliError, USAGE};
 use bridgehead_backend::{Backend, BackendError, JobRef, JobReport, LaunchRequest};
 use bridgehead_plan::ClusterProfile;
-use bridgehead_slurm::{Lint, Slurm, SlurmManifest, SlurmOptions};
+use bridgehead_slurm::{Lint, Partition, Slurm, SlurmManifest, SlurmOptions};
 use bridgehead_spec::{GroupSpec, TargetConfig};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -208,4 +208,47 @@ pub(crate) fn merge(target: &mut TargetConfig, changes: Map<String, Value>) {
         Value::Object(options) => options.extend(changes),
         other => *other = Value::Object(changes),
     }
+}
+
+/// How long `doctor` waits for a scheduler's answer.
+const DOCTOR: Duration = Duration::from_secs(5);
+
+/// The way to Slurm from here and the partitions that it has, in a line; why there is none, where there is none.
+pub(crate) fn slurm_in_words() -> String {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let slurm = Slurm::connect(&SlurmOptions::default());
+        let words = slurm.and_then(|slurm| {
+            let partitions = slurm
+                .cluster()?
+                .partitions
+                .iter()
+                .map(partition)
+                .collect::<Vec<_>>()
+                .join(", ");
+            let (door, reason) = slurm.door();
+            Ok(format!("by {door} ({reason}); partitions {partitions}"))
+        });
+        let _ = tell.send(words); // Nobody waits any more: the answer came too late.
+    });
+    match told.recv_timeout(DOCTOR) {
+        Ok(words) => words.unwrap_or_else(|error| error.to_string()),
+        Err(_) => format!("there is one, and it has not answered for {} s", DOCTOR.as_secs()),
+    }
+}
+
+fn partition(partition: &Partition) -> String {
+    let default = if partition.default == Some(true) { "*" } else { "" };
+    let limit = partition
+        .max_minutes
+        .map_or(String::new(), |minutes| format!(", {minutes} min at most"));
+    let state = if partition.state == "UP" {
+        String::new()
+    } else {
+        format!(", {}", partition.state.to_lowercase())
+    };
+    format!(
+        "{}{default} ({} nodes{limit}{state})",
+        partition.name, partition.total_nodes
+    )
 }
