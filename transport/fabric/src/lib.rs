@@ -1,7 +1,7 @@
 //! The data port: what a store may ask of a network, whatever the network is.
 //!
-//! Owns the words (regions, operations, completions, capabilities, peer loss), a simulated network (`sim`) and the laws that
-//! every fabric keeps (`conformance`). It owns no socket and no thread, and knows nothing of objects.
+//! Owns the words (regions, operations, completions, capabilities, peer loss), a simulated network (`sim`), the choice
+//! among several (`Choice`) and the laws that every fabric keeps (`conformance`). It owns no socket, and knows nothing of objects.
 //!
 //! The promises, each a law in `conformance`:
 //! - Nothing here blocks but `Fabric::wait`. A full queue is `Posted::Busy`, a value; `Completion::Ready` follows once there is room.
@@ -10,11 +10,13 @@
 //! - Messages to one peer arrive in the order of their sending, each once, until the peer is lost.
 //! - What a peer asks for wrongly fails at the one who asks, and harms nobody else.
 
+mod choice;
 pub mod conformance;
 mod memory;
 mod port;
 pub mod sim;
 
+pub use choice::Choice;
 pub use memory::{Buffer, Memory};
 pub use port::{
     Access, Capabilities, Completion, Fabric, FabricError, LocalSlice, OpId, PeerId, Posted, Reason, RegionKey,
