@@ -152,6 +152,17 @@ pub(crate) struct Limits {
     pub max_fails: Option<u32>,
 }
 
+/// How bytes go between nodes.
+#[derive(Debug, Args, Default)]
+pub(crate) struct Transport {
+    /// How bytes go between nodes: `auto` is UCX where it would use RDMA devices, else TCP.
+    #[arg(long, value_name = "NAME", value_parser = ["auto", "tcp", "ucx"])]
+    pub transport: Option<String>,
+    /// The same, and end the run with the reason where it cannot be had, instead of taking TCP.
+    #[arg(long, value_name = "NAME", value_parser = ["ucx"], conflicts_with = "transport")]
+    pub require_transport: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
     /// Write a Chrome trace (open it in Perfetto) to this file.
@@ -165,6 +176,8 @@ pub(crate) struct Run {
     pub trace: Trace,
     #[command(flatten)]
     pub limits: Limits,
+    #[command(flatten)]
+    pub transport: Transport,
     #[command(flatten)]
     pub script: Script,
 }
@@ -191,6 +204,8 @@ pub(crate) struct Submit {
     pub target: Target,
     #[command(flatten)]
     pub limits: Limits,
+    #[command(flatten)]
+    pub transport: Transport,
     #[command(flatten)]
     pub script: Script,
 }

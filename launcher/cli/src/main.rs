@@ -21,6 +21,7 @@ mod script;
 mod standing;
 mod survivor;
 mod target;
+mod transport;
 mod why;
 
 use args::{Cli, Command};

@@ -3,13 +3,12 @@
 use crate::args;
 use crate::error::{BROKEN, OK, RUN_FAILED};
 use crate::join::{self, Awaited};
+use crate::transport;
 use bridgehead_agent::{AgentOptions, Link};
-use bridgehead_fabric::Fabric;
 use bridgehead_head::{AgentLink, Allocation, HeadOptions, RunOutcome};
 use bridgehead_spec::{AgentConfig, AgentId, RunConfig, RunFolder};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -172,6 +171,11 @@ fn agent_options(
     socket_dir: PathBuf,
 ) -> Result<AgentOptions> {
     let address = surroundings.address;
+    let transport = config.transport.clone();
+    if transport.required && config.agents.len() != 1 {
+        // Here, and not when the first object is wanted.
+        transport::decide_here(&transport)?;
+    }
     Ok(AgentOptions {
         agent: AgentId(rank),
         folder: folder.clone(),
@@ -183,16 +187,11 @@ fn agent_options(
         ticket: Vec::new(),
         run: config.run.to_string(),
         host: host(),
-        fabric: bridgehead_agent::FabricMaker(Box::new(move |agent, key| make_fabric(agent, key, address))),
+        fabric: bridgehead_agent::FabricMaker(Box::new(move |agent, key| {
+            transport::make(&transport, agent, key, address)
+        })),
         known: None,
     })
-}
-
-/// The network between the stores: TCP.
-fn make_fabric(agent: u32, key: [u8; 32], address: IpAddr) -> std::result::Result<Arc<dyn Fabric>, String> {
-    let options = bridgehead_tcp::Options::new(agent, key, address);
-    let fabric = bridgehead_tcp::TcpFabric::start(options).map_err(|e| e.to_string())?;
-    Ok(Arc::new(fabric))
 }
 
 /// `bridgehead agent`.

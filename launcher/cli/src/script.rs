@@ -1,6 +1,6 @@
 //! `run`, `plan`, `submit`: the user's script, told by its environment what its pipelines are to do.
 
-use crate::args::{Limits, Plan, Run, Script, Submit, Target, Trace};
+use crate::args::{Limits, Plan, Run, Script, Submit, Target, Trace, Transport};
 use crate::error::{CliError, NOT_FOUND, SYSTEM, USAGE};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::io::ErrorKind;
@@ -61,6 +61,18 @@ fn with_limits(command: &mut Command, limits: &Limits) {
     }
 }
 
+fn with_transport(command: &mut Command, transport: &Transport) {
+    let asked = [
+        ("BRIDGEHEAD_TRANSPORT", &transport.transport),
+        ("BRIDGEHEAD_REQUIRE_TRANSPORT", &transport.require_transport),
+    ];
+    for (name, value) in asked {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+}
+
 /// Tells the script where its pipeline goes; the script's own words are overridden one by one.
 fn with_target(command: &mut Command, target: &Target, script: &Script) -> Result<(), CliError> {
     let options = target.options(script.cpus)?;
@@ -97,6 +109,7 @@ pub(crate) fn run(args: &Run) -> Result<u8, CliError> {
     let mut command = command(&args.script, "run")?;
     with_trace(&mut command, &args.trace);
     with_limits(&mut command, &args.limits);
+    with_transport(&mut command, &args.transport);
     let error = command.exec();
     Err(cannot_start(&args.script, &error))
 }
@@ -113,6 +126,7 @@ pub(crate) fn submit(args: &Submit) -> Result<u8, CliError> {
     let mut command = command(&args.script, "submit")?;
     with_trace(&mut command, &args.trace);
     with_limits(&mut command, &args.limits);
+    with_transport(&mut command, &args.transport);
     with_target(&mut command, &args.target, &args.script)?;
     ask(command, &args.script, "submit", args.json)
 }

@@ -41,6 +41,7 @@ fn config() -> RunConfig {
         store_limit: None,
         max_running: None,
         max_fails: None,
+        transport: Default::default(),
     }
 }
 

@@ -239,6 +239,27 @@ def _number(variable: str, value: int | None) -> int | None:
     return int(told) if told else value
 
 
+def _transport() -> dict[str, Any]:
+    """How bytes go between nodes, as `run.json` has it: what the command line asked for, and where UCX's library is: the file or
+    folder in BRIDGEHEAD_UCX, else the wheel `libucx` of this Python."""
+    import importlib.util
+
+    choice, required = os.environ.get("BRIDGEHEAD_TRANSPORT"), os.environ.get("BRIDGEHEAD_REQUIRE_TRANSPORT")
+    told: dict[str, Any] = {}
+    if choice or required:
+        told["choice"] = required or choice
+    if required:
+        told["required"] = True
+    library = os.environ.get("BRIDGEHEAD_UCX")
+    wheel = None if library else importlib.util.find_spec("libucx")
+    for folder in (wheel.submodule_search_locations or []) if wheel else []:
+        beside = os.path.join(folder, "lib", "libucp.so.0")
+        library = beside if os.path.exists(beside) else library
+    if library and choice != "tcp":
+        told["ucx"] = os.path.abspath(library)
+    return told
+
+
 def start(
     name: str,
     asked: Asked,
@@ -280,6 +301,8 @@ def start(
         document["trace"] = os.path.abspath(trace)
     rarer = ("target", "max_running", "max_fails", "store_limit")
     document |= {name: getattr(asked, name) for name in rarer if getattr(asked, name) is not None}
+    if transport := _transport():
+        document["transport"] = transport
     for digest, data in (blobs or {}).items():
         _write(os.path.join(folder, "blobs", digest), data)
     if spec is not None:

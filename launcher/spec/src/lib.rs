@@ -20,5 +20,7 @@ pub use pipeline::{
 };
 pub use resources::Resources;
 pub use retry::{Cause, Retries};
-pub use run::{AgentConfig, HeadInfo, RunConfig, RunFolder, TargetConfig, running_note};
+pub use run::{
+    AgentConfig, HeadInfo, RunConfig, RunFolder, TargetConfig, TransportChoice, TransportConfig, running_note,
+};
 pub use units::{UnitError, format_memory, parse_duration, parse_memory};

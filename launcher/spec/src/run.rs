@@ -56,6 +56,43 @@ pub struct RunConfig {
     /// Tasks that may fail for good; one more ends the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_fails: Option<u32>,
+    /// How bytes go between nodes.
+    #[serde(default, skip_serializing_if = "TransportConfig::is_default")]
+    pub transport: TransportConfig,
+}
+
+/// How bytes go between the nodes of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransportConfig {
+    /// What was asked for.
+    pub choice: TransportChoice,
+    /// A way other than the one asked for is an error.
+    pub required: bool,
+    /// UCX's library, or the folder that it is in; where the loader finds it if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ucx: Option<PathBuf>,
+}
+
+impl TransportConfig {
+    /// Whether nothing was asked for.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What may be asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    /// UCX where it would use RDMA devices, else TCP.
+    #[default]
+    Auto,
+    /// TCP.
+    Tcp,
+    /// UCX, over whatever it finds.
+    Ucx,
 }
 
 /// The scheduler that a run is handed to, and what the user asked of it. Agents of such a run measure their own nodes.

@@ -37,6 +37,7 @@ fn config(agents: u32) -> RunConfig {
         store_limit: None,
         max_running: None,
         max_fails: None,
+        transport: Default::default(),
     }
 }
 
