@@ -282,6 +282,9 @@ pub(crate) struct Resume {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
+    /// The ways between nodes: what there is, what a run would take and why, and how fast each is on this machine. Takes some seconds.
+    #[arg(long)]
+    pub transport: bool,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

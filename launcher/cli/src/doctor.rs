@@ -1,6 +1,9 @@
 //! `doctor`: what this machine has, and what each lack costs. Facts of the hardware are `topology`'s; this adds what programs
 //! and libraries are there, and says it to people.
 
+mod curve;
+mod transports;
+
 use crate::args::Doctor;
 use crate::error::{CliError, OK};
 use crate::output;
@@ -33,6 +36,9 @@ struct Software {
 
 /// `bridgehead doctor`.
 pub(crate) fn doctor(args: &Doctor) -> Result<u8, CliError> {
+    if args.transport {
+        return transports::doctor(args.json);
+    }
     let (topology, software) = (Topology::here(), Software::find());
     let lacks = lacks(&topology, &software);
     if args.json {

@@ -1,22 +1,23 @@
 //! Memory of the fabric's own that UCX reads into where it might keep it for longer than an operation lasts, and the pool of it.
 #![allow(unsafe_code)] // UCX writes it behind the compiler's back.
 
-use std::cell::UnsafeCell;
+use bridgehead_fabric::{Buffer, Memory};
 
 /// Bytes that are kept for the next operations.
-const MOST: usize = 64 << 20;
+const MOST: usize = 128 << 20;
 
 /// Memory that UCX may write.
-pub(crate) struct Staging(Vec<UnsafeCell<u8>>);
-
-// SAFETY: it is written by UCX through `at` while nobody reads it, and read through `bytes` when UCX is through with it.
-unsafe impl Sync for Staging {}
+pub(crate) struct Staging(Buffer);
 
 impl Staging {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The first of so many bytes.
     pub fn at(&self, len: usize) -> *mut u8 {
-        assert!(len <= self.0.len(), "a staging is as long as what goes through it");
-        UnsafeCell::raw_get(self.0.as_ptr())
+        assert!(len <= self.len(), "a staging is as long as what goes through it");
+        self.0.as_ptr()
     }
 
     /// What UCX wrote; it must be through.
@@ -36,26 +37,26 @@ pub(crate) struct Pool {
 impl Pool {
     /// One that holds so many bytes.
     pub fn take(&mut self, len: usize) -> Staging {
-        let fitting = self
-            .free
-            .iter()
-            .enumerate()
-            .filter(|(_, staging)| staging.0.len() >= len);
-        if let Some((at, _)) = fitting.min_by_key(|(_, staging)| staging.0.len()) {
-            let staging = self.free.swap_remove(at);
-            self.bytes -= staging.0.len();
-            return staging;
+        let fitting = self.free.iter().enumerate().filter(|(_, staging)| staging.len() >= len);
+        match fitting.min_by_key(|(_, staging)| staging.len()) {
+            Some((at, _)) => {
+                let staging = self.free.swap_remove(at);
+                self.bytes -= staging.len();
+                staging
+            }
+            None => Staging(Buffer::zeroed(len.next_power_of_two())),
         }
-        let mut cells = Vec::new();
-        cells.resize_with(len.next_power_of_two(), || UnsafeCell::new(0));
-        Staging(cells)
     }
 
-    /// Gives one back.
+    /// Gives one back. Those that were not used for longest make room for it.
     pub fn put(&mut self, staging: Option<Staging>) {
-        if let Some(staging) = staging.filter(|staging| self.bytes + staging.0.len() <= MOST) {
-            self.bytes += staging.0.len();
-            self.free.push(staging);
+        let Some(staging) = staging.filter(|staging| staging.len() <= MOST) else {
+            return;
+        };
+        self.bytes += staging.len();
+        self.free.push(staging);
+        while self.bytes > MOST {
+            self.bytes -= self.free.remove(0).len();
         }
     }
 }
@@ -67,16 +68,18 @@ mod tests {
     #[test]
     fn the_pool_gives_what_fits_best_and_keeps_no_more_than_its_limit() {
         let mut pool = Pool::default();
-        let sizes = [100, 5000, MOST];
-        let stagings: Vec<_> = sizes.map(|len| pool.take(len)).into();
+        let stagings: Vec<_> = [100, 5000].map(|len| pool.take(len)).into();
         stagings.into_iter().for_each(|staging| pool.put(Some(staging)));
+        assert_eq!((pool.free.len(), pool.bytes), (2, 128 + 8192));
         assert_eq!(
-            (pool.free.len(), pool.bytes),
-            (2, 128 + 8192),
-            "the largest would go over the limit"
+            (pool.take(101).len(), pool.take(101).len()),
+            (128, 8192),
+            "the best first"
         );
-        assert_eq!(pool.take(101).0.len(), 128);
-        assert_eq!(pool.take(101).0.len(), 8192);
-        assert_eq!(pool.take(101).0.len(), 128, "made anew");
+        assert_eq!(pool.take(101).len(), 128, "made anew");
+        for _ in 0..3 {
+            pool.put(Some(Staging(Buffer::zeroed(MOST / 2))));
+        }
+        assert_eq!(pool.bytes, MOST);
     }
 }
