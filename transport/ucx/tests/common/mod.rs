@@ -1,5 +1,7 @@
 //! What the tests of both UCX releases share: fetching the library, and fabrics over its lanes.
 
+mod outside;
+
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::conformance::{Group, Settings};
 use bridgehead_ucx::{Options, UcxFabric};
