@@ -4,7 +4,7 @@
 use bridgehead_fabric::{Choice, Fabric};
 use bridgehead_spec::{TransportChoice, TransportConfig};
 use bridgehead_tcp::TcpFabric;
-use bridgehead_ucx::{Device, Found, UcxFabric};
+use bridgehead_ucx::{Found, UcxFabric};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub(crate) fn decide(
             "there is no device for RDMA ({RDMA_DEVICES} is empty or not there)"
         )),
         TransportChoice::Auto => match look() {
-            Ok(found) if found.devices.iter().any(Device::is_rdma) => Ok(Decision::Ucx {
+            Ok(found) if found.has_rdma() => Ok(Decision::Ucx {
                 // Its TCP authenticates nothing, ours does; what UCX cannot reach by RDMA it must not reach at all.
                 over: std::env::var_os("UCX_TLS").is_none().then_some("^tcp"),
                 reason: format!("UCX {} uses {}", version(&found), rdma.join(", ")),
@@ -90,7 +90,7 @@ pub(crate) fn decide(
             )),
             Err(error) => tcp(error),
         },
-        TransportChoice::Ucx => match look() {
+        TransportChoice::Ucx => match look().and_then(sound) {
             Ok(found) => Ok(Decision::Ucx {
                 over: None,
                 reason: format!("it was asked for; UCX {}{}", version(&found), warning(&found)),
@@ -101,9 +101,21 @@ pub(crate) fn decide(
     }
 }
 
+/// Refuses a UCX that would take the agent with it when a peer is lost.
+fn sound(found: Found) -> Result<Found, String> {
+    if found.is_fragile() {
+        return Err(format!(
+            "UCX {} at {} has no device for RDMA here, and without one the loss of a peer can crash it (seen in 1.13.1): use UCX 1.22 or newer",
+            version(&found),
+            found.path.display()
+        ));
+    }
+    Ok(found)
+}
+
 /// What whoever asks for UCX without RDMA has to know.
 fn warning(found: &Found) -> &'static str {
-    if found.devices.iter().any(Device::is_rdma) {
+    if found.has_rdma() {
         return "";
     }
     " without a device for RDMA: its TCP and shared memory trust whoever reaches them"
@@ -167,6 +179,7 @@ pub(crate) fn make(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bridgehead_ucx::Device;
 
     fn found(transport: &str) -> Result<Found, String> {
         let device = Device {
@@ -175,7 +188,7 @@ mod tests {
         };
         Ok(Found {
             path: "libucp.so.0".into(),
-            version: (1, 13, 1),
+            version: (1, 22, 0),
             devices: vec![device],
         })
     }
@@ -216,6 +229,14 @@ mod tests {
             "trust whoever reaches them",
         );
         check(TransportChoice::Ucx, &[], Err("not found".into()), "tcp", "not found");
+        let old = |transport| {
+            found(transport).map(|found| Found {
+                version: (1, 13, 1),
+                ..found
+            })
+        };
+        check(TransportChoice::Ucx, &[], old("tcp"), "tcp", "can crash it");
+        check(TransportChoice::Ucx, &["mlx5_0"], old("rc_mlx5"), "ucx", "asked for");
         check(TransportChoice::Tcp, &["mlx5_0"], found("rc_mlx5"), "tcp", "asked for");
     }
 

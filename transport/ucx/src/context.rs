@@ -45,6 +45,29 @@ pub struct Found {
     pub devices: Vec<Device>,
 }
 
+/// The first release seen to close an endpoint that it answers reads on without reading memory that is not there (1.13.1 does not: it
+/// purges answers as if they were requests). It concerns reads that UCX emulates, over TCP and shared memory.
+const CLOSES_SAFELY: (u32, u32, u32) = (1, 22, 0);
+
+impl Found {
+    /// Whether it would use RDMA.
+    #[must_use]
+    pub fn has_rdma(&self) -> bool {
+        self.devices.iter().any(Device::is_rdma)
+    }
+
+    /// Whether the loss of a peer may end this process, because a read of that peer's is being answered by emulation.
+    #[must_use]
+    pub fn is_fragile(&self) -> bool {
+        closes_unsafely(self.version) && !self.has_rdma()
+    }
+}
+
+/// Whether it must not close an endpoint while it answers reads on it.
+pub(crate) fn closes_unsafely(version: (u32, u32, u32)) -> bool {
+    version < CLOSES_SAFELY
+}
+
 /// Opens libucp, and asks it what it sees. Afterwards this process can open no other copy of it.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! `UcxFabric`: the port's face of the state. Owns the fabric's one thread, and the waiting of `remove_peer` and `deregister`.
 
 use crate::codec::{Address, Who, pack_key};
-use crate::context::{Context, Device};
+use crate::context::{Context, Device, closes_unsafely};
 use crate::core::{Core, MAX_MESSAGE};
 use crate::drive::Shared;
 use crate::options::Options;
@@ -15,7 +15,7 @@ use bridgehead_fabric::{
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Longest read or write. UCX says nothing of a transfer until it is over, so that shorter ones show sooner that a peer lives.
@@ -26,6 +26,11 @@ const CHUNK: usize = 8 << 20;
 const LET_GO: Duration = Duration::from_secs(10);
 /// How long the end waits for last words to leave.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Answers that did not move for so long do not move at all.
+const QUIET: Duration = Duration::from_millis(250);
+/// How long they may take in all.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// UCX is not there, or cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -111,8 +116,23 @@ impl UcxFabric {
         self.shared.hold(held);
     }
 
+    /// Gives answers to peers the time to leave, where UCX cannot close an endpoint that has some.
+    fn settle(&self) {
+        if !closes_unsafely(self.version()) {
+            return;
+        }
+        let mut moved = Instant::now();
+        self.shared.until(SETTLE, |core| {
+            if core.turn() {
+                moved = Instant::now();
+            }
+            moved.elapsed() >= QUIET
+        });
+    }
+
     /// Gives a peer up, and waits until nothing of it is pending.
     fn end_peer(&self, peer: PeerId, reason: &Reason, after: &Standing, tell: bool) {
+        self.settle();
         let gone = self.shared.until(LET_GO, |core| {
             core.lose(peer.0, reason, after.clone(), true, tell);
             core.turn();
@@ -132,6 +152,7 @@ impl Drop for UcxFabric {
         {
             tracing::error!("the fabric's thread panicked");
         }
+        self.settle();
         self.shared.with(Core::leave);
         self.shared.until(LAST_WORDS, |core| !core.is_leaving());
         self.shared.with(Core::shut);

@@ -7,7 +7,7 @@
 //!
 //! Reads and writes are UCX's one-sided gets and puts, with memory keys that the owner of a region hands to a peer once, when that first asks
 //! for it, and takes back before a region is deregistered. What UCX itself does not protect is said in
-//! `docs/decisions/0009-ucx.md`.
+//! `docs/decisions/0011-ucx.md`.
 
 mod codec;
 mod context;

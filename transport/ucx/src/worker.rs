@@ -59,6 +59,9 @@ struct Of {
 pub(crate) struct Worker {
     pub context: Arc<Context>,
     raw: *mut sys::Worker,
+    /// What failures of endpoints are reported to. Kept as long as the worker: a failure may be reported after a forced close.
+    #[allow(clippy::vec_box)] // UCX holds their addresses.
+    handlers: Vec<Box<Of>>,
     inbox: Box<Inbox>,
     efd: RawFd,
 }
@@ -79,8 +82,7 @@ impl Started {
 /// A way to a peer. Has to be closed by its worker.
 pub(crate) struct Endpoint {
     raw: *mut sys::Endpoint,
-    /// Borrowed by UCX until the endpoint is closed.
-    of: Box<Of>,
+    number: u64,
 }
 
 // SAFETY: only used together with its worker.
@@ -89,7 +91,7 @@ unsafe impl Send for Endpoint {}
 impl Endpoint {
     /// Its number in `Event::Failed`.
     pub fn number(&self) -> u64 {
-        self.of.number
+        self.number
     }
 }
 
@@ -140,6 +142,7 @@ impl Worker {
         let mut worker = Self {
             context,
             raw,
+            handlers: Vec::new(),
             inbox,
             efd: -1,
         };
@@ -235,10 +238,11 @@ impl Worker {
             arg: (&raw const *of).cast_mut().cast(),
         };
         let mut raw = null_mut();
-        // SAFETY: the address lives for the call; `of` has a fixed place and lives until the endpoint is closed.
+        // SAFETY: the address lives for the call; `of` has a fixed place and lives as long as the worker.
         let status = unsafe { (self.ucp().ep_create)(self.raw, &raw const params, &raw mut raw) };
         check(self.ucp(), status, "UCX finds no way to the peer")?;
-        Ok(Endpoint { raw, of })
+        self.handlers.push(of);
+        Ok(Endpoint { raw, number })
     }
 
     /// Closes it: at once, or after all that was sent has left. Until it is over the endpoint must be kept.
@@ -389,7 +393,7 @@ unsafe extern "C" fn completed(request: *mut c_void, status: sys::Status, user_d
 }
 
 unsafe extern "C" fn failed(arg: *mut c_void, _endpoint: *mut sys::Endpoint, status: sys::Status) {
-    // SAFETY: `connect` made it, and it lives until the endpoint is closed.
+    // SAFETY: `connect` made it, and it lives as long as the worker.
     let (of, inbox) = unsafe {
         let of = &*arg.cast::<Of>();
         (of, &*of.inbox)
