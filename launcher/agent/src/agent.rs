@@ -167,6 +167,8 @@ struct Agent {
     /// Calls whose objects find no room beside those of calls that were taken in before.
     backlog: VecDeque<TaskCall>,
     holds: Holds,
+    /// Workers that have asked the table of names.
+    named: HashSet<u32>,
     /// The network is joined.
     joined: bool,
     transfers: Transfers,
@@ -256,6 +258,7 @@ impl Agent {
             pins: Pins::new(options.store_limit / 2),
             backlog: VecDeque::new(),
             holds: Holds::default(),
+            named: HashSet::new(),
             joined: false,
             transfers: Transfers::default(),
             options,

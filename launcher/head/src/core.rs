@@ -9,6 +9,7 @@ mod fetch;
 mod finish;
 mod job;
 mod load;
+mod named;
 mod pause;
 mod scope;
 mod submit;
@@ -21,6 +22,7 @@ pub use load::LoadError;
 use crate::allocation::Allocation;
 use crate::functions::Functions;
 use crate::journal::{Event, Record};
+use crate::names::Names;
 use crate::objects::Objects;
 use crate::state::{AddedTask, RunState};
 use crate::trace::Trace;
@@ -100,6 +102,8 @@ pub struct Core {
     jobs: Vec<Option<Box<Job>>>,
     functions: Functions,
     objects: Objects,
+    /// Named values; `names` below are those of tasks.
+    name_table: Names,
     agents: BTreeMap<u32, AgentRow>,
     clients: HashMap<ConnId, Client>,
     /// Tasks added by workers: (agent, worker, their token) to our task.
@@ -175,6 +179,7 @@ impl Core {
             jobs: Vec::new(),
             functions: Functions::default(),
             objects: Objects::default(),
+            name_table: Names::default(),
             agents: BTreeMap::new(),
             clients: HashMap::new(),
             worker_tokens: HashMap::new(),

@@ -9,6 +9,7 @@ mod gang;
 pub mod journal;
 mod listen;
 pub mod mailbox;
+mod names;
 mod objects;
 mod options;
 mod run;

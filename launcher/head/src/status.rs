@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 /// Failures that are listed; all are in the journal.
 const LISTED: usize = 20;
+/// Names that are listed.
+const NAMED: usize = 100;
 
 /// The snapshot as JSON, version 1.
 #[must_use]
@@ -42,9 +44,18 @@ pub fn snapshot(core: &Core) -> Value {
         "updated_ns": state.last_ns,
         "tasks": state.counts,
         "agents": agents,
+        "names": names(core),
         "agents_expected": core.config().agents.len(),
         "failures": failures(core),
     })
+}
+
+/// Named values: how many versions each has, and their bytes.
+fn names(core: &Core) -> Vec<Value> {
+    let named = core.name_sizes().take(NAMED);
+    named
+        .map(|(name, versions, bytes)| json!({ "name": name, "versions": versions, "bytes": bytes }))
+        .collect()
 }
 
 fn failures(core: &Core) -> Vec<Value> {

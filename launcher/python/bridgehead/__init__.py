@@ -7,6 +7,7 @@ from ._bridgehead import __version__
 from ._context import Context, current
 from ._executor import Executor
 from ._future import Future
+from ._named import Store, Stream, store
 from ._nested import submit
 from ._pipeline import Group, Node, Pipeline
 from ._refs import Ref, get, put
@@ -21,11 +22,15 @@ from .errors import (
     ResultLost,
     SchedulerError,
     StoreFull,
+    StreamBroken,
+    StreamClosed,
     TaskCancelled,
     TaskError,
     TaskTimeout,
+    UnknownName,
     UnpicklableError,
     UpstreamFailed,
+    VersionGone,
     WorkerDied,
 )
 
@@ -49,13 +54,19 @@ __all__ = [
     "Run",
     "SchedulerError",
     "Slurm",
+    "Store",
     "StoreFull",
+    "Stream",
+    "StreamBroken",
+    "StreamClosed",
     "Task",
     "TaskCancelled",
     "TaskError",
     "TaskTimeout",
+    "UnknownName",
     "UnpicklableError",
     "UpstreamFailed",
+    "VersionGone",
     "WorkerDied",
     "__version__",
     "connect",
@@ -64,6 +75,7 @@ __all__ = [
     "joblib",
     "program",
     "put",
+    "store",
     "submit",
     "task",
 ]

@@ -89,6 +89,17 @@ def _class_of(cause: str, kind: str, signal: int | None) -> type[errors.TaskErro
     return errors.TaskError
 
 
+_NAMES: dict[str, type[Exception]] = {
+    "name-bad": ValueError,
+    "name-unknown": errors.UnknownName,
+    "name-timeout": TimeoutError,
+    "version-gone": errors.VersionGone,
+    "stream-closed": errors.StreamClosed,
+    "stream-broken": errors.StreamBroken,
+}
+"""What the table of names answers, by kind."""
+
+
 def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> BaseException:
     """A failure as the exception that a future raises.
 
@@ -102,6 +113,8 @@ def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> Bas
         return errors.ResultLost(message)  # The answer to a fetch.
     if kind == "store-full":
         return errors.StoreFull(message)
+    if kind in _NAMES:
+        return _NAMES[kind](message)
     error = _class_of(cause, kind, fields["signal"])(
         f"task {task} failed: {message}" if task else message,
         kind=kind,

@@ -34,6 +34,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _waited: bool = False
     _owner: Client | Worker | None = None
     _token: int = -1
+    _version: int = 0
     _name: str = ""
     _original: bool = False
 
@@ -103,6 +104,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return
         result: Any = None
         exception: BaseException | None = None
+        if raw.version:
+            self._version = raw.version
         if raw.kind == "value":
             try:
                 if raw.away and self._owner is not None:

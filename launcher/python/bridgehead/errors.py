@@ -10,11 +10,15 @@ __all__ = [
     "ResultLost",
     "SchedulerError",
     "StoreFull",
+    "StreamBroken",
+    "StreamClosed",
     "TaskCancelled",
     "TaskError",
     "TaskTimeout",
+    "UnknownName",
     "UnpicklableError",
     "UpstreamFailed",
+    "VersionGone",
     "WorkerDied",
 ]
 
@@ -61,6 +65,24 @@ class SchedulerError(BridgeheadError):
 
 class StoreFull(BridgeheadError, MemoryError):
     """A value does not fit into the store."""
+
+
+class UnknownName(BridgeheadError, KeyError):
+    """The run has no value of this name or version; the message says what it has."""
+
+    __str__ = Exception.__str__
+
+
+class VersionGone(UnknownName):
+    """A version of a named value was there, and its stream has dropped it to make room for others."""
+
+
+class StreamClosed(BridgeheadError, ValueError):
+    """A named value was put under a name that was closed."""
+
+
+class StreamBroken(BridgeheadError):
+    """No version of a named value follows, because the task that wrote it has failed."""
 
 
 class ResultLost(BridgeheadError):

@@ -4,6 +4,7 @@
 use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
+use crate::named::{Asked, is_answered};
 use crate::options::Options;
 use crate::pack::{self, pack_call};
 use crate::receive::{Pumped, Reader, Sink};
@@ -55,6 +56,7 @@ impl Sink for Shared {
             HeadToClient::Fetched(f) => {
                 answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
             }
+            HeadToClient::Name(n) => answers.push((Wanted::Name(n.token), Raw::named(n, &self.home))),
             HeadToClient::Status(status) => answers.push((Wanted::Status, Raw::text(status.json))),
             HeadToClient::RunEnd(end) => {
                 lock(&self.news).end = Some((end.phase.clone(), end.message));
@@ -223,6 +225,38 @@ impl Client {
             .insert(Wanted::Fetch(token), future.clone().unbind());
         let object = raw.object();
         this.send(slf.py(), Fetch { token, object }.into())?;
+        Ok(future)
+    }
+
+    /// Asks the run's table of names: a future of its answer, where there is one.
+    #[pyo3(signature = (op, name, value=None, *, version=None, keep=0, wait=false, about=0))]
+    #[allow(clippy::too_many_arguments)] // The fields of the message, named at each call.
+    fn name<'py>(
+        slf: &Bound<'py, Self>,
+        op: &str,
+        name: String,
+        value: Option<&Bound<'py, PyAny>>,
+        version: Option<u64>,
+        keep: u32,
+        wait: bool,
+        about: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let asked = Asked {
+            op,
+            name,
+            version,
+            keep,
+            wait,
+            about,
+        };
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let (request, _passed) = asked.request(slf.py(), token, value, &this.shared.home)?;
+        let future = new_future(slf.as_any(), token)?;
+        if is_answered(&request) {
+            this.shared.futures.insert(Wanted::Name(token), future.clone().unbind());
+        }
+        this.send(slf.py(), request.into())?;
         Ok(future)
     }
 

@@ -6,7 +6,7 @@ use crate::home::{Held, Home};
 use crate::link::lock;
 use crate::pack;
 use crate::python::api;
-use bridgehead_wire::{Failure, ObjectRef, Outcome, outcome};
+use bridgehead_wire::{Failure, NameReply, ObjectRef, Outcome, outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -20,11 +20,16 @@ pub enum Wanted {
     Task(u64),
     /// The object fetched under this token.
     Fetch(u64),
+    /// The answer of the table of names to this token.
+    Name(u64),
     /// The run's status.
     Status,
     /// The run's end.
     End,
 }
+
+/// Ended, version, versions, names.
+type Listing = (bool, u64, Vec<u64>, Vec<String>);
 
 /// An answer that has not been looked at.
 #[pyclass(frozen, module = "bridgehead._bridgehead")]
@@ -36,6 +41,11 @@ pub struct Raw {
     /// The hold that came with a stored value.
     held: Mutex<Option<Held>>,
     text: Option<String>,
+    /// What the table of names said, where that is no value.
+    listing: Option<Listing>,
+    /// Version of a named value; 0 for others.
+    #[pyo3(get)]
+    version: u64,
     /// Attempts made.
     #[pyo3(get)]
     attempts: u32,
@@ -50,6 +60,9 @@ pub struct Raw {
 impl Raw {
     /// The value, for kind `value`.
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(listing) = self.listing.clone() {
+            return Ok(Some(listing.into_pyobject(py)?.into_any()));
+        }
         if let Some(text) = &self.text {
             return Ok(Some(text.into_pyobject(py)?.into_any()));
         }
@@ -149,6 +162,8 @@ impl Raw {
             home: None,
             held: Mutex::default(),
             text: None,
+            listing: None,
+            version: 0,
             attempts,
             elapsed_ns,
             kind,
@@ -162,9 +177,26 @@ impl Raw {
             home: None,
             held: Mutex::default(),
             text: Some(text),
+            listing: None,
+            version: 0,
             attempts: 0,
             elapsed_ns: 0,
             kind: "value",
+        }
+    }
+
+    /// What the table of names answered. A stored value comes with a hold.
+    pub fn named(reply: NameReply, home: &Arc<Home>) -> Self {
+        let NameReply { version, ended, .. } = reply;
+        if reply.outcome.is_some() {
+            return Self {
+                version,
+                ..Self::received(reply.outcome, 1, 0, home)
+            };
+        }
+        Self {
+            listing: Some((ended, version, reply.versions, reply.names)),
+            ..Self::text(String::new()) // Its kind is what a listing has: a value by itself.
         }
     }
 
@@ -193,14 +225,22 @@ impl Table {
         lock(&self.0).remove(&wanted)
     }
 
-    /// How many wait.
+    /// Whether a future waits for this.
+    pub fn has(&self, wanted: Wanted) -> bool {
+        lock(&self.0).contains_key(&wanted)
+    }
+
+    /// How many wait for what the run does; those that wait for a name are not among them, here and below.
     pub fn len(&self) -> usize {
-        lock(&self.0).len()
+        let of_run = |wanted: &&Wanted| !matches!(wanted, Wanted::Name(_));
+        lock(&self.0).keys().filter(of_run).count()
     }
 
     /// All that wait.
     pub fn all(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        lock(&self.0).values().map(|future| future.clone_ref(py)).collect()
+        let table = lock(&self.0);
+        let of_run = table.iter().filter(|(wanted, _)| !matches!(wanted, Wanted::Name(_)));
+        of_run.map(|(_, future)| future.clone_ref(py)).collect()
     }
 
     /// Hands all answers to their futures.

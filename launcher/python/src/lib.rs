@@ -8,6 +8,7 @@ mod home;
 mod launch;
 mod layout;
 mod link;
+mod named;
 mod note;
 mod options;
 mod pack;

@@ -128,6 +128,17 @@ pub fn pack(object: &Bound<'_, PyAny>, home: Option<&Home>) -> PyResult<Packed> 
     }
 }
 
+/// Packs one value as `pack` does, outside of the call that this thread may be packing.
+///
+/// # Errors
+/// As `pack`.
+pub fn pack_apart(object: &Bound<'_, PyAny>, home: &Home) -> PyResult<Packed> {
+    let outer = PACKING.replace(None);
+    let packed = pack(object, Some(home));
+    PACKING.set(outer);
+    packed
+}
+
 /// Packs one value into bytes.
 ///
 /// # Errors

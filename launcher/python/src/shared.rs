@@ -61,6 +61,7 @@ impl Sink for Shared {
             AgentToWorker::Fetched(f) => {
                 answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
             }
+            AgentToWorker::Name(n) => answers.push((Wanted::Name(n.token), Raw::named(n, &self.home))),
             AgentToWorker::Config(config) => self.configure(config),
             AgentToWorker::Shutdown(_) => self.stop.store(true, Ordering::SeqCst),
         }

@@ -4,6 +4,7 @@
 use crate::futures::{Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
+use crate::named::{Asked, is_answered};
 use crate::options::Options;
 use crate::pack::{self, pack_call};
 use crate::python::api;
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Results wait this long for company before they are sent.
 const TOGETHER: Duration = Duration::from_micros(100);
+/// A wait for a name gives nothing back to the node before it has lasted this long, seconds: most answers are there sooner.
+const SHORT: f64 = 0.001;
 /// Signals are looked at this often while the worker waits.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -82,7 +85,7 @@ impl Worker {
             if let Some(c) = &*lock(&self.shared.config) {
                 return Ok((c.run.clone(), c.agent, c.worker, c.sys_path.clone(), c.run_dir.clone()));
             }
-            self.pump(py)?;
+            self.pump(py, LOOK)?;
         }
     }
 
@@ -104,7 +107,7 @@ impl Worker {
                 None => {
                     self.shared.add_late_logs();
                     self.flush(py)?;
-                    self.pump(py)?;
+                    self.pump(py, LOOK)?;
                 }
             }
         }
@@ -220,11 +223,53 @@ impl Worker {
         Ok(future)
     }
 
+    /// Asks the run's table of names: a future of its answer, where there is one.
+    #[pyo3(signature = (op, name, value=None, *, version=None, keep=0, wait=false, about=0))]
+    #[allow(clippy::too_many_arguments)] // The fields of the message, named at each call.
+    fn name<'py>(
+        slf: &Bound<'py, Self>,
+        op: &str,
+        name: String,
+        value: Option<&Bound<'py, PyAny>>,
+        version: Option<u64>,
+        keep: u32,
+        wait: bool,
+        about: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let asked = Asked {
+            op,
+            name,
+            version,
+            keep,
+            wait,
+            about,
+        };
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let (mut request, _passed) = asked.request(slf.py(), token, value, &this.shared.home)?;
+        request.task = this.running().map(|(task, _)| task);
+        let future = new_future(slf.as_any(), token)?;
+        if is_answered(&request) {
+            this.shared.futures.insert(Wanted::Name(token), future.clone().unbind());
+        }
+        this.shared.add(request);
+        this.flush(slf.py())?;
+        Ok(future)
+    }
+
     /// Waits for a future of this worker, up to `seconds`; meanwhile what the running task holds is free for others.
     #[pyo3(signature = (future, seconds=None))]
     fn wait(&self, py: Python<'_>, future: &Bound<'_, PyAny>, seconds: Option<f64>) -> PyResult<()> {
         if is_done(future)? {
             return Ok(());
+        }
+        let token: u64 = future.getattr(intern!(py, "_token"))?.extract()?;
+        if self.shared.futures.has(Wanted::Name(token)) {
+            self.flush(py)?;
+            self.wait_for(py, future, Some(seconds.map_or(SHORT, |s| s.min(SHORT))))?;
+            if is_done(future)? || seconds.is_some_and(|s| s <= SHORT) {
+                return Ok(());
+            }
         }
         let task = self.running().map(|(task, _)| task);
         if let Some(task) = task {
@@ -278,9 +323,9 @@ impl Worker {
     }
 
     /// Reads once. An agent that is gone ends the worker.
-    fn pump(&self, py: Python<'_>) -> PyResult<bool> {
+    fn pump(&self, py: Python<'_>, limit: Duration) -> PyResult<bool> {
         let shared = &*self.shared;
-        let pumped = py.detach(|| shared.reader.pump(&shared.link, shared, Some(LOOK)));
+        let pumped = py.detach(|| shared.reader.pump(&shared.link, shared, Some(limit)));
         match pumped {
             Pumped::Answers(answers) => shared.deliver(py, answers)?,
             Pumped::Closed(reason) => return Err(gone(reason)),
@@ -293,7 +338,8 @@ impl Worker {
     fn wait_for(&self, py: Python<'_>, future: &Bound<'_, PyAny>, seconds: Option<f64>) -> PyResult<()> {
         let end = seconds.and_then(|s| Instant::now().checked_add(Duration::try_from_secs_f64(s.max(0.0)).ok()?));
         while !is_done(future)? {
-            if end.is_some_and(|end| end <= Instant::now()) || !self.pump(py)? {
+            let left = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()).min(LOOK));
+            if left.is_zero() || !self.pump(py, left)? {
                 break;
             }
             self.shared.return_queued(Duration::ZERO);

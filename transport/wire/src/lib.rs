@@ -6,6 +6,7 @@
 
 mod frame;
 mod message;
+mod names;
 mod session;
 mod task;
 mod ticket;
@@ -13,6 +14,7 @@ mod values;
 
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{AgentToHead, AgentToWorker, ClientToHead, HeadToAgent, HeadToClient, WorkerToAgent};
+pub use names::{NameOp, NameReply, NameRequest};
 pub use session::{
     AgentJoin, AgentWelcome, ClientHello, Close, CloseMode, FabricAddress, Heartbeat, Peer, Peers, Progress, Refused,
     RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,

@@ -1,6 +1,7 @@
 //! Messages by direction. A direction is one enum; its kinds are frozen numbers, its bodies protobuf.
 
 use crate::frame::{FrameError, put_frame};
+use crate::names::*;
 use crate::session::*;
 use crate::task::*;
 use prost::Message;
@@ -52,6 +53,7 @@ direction!(
         8 => Close(Close),
         9 => Status(StatusRequest),
         10 => Put(PutObject),
+        11 => Name(NameRequest),
     }
 );
 
@@ -65,6 +67,7 @@ direction!(
         5 => RunEnd(RunEnd),
         6 => Refused(Refused),
         7 => Status(StatusReply),
+        8 => Name(NameReply),
     }
 );
 
@@ -84,6 +87,7 @@ direction!(
         11 => Refused(Refused),
         12 => Heartbeat(Heartbeat),
         13 => Put(PutObject),
+        14 => Name(NameReply),
     }
 );
 
@@ -104,6 +108,7 @@ direction!(
         12 => Cancel(CancelTasks),
         13 => Put(PutObject),
         14 => Address(FabricAddress),
+        15 => Name(NameRequest),
     }
 );
 
@@ -116,6 +121,7 @@ direction!(
         4 => Outcome(TaskOutcome),
         5 => Fetched(Fetched),
         6 => Shutdown(Shutdown),
+        7 => Name(NameReply),
     }
 );
 
@@ -133,5 +139,6 @@ direction!(
         9 => Release(ReleaseObjects),
         10 => Cancel(CancelTasks),
         11 => Put(PutObject),
+        12 => Name(NameRequest),
     }
 );

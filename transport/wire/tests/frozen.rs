@@ -187,6 +187,33 @@ fn beat() -> Heartbeat {
     }
 }
 
+fn name_request() -> NameRequest {
+    NameRequest {
+        token: 11,
+        op: NameOp::Next.into(),
+        name: "field".to_owned(),
+        version: Some(3),
+        value: Some(Value::stored(object())),
+        keep: 2,
+        wait: true,
+        about: 5,
+        from_worker: Some(4),
+        task: Some(12),
+    }
+}
+
+fn name_reply() -> NameReply {
+    NameReply {
+        token: 11,
+        outcome: Some(Outcome::value(Value::stored(object()))),
+        version: 4,
+        versions: vec![3, 4],
+        names: vec!["field".to_owned()],
+        ended: true,
+        for_worker: Some(4),
+    }
+}
+
 fn client_to_head() -> Vec<ClientToHead> {
     vec![
         ClientHello {
@@ -211,6 +238,7 @@ fn client_to_head() -> Vec<ClientToHead> {
         .into(),
         StatusRequest {}.into(),
         put().into(),
+        name_request().into(),
     ]
 }
 
@@ -242,6 +270,7 @@ fn head_to_client() -> Vec<HeadToClient> {
         .into(),
         refused().into(),
         StatusReply { json: "{}".to_owned() }.into(),
+        name_reply().into(),
     ]
 }
 
@@ -283,6 +312,7 @@ fn head_to_agent() -> Vec<HeadToAgent> {
         refused().into(),
         beat().into(),
         put().into(),
+        name_reply().into(),
     ]
 }
 
@@ -338,6 +368,7 @@ fn agent_to_head() -> Vec<AgentToHead> {
             address: Bytes::from_static(b"addr"),
         }
         .into(),
+        name_request().into(),
     ]
 }
 
@@ -359,6 +390,7 @@ fn agent_to_worker() -> Vec<AgentToWorker> {
         outcome().into(),
         fetched().into(),
         shutdown().into(),
+        name_reply().into(),
     ]
 }
 
@@ -389,6 +421,7 @@ fn worker_to_agent() -> Vec<WorkerToAgent> {
         release().into(),
         cancel().into(),
         put().into(),
+        name_request().into(),
     ]
 }
 
@@ -553,7 +586,7 @@ fn whatever_body_comes_decoding_gives_a_message_or_an_error() {
             })
             .collect();
         for kind in 0..20 {
-            let known = (1..=10).contains(&kind);
+            let known = (1..=11).contains(&kind);
             let client = ClientToHead::decode(kind, &body);
             assert!(known || client == Err(FrameError::UnknownKind(kind)));
             let _ = (HeadToAgent::decode(kind, &body), AgentToHead::decode(kind, &body)); // Neither may panic.

@@ -11,7 +11,8 @@ use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
 use bridgehead_spec::running_note;
 use bridgehead_wire::{
-    Failure, FailureCause, Heartbeat, Outcome, ReleaseObjects, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent,
+    Failure, FailureCause, Heartbeat, NameOp, NameRequest, Outcome, ReleaseObjects, Shutdown, TaskCall, TaskDone,
+    TaskStarted, WorkerToAgent,
 };
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -111,6 +112,13 @@ impl Agent {
         let objects = self.holds.drop_worker(id);
         if !objects.is_empty() {
             self.tell(ReleaseObjects { objects });
+        }
+        if self.named.remove(&id) {
+            self.tell(NameRequest {
+                op: NameOp::Gone.into(),
+                from_worker: Some(id),
+                ..NameRequest::default()
+            });
         }
         if !reason.is_empty() {
             tracing::warn!(worker = id, reason, "a worker's last words could not be understood");

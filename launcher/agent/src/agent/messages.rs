@@ -8,8 +8,8 @@ use crate::reaper::MARK;
 use crate::verdict::DEVICE_VARIABLES;
 use bridgehead_spec::Digest;
 use bridgehead_wire::{
-    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, Outcome, PutFunction, ReleaseObjects,
-    TaskCall, TaskDone, TaskOutcome, TaskSubmit, WorkerToAgent,
+    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, NameReply, NameRequest, Outcome,
+    PutFunction, ReleaseObjects, TaskCall, TaskDone, TaskOutcome, TaskSubmit, WorkerToAgent,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ impl Agent {
                 }
             }
             HeadToAgent::Peers(peers) => self.on_peers(peers),
+            HeadToAgent::Name(reply) => self.on_name_reply(reply),
         }
         Ok(())
     }
@@ -148,6 +149,7 @@ impl Agent {
                 self.tell(cancel);
             }
             WorkerToAgent::Put(put) => self.on_worker_put(id, put),
+            WorkerToAgent::Name(request) => self.on_name(id, request),
             WorkerToAgent::Release(release) => self.on_worker_release(id, release),
             WorkerToAgent::Fetch(fetch) => {
                 let asker = Asker::Worker(id, fetch.token);
@@ -184,6 +186,29 @@ impl Agent {
                     self.holds.add(id, object);
                 }
                 worker.outbox.push(message);
+            }
+            (None, Some(object)) => self.tell(ReleaseObjects { objects: vec![object] }),
+            (None, None) => {}
+        }
+    }
+
+    /// A worker asks the run's table of names.
+    fn on_name(&mut self, id: u32, mut request: NameRequest) {
+        self.named.insert(id);
+        request.from_worker = Some(id);
+        self.tell(request);
+    }
+
+    /// The table's answer; a stored value comes with a hold, the worker's or nobody's.
+    fn on_name_reply(&mut self, reply: NameReply) {
+        let id = reply.for_worker.unwrap_or(0);
+        let stored = reply.outcome.as_ref().and_then(Outcome::object).cloned();
+        match (self.workers.get_mut(&id), stored) {
+            (Some(worker), stored) => {
+                if let Some(object) = &stored {
+                    self.holds.add(id, object);
+                }
+                worker.outbox.push(reply);
             }
             (None, Some(object)) => self.tell(ReleaseObjects { objects: vec![object] }),
             (None, None) => {}

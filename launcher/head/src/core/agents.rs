@@ -133,6 +133,7 @@ impl Core {
             AgentToHead::Blocked(blocked) => self.engine.blocked(TaskId(blocked.task), blocked.blocked),
             // A start is told for long tasks only.
             AgentToHead::Started(started) => self.engine.lingers(TaskId(started.task)),
+            AgentToHead::Name(request) => self.on_worker_name(agent, request),
             AgentToHead::Join(_) => {} // A second join changes nothing.
         }
     }
@@ -165,6 +166,7 @@ impl Core {
         if self.is_over() {
             let lost = self.objects.agent_lost(agent);
             self.note_lost(&lost);
+            self.agent_left_names(agent, &lost);
             return self.seek_failed();
         }
         tracing::warn!(agent, reason, "agent lost");
@@ -175,6 +177,7 @@ impl Core {
         self.functions.forget(agent);
         let held = self.engine.agent_lost(AgentId(agent));
         let lost = self.objects.agent_lost(agent);
+        self.agent_left_names(agent, &lost);
         for task in held {
             let attempt = self.state.row(task.0).map_or(0, |row| row.attempt);
             let message = format!("agent {agent}, which ran it, was lost: {reason}");

@@ -90,6 +90,7 @@ impl Core {
                     self.on_client_put(conn, object);
                 }
             }
+            ClientToHead::Name(request) => self.on_client_name(conn, request),
             ClientToHead::Hello(_) => {} // A second hello changes nothing.
         }
     }
@@ -235,6 +236,7 @@ impl Core {
             return;
         };
         self.forget_fetches(conn);
+        self.client_left_names(conn);
         for (id, count) in client.holds {
             for _ in 0..count {
                 self.release(id);

@@ -96,6 +96,7 @@ impl Core {
         }
         self.engine.finished(TaskId(task), bytes, elapsed);
         self.drop_inputs(&job);
+        self.writer_ended(task, None);
         self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
         self.seek_waiting(task);
         if let Some(object) = object {
@@ -253,6 +254,7 @@ impl Core {
             retried: false,
         }));
         self.drop_inputs(&job);
+        self.writer_ended(task, Some(&failure.message));
         self.deliver(job.submitter, task, Outcome::failure(failure), attempt, 0);
         self.seek_waiting(task);
     }
@@ -277,6 +279,7 @@ impl Core {
             reason: reason.to_owned(),
         }));
         self.drop_inputs(&job);
+        self.writer_ended(task, Some(reason));
         self.deliver(job.submitter, task, Outcome::cancelled(reason), attempt, 0);
         self.seek_waiting(task);
     }

@@ -274,6 +274,7 @@ impl Core {
         let Some((phase, message)) = self.state.ended.clone() else {
             return;
         };
+        self.end_names();
         self.send_progress();
         let everyone: Vec<ConnId> = self.clients.keys().copied().collect();
         for conn in everyone {

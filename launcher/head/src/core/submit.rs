@@ -304,7 +304,7 @@ impl Core {
     }
 
     /// The value with its object's present place.
-    fn relocate(&self, value: &Value) -> Value {
+    pub(super) fn relocate(&self, value: &Value) -> Value {
         match value
             .object()
             .and_then(|object: &ObjectRef| self.objects.locate(object.id()))
