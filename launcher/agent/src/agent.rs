@@ -7,7 +7,7 @@ mod messages;
 mod objects;
 
 use crate::calls::{Given, Room, Waiting, oom_kills};
-use crate::data::{Holds, Pins, Transfers};
+use crate::data::{Asker, Holds, Pins, Transfers};
 use crate::environment::Environment;
 use crate::io::FromWorker;
 use crate::logs::TaskLog;
@@ -16,10 +16,11 @@ use crate::reaper::Reaper;
 use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
-use bridgehead_spec::{AgentId, ObjectId, Resources, RunConfig, RunFolder};
+use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
 use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError};
 use bridgehead_wire::{
-    AgentJoin, AgentToHead, AgentWelcome, HeadToAgent, Outcome, Pair, Persisted, PutFunction, TaskCall,
+    AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
+    TaskCall,
 };
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -139,7 +140,9 @@ pub enum AgentError {
 enum Event {
     Worker(u32, FromWorker),
     Program(Report),
-    Arrived(ObjectId, Arrival),
+    Arrived(ObjectRef, Arrival),
+    /// Bytes of an object that somebody asked for.
+    Ranged(Asker, Fetch, Arrival),
     Persisted(Persisted),
 }
 
@@ -172,6 +175,9 @@ struct Agent {
     /// The network is joined.
     joined: bool,
     transfers: Transfers,
+    /// What the head was asked where it is, by token: who wants it, and which bytes.
+    located: HashMap<u64, (Asker, Fetch)>,
+    next_locate: u64,
     nursery: Nursery,
     workers: BTreeMap<u32, Worker>,
     next_worker: u32,
@@ -261,6 +267,8 @@ impl Agent {
             named: HashSet::new(),
             joined: false,
             transfers: Transfers::default(),
+            located: HashMap::new(),
+            next_locate: 0,
             options,
             to_head,
             events,
@@ -356,7 +364,8 @@ impl Agent {
             Event::Worker(id, FromWorker::Ended(end, reason)) => self.on_worker_ended(id, end, &reason),
             Event::Program(Report::Printed(text)) => self.log.add(&text),
             Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
-            Event::Arrived(id, arrival) => self.on_arrived(id, arrival),
+            Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
+            Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),
             Event::Persisted(persisted) => self.tell(persisted),
         }
     }

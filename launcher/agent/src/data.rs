@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 /// Who waits for an object.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asker {
     /// A call that is held back until all its objects are here.
     Call(u64),
@@ -150,9 +150,11 @@ impl Holds {
     }
 }
 
-/// The stored objects among a call's arguments and inputs.
+/// The stored objects among a call's arguments and inputs, without those that it gets as references.
 pub(crate) fn objects(call: &mut TaskCall) -> impl Iterator<Item = &mut ObjectRef> {
-    let values = call.args.iter_mut().chain(&mut call.inputs);
+    let TaskCall { args, inputs, lazy, .. } = call;
+    let whole = (0_u32..).zip(inputs).filter(|(position, _)| !lazy.contains(position));
+    let values = args.iter_mut().chain(whole.map(|(_, value)| value));
     values.filter_map(|value: &mut Value| match &mut value.kind {
         Some(value::Kind::Stored(object)) => Some(object),
         _ => None,

@@ -78,7 +78,10 @@ pub(crate) fn judge(end: End, program: &ProgramCall, cwd: &Path, out: Kept, err:
                     dropped,
                 };
                 let kind = Some(value::Kind::Program(result));
-                return Outcome::value(Value { kind });
+                return Outcome::value(Value {
+                    kind,
+                    ..Value::default()
+                });
             }
             Err(failure) => failure,
         },

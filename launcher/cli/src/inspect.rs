@@ -222,15 +222,19 @@ pub(crate) fn kept(row: &TaskRow) -> (&'static str, u64) {
     match &row.end {
         End::Value(WireValue {
             kind: Some(value::Kind::Inline(bytes)),
+            ..
         }) => ("journal", bytes.len() as u64),
         End::Value(WireValue {
             kind: Some(value::Kind::Stored(object)),
+            ..
         }) => (if row.persisted.is_some() { "file" } else { "store" }, object.len),
         End::Value(WireValue {
             kind: Some(value::Kind::Program(p)),
+            ..
         }) => ("journal", p.stdout.len() as u64),
         End::Value(WireValue {
             kind: Some(value::Kind::File(f)),
+            ..
         }) => ("file", f.len),
         _ => ("no", 0),
     }

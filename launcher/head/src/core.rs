@@ -11,6 +11,7 @@ mod job;
 mod load;
 mod named;
 mod pause;
+mod placed;
 mod scope;
 mod submit;
 #[cfg(test)]
@@ -143,6 +144,7 @@ pub struct Core {
     /// Lengths of arguments that lie in files.
     blobs: HashMap<Digest, u64>,
     fetches: HashMap<u64, fetch::Fetching>,
+    placings: placed::Placings,
     next_fetch: u64,
     /// All agents of the gang were there at some time.
     gang_whole: bool,
@@ -206,6 +208,7 @@ impl Core {
             added: HashMap::new(),
             blobs: HashMap::new(),
             fetches: HashMap::new(),
+            placings: placed::Placings::default(),
             next_fetch: 0,
             gang_whole: false,
             allocation: None,
@@ -319,8 +322,12 @@ impl Core {
     }
 
     fn release(&mut self, id: ObjectId) {
-        if let Some((reference, agents)) = self.objects.release(id) {
-            for agent in agents {
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            let Some(gone) = self.objects.release(id) else { continue };
+            open.extend(gone.refs);
+            let reference = gone.reference;
+            for agent in gone.agents {
                 if self.agents.contains_key(&agent) {
                     self.tell_agent(
                         agent,

@@ -2,6 +2,7 @@
 
 use crate::core::Core;
 use crate::state::{End, Phase};
+use bridgehead_wire::Heartbeat;
 use serde_json::{Value, json};
 
 /// Failures that are listed; all are in the journal.
@@ -26,7 +27,7 @@ pub fn snapshot(core: &Core) -> Value {
             json!({
                 "agent": id, "host": row.host, "pid": row.pid,
                 "cpus": row.resources.cpu_millis / 1000, "memory": row.resources.memory, "gpus": row.resources.gpus,
-                "store": { "used": row.store.store_used, "limit": row.store.store_limit, "spilled": row.store.store_spilled },
+                "store": store(&row.store),
             })
         })
         .collect();
@@ -45,9 +46,43 @@ pub fn snapshot(core: &Core) -> Value {
         "tasks": state.counts,
         "agents": agents,
         "names": names(core),
+        "results": owners(core),
+        "objects": { "count": core.object_sizes().0, "bytes": core.object_sizes().1 },
         "agents_expected": core.config().agents.len(),
         "failures": failures(core),
     })
+}
+
+/// A store as its agent's last beat told of it: how full it is, and what it has moved by lane since it began.
+fn store(beat: &Heartbeat) -> Value {
+    let lane = |operations: u64, bytes: u64| json!({ "operations": operations, "bytes": bytes });
+    json!({
+        "used": beat.store_used, "limit": beat.store_limit, "spilled": beat.store_spilled, "objects": beat.objects,
+        "views": beat.views, "hit_rate": hit_rate(beat),
+        "local": lane(beat.local_operations, beat.local_bytes),
+        "remote": lane(beat.remote_operations, beat.remote_bytes),
+        "lent": lane(beat.lent_operations, beat.lent_bytes),
+        "spill": lane(beat.spill_operations, beat.spill_bytes),
+        "restore": lane(beat.restore_operations, beat.restore_bytes),
+    })
+}
+
+/// The share of what was wanted of a store that lay in its memory; nothing where nothing was wanted.
+#[allow(clippy::cast_precision_loss)] // A share needs no more digits than a float has.
+fn hit_rate(beat: &Heartbeat) -> Option<f64> {
+    let hits = beat.local_operations;
+    let all = hits + beat.remote_operations + beat.restore_operations;
+    (all > 0).then(|| hits as f64 / all as f64)
+}
+
+/// Bytes of results in the stores, by the name of their tasks, the largest first.
+fn owners(core: &Core) -> Vec<Value> {
+    let mut found: Vec<(String, (u64, u64))> = core.result_sizes().into_iter().collect();
+    found.sort_by(|(one, (_, a)), (other, (_, b))| b.cmp(a).then_with(|| one.cmp(other)));
+    let listed = found.into_iter().take(LISTED);
+    listed
+        .map(|(name, (objects, bytes))| json!({ "task": name, "objects": objects, "bytes": bytes }))
+        .collect()
 }
 
 /// Named values: how many versions each has, and their bytes.

@@ -1,6 +1,7 @@
 //! The trace of a run in Chrome's trace event format (open it in Perfetto): tasks on their workers, what each waited for on its
 //! agent, objects on their way to an agent. Owns the events and their JSON.
 
+use bridgehead_wire::Heartbeat;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 
@@ -28,6 +29,8 @@ struct Span {
 #[derive(Debug, Default)]
 pub struct Trace {
     spans: Vec<Span>,
+    /// How full stores were and what they had moved, at their agents' beats.
+    stores: Vec<(u32, u64, Heartbeat)>,
     /// When tasks that have not ended were given to their agents.
     given: HashMap<u64, u64>,
 }
@@ -66,6 +69,11 @@ impl Trace {
         });
     }
 
+    /// How full an agent's store is, and what it has moved since it began.
+    pub fn store(&mut self, agent: u32, now_ns: u64, beat: Heartbeat) {
+        self.stores.push((agent, now_ns, beat));
+    }
+
     /// The trace as a JSON document; times are microseconds since `origin_ns`, a process is an agent, a thread a worker.
     /// Waits and transfers overlap one another, so they are asynchronous events, each with a number of its own.
     #[must_use]
@@ -83,6 +91,9 @@ impl Trace {
         );
         for (number, span) in self.spans.iter().enumerate() {
             events.extend(span.events(number, origin_ns, &name));
+        }
+        for (agent, at, beat) in &self.stores {
+            events.extend(counters(*agent, at.saturating_sub(origin_ns), beat));
         }
         json!({ "traceEvents": events, "displayTimeUnit": "ms" }).to_string()
     }
@@ -136,6 +147,21 @@ impl Span {
     }
 }
 
+/// A store's figures as counters, which a viewer draws as curves.
+fn counters(agent: u32, ns: u64, beat: &Heartbeat) -> [Value; 2] {
+    let counter = |name: &str, args: Value| json!({ "name": name, "ph": "C", "pid": agent, "tid": 0, "ts": micros(ns), "args": args });
+    [
+        counter(
+            "store bytes",
+            json!({ "used": beat.store_used, "on disk": beat.store_spilled }),
+        ),
+        counter(
+            "moved bytes",
+            json!({ "local": beat.local_bytes, "remote": beat.remote_bytes, "lent": beat.lent_bytes, "spill": beat.spill_bytes }),
+        ),
+    ]
+}
+
 /// Names an agent or a lane for the viewer.
 fn label(what: &str, agent: u32, lane: u32, kind: &str) -> Value {
     let number = if what == "process_name" { agent } else { lane };
@@ -167,6 +193,29 @@ mod tests {
         );
         assert_eq!((of("transfer", "b"), of("transfer", "e")), (vec![3.0], vec![5.0]));
         assert_eq!(of("task", "X"), [5.0, 8.0]);
+    }
+
+    #[test]
+    fn a_store_is_a_pair_of_curves_at_the_times_of_its_beats() {
+        let mut trace = Trace::default();
+        let beat = Heartbeat {
+            store_used: 7,
+            remote_bytes: 9,
+            ..Heartbeat::default()
+        };
+        trace.store(1, 5_000, beat);
+        let document: Value = serde_json::from_str(&trace.to_json(2_000, |task| format!("t{task}"))).unwrap();
+        let curves: Vec<_> = document["traceEvents"].as_array().unwrap().iter().collect();
+        assert_eq!(curves.len(), 2);
+        assert_eq!(
+            (&curves[0]["args"]["used"], &curves[1]["args"]["remote"]),
+            (&json!(7), &json!(9))
+        );
+        assert!(
+            curves
+                .iter()
+                .all(|e| e["ph"] == "C" && e["ts"] == json!(3.0) && e["pid"] == json!(1))
+        );
     }
 
     #[test]

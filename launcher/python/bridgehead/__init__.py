@@ -12,6 +12,7 @@ from ._nested import submit
 from ._pipeline import Group, Node, Pipeline
 from ._refs import Ref, get, put
 from ._run import Run, connect
+from ._shards import ShardedArray, near, shard
 from ._targets import Slurm
 from ._task import Options, Program, ProgramResult, Retries, Task, program, task
 from .errors import (
@@ -53,6 +54,7 @@ __all__ = [
     "Retries",
     "Run",
     "SchedulerError",
+    "ShardedArray",
     "Slurm",
     "Store",
     "StoreFull",
@@ -73,8 +75,10 @@ __all__ = [
     "current",
     "get",
     "joblib",
+    "near",
     "program",
     "put",
+    "shard",
     "store",
     "submit",
     "task",

@@ -89,7 +89,8 @@ def _class_of(cause: str, kind: str, signal: int | None) -> type[errors.TaskErro
     return errors.TaskError
 
 
-_NAMES: dict[str, type[Exception]] = {
+_ANSWERS: dict[str, type[Exception]] = {
+    "not-placed": errors.BridgeheadError,
     "name-bad": ValueError,
     "name-unknown": errors.UnknownName,
     "name-timeout": TimeoutError,
@@ -97,7 +98,7 @@ _NAMES: dict[str, type[Exception]] = {
     "stream-closed": errors.StreamClosed,
     "stream-broken": errors.StreamBroken,
 }
-"""What the table of names answers, by kind."""
+"""Answers to requests that are no task, by kind."""
 
 
 def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> BaseException:
@@ -113,8 +114,8 @@ def to_exception(fields: Mapping[str, Any], task: str, *, original: bool) -> Bas
         return errors.ResultLost(message)  # The answer to a fetch.
     if kind == "store-full":
         return errors.StoreFull(message)
-    if kind in _NAMES:
-        return _NAMES[kind](message)
+    if kind in _ANSWERS:
+        return _ANSWERS[kind](message)
     error = _class_of(cause, kind, fields["signal"])(
         f"task {task} failed: {message}" if task else message,
         kind=kind,

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -391,11 +392,15 @@ def _watch(client: _bridgehead.Client) -> None:
 
 def newest() -> _bridgehead.Client | None:
     """The newest connection that is open."""
+    return next(open_clients(), None)
+
+
+def open_clients() -> Iterator[_bridgehead.Client]:
+    """The connections that are open, newest first."""
     for ref in reversed(_clients):
         client: _bridgehead.Client | None = ref()
         if client is not None and not client.is_closed():
-            return client
-    return None
+            yield client
 
 
 def _forsake_all() -> None:

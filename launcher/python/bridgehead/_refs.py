@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from . import _bridgehead, _context, _launch
+from . import _bridgehead, _context, _launch, errors
 
 T = TypeVar("T")
 
@@ -55,5 +55,24 @@ def get(ref: Ref[T]) -> T:
     Raises:
         ResultLost: the run in whose store it lay is over, or its node was lost.
     """
-    value: T = ref._kept.load()
+    value: T = load(ref._kept)
     return value
+
+
+def load(kept: _bridgehead.Kept) -> Any:
+    """The value of what was kept, brought to this node first where it lies on another."""
+    return connection_of(kept).bring(kept).result() if kept.away() else kept.load()
+
+
+def connection_of(kept: _bridgehead.Kept) -> _bridgehead.Client | _bridgehead.Worker:
+    """The connection to the run in whose store it lies.
+
+    Raises:
+        ResultLost: that run is over, or was of another process.
+    """
+    if _context.here is not None:
+        return _context.here.connection
+    for client in _launch.open_clients():
+        if client.owns(kept):
+            return client
+    raise errors.ResultLost("the run in whose store it lay is over")

@@ -10,8 +10,8 @@ use crate::pack::{self, pack_call};
 use crate::receive::{Pumped, Reader, Sink};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
-    CancelTasks, ClientToHead, Close, CloseMode, Fetch, FrameError, HeadToClient, Progress, PutFunction, StatusRequest,
-    Subscribe, TaskSubmit, Welcome,
+    CancelTasks, ClientToHead, Close, CloseMode, Fetch, FrameError, HeadToClient, PlaceObjects, Progress, PutFunction,
+    StatusRequest, Subscribe, TaskSubmit, Welcome,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -53,9 +53,8 @@ impl Sink for Shared {
                     Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
                 ));
             }
-            HeadToClient::Fetched(f) => {
-                answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
-            }
+            HeadToClient::Fetched(f) => answers.push(self.futures.fetched(f, &self.home)),
+            HeadToClient::Placed(p) => answers.push((Wanted::Placed(p.token), Raw::placed(p, &self.home))),
             HeadToClient::Name(n) => answers.push((Wanted::Name(n.token), Raw::named(n, &self.home))),
             HeadToClient::Status(status) => answers.push((Wanted::Status, Raw::text(status.json))),
             HeadToClient::RunEnd(end) => {
@@ -224,7 +223,71 @@ impl Client {
             .futures
             .insert(Wanted::Fetch(token), future.clone().unbind());
         let object = raw.object();
-        this.send(slf.py(), Fetch { token, object }.into())?;
+        this.send(
+            slf.py(),
+            Fetch {
+                token,
+                object,
+                ..Fetch::default()
+            }
+            .into(),
+        )?;
+        Ok(future)
+    }
+
+    /// Whether a value that was put is an object of this run.
+    fn owns(&self, kept: &Kept) -> bool {
+        kept.object()
+            .is_some_and(|(_, home)| Arc::ptr_eq(home, &self.shared.home))
+    }
+
+    /// Brings an object to this node: a future of its value, or of the bytes themselves where a range is asked for.
+    #[pyo3(signature = (kept, offset=0, len=0))]
+    fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let wanted = if len > 0 {
+            Wanted::Range(token)
+        } else {
+            Wanted::Fetch(token)
+        };
+        let future = new_future(slf.as_any(), token)?;
+        this.shared.futures.insert(wanted, future.clone().unbind());
+        let object = kept.object().map(|(object, _)| object.clone());
+        let fetch = Fetch {
+            token,
+            object,
+            offset,
+            len,
+        };
+        this.send(slf.py(), fetch.into())?;
+        Ok(future)
+    }
+
+    /// Moves or copies objects to nodes of the run: a future of references to them.
+    fn place<'py>(
+        slf: &Bound<'py, Self>,
+        kept: Vec<Bound<'py, Kept>>,
+        placing: i32,
+        near: Vec<u32>,
+        replicas: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let future = new_future(slf.as_any(), token)?;
+        this.shared
+            .futures
+            .insert(Wanted::Placed(token), future.clone().unbind());
+        let objects = kept.iter().filter_map(|kept| Some(kept.get().object()?.0.clone()));
+        let place = PlaceObjects {
+            token,
+            objects: objects.collect(),
+            placing,
+            near,
+            replicas,
+            from_worker: None,
+        };
+        this.send(slf.py(), place.into())?;
         Ok(future)
     }
 

@@ -2,14 +2,14 @@
 //! (`bridgehead/_future.py`); its attributes are set here without running Python code where nobody waits on it.
 //! Hot path: `new_future`, `complete`, once a task each.
 
-use crate::home::{Held, Home};
+use crate::home::{Held, Home, Kept, view_of};
 use crate::link::lock;
 use crate::pack;
 use crate::python::api;
-use bridgehead_wire::{Failure, NameReply, ObjectRef, Outcome, outcome};
+use bridgehead_wire::{Failure, Fetched, NameReply, ObjectRef, Outcome, Placed, outcome};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +22,10 @@ pub enum Wanted {
     Fetch(u64),
     /// The answer of the table of names to this token.
     Name(u64),
+    /// The bytes of a range fetched under this token.
+    Range(u64),
+    /// Objects placed under this token.
+    Placed(u64),
     /// The run's status.
     Status,
     /// The run's end.
@@ -43,6 +47,10 @@ pub struct Raw {
     text: Option<String>,
     /// What the table of names said, where that is no value.
     listing: Option<Listing>,
+    /// Objects that were placed.
+    placed: Vec<ObjectRef>,
+    /// The value is the bytes themselves, not what is packed in them.
+    bytes: bool,
     /// Version of a named value; 0 for others.
     #[pyo3(get)]
     version: u64,
@@ -63,14 +71,31 @@ impl Raw {
         if let Some(listing) = self.listing.clone() {
             return Ok(Some(listing.into_pyobject(py)?.into_any()));
         }
+        if let (false, Some(home)) = (self.placed.is_empty(), &self.home) {
+            let kept = self
+                .placed
+                .iter()
+                .map(|object| Bound::new(py, Kept::adopted(home, object.clone())));
+            return Ok(Some(PyList::new(py, kept.collect::<PyResult<Vec<_>>>()?)?.into_any()));
+        }
         if let Some(text) = &self.text {
             return Ok(Some(text.into_pyobject(py)?.into_any()));
+        }
+        if let (true, Some(object), Some(home)) = (self.bytes, self.object(), &self.home) {
+            return view_of(py, home.lease(py, &object)?).map(Some);
         }
         // A copy of the message's part, not of the bytes: two threads may look at once, and both must find it. The hold on a
         // stored value goes with this answer.
         let outcome = lock(&self.outcome).clone();
         match outcome {
-            Some(outcome::Kind::Value(value)) => pack::unpack_value(py, &value, self.home.as_deref()).map(Some),
+            Some(outcome::Kind::Value(value)) => {
+                let read = || pack::unpack_value(py, &value, self.home.as_deref());
+                match &self.home {
+                    Some(home) => pack::reading(home, read),
+                    None => read(),
+                }
+                .map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -81,6 +106,12 @@ impl Raw {
         let home = self.home.as_deref();
         self.object()
             .is_some_and(|object| home.is_some_and(|home| home.is_away(&object)))
+    }
+
+    /// The stored value as a reference, without bringing it here; `None` where it is not stored.
+    fn reference(&self) -> Option<Kept> {
+        let home = self.home.as_ref()?;
+        Some(Kept::adopted(home, self.object()?))
     }
 
     /// The failure as a dictionary, for kind `failure`.
@@ -163,6 +194,8 @@ impl Raw {
             held: Mutex::default(),
             text: None,
             listing: None,
+            placed: Vec::new(),
+            bytes: false,
             version: 0,
             attempts,
             elapsed_ns,
@@ -178,6 +211,8 @@ impl Raw {
             held: Mutex::default(),
             text: Some(text),
             listing: None,
+            placed: Vec::new(),
+            bytes: false,
             version: 0,
             attempts: 0,
             elapsed_ns: 0,
@@ -197,6 +232,28 @@ impl Raw {
         Self {
             listing: Some((ended, version, reply.versions, reply.names)),
             ..Self::text(String::new()) // Its kind is what a listing has: a value by itself.
+        }
+    }
+
+    /// Bytes that were fetched: those of a range, which come with a hold, or of the whole object.
+    pub fn range(fetched: Fetched, home: &Arc<Home>) -> Self {
+        let raw = if fetched.ranged {
+            Self::received(fetched.outcome, 1, 0, home)
+        } else {
+            Self::fetched(fetched.outcome, 1, 0, home)
+        };
+        Self { bytes: true, ..raw }
+    }
+
+    /// Objects that were placed, or why not.
+    pub fn placed(placed: Placed, home: &Arc<Home>) -> Self {
+        if !placed.error.is_empty() {
+            return Self::failed("not-placed", &placed.error);
+        }
+        Self {
+            placed: placed.objects,
+            home: Some(home.clone()),
+            ..Self::text(String::new())
         }
     }
 
@@ -223,6 +280,15 @@ impl Table {
     /// Forgets a future.
     pub fn remove(&self, wanted: Wanted) -> Option<Py<PyAny>> {
         lock(&self.0).remove(&wanted)
+    }
+
+    /// What was fetched, for the future that asked for it: as a value, or as bytes.
+    pub fn fetched(&self, fetched: Fetched, home: &Arc<Home>) -> Answer {
+        let token = fetched.token;
+        if self.has(Wanted::Range(token)) {
+            return (Wanted::Range(token), Raw::range(fetched, home));
+        }
+        (Wanted::Fetch(token), Raw::fetched(fetched.outcome, 1, 0, home))
     }
 
     /// Whether a future waits for this.

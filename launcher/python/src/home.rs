@@ -5,10 +5,11 @@ use crate::layout::Layout;
 use crate::link::{Link, lock};
 use crate::python::api;
 use bridgehead_store_node::{Client, ClientError, Lease, new_id};
-use bridgehead_wire::{ClientToHead, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
+use bridgehead_wire::{ClientToHead, HoldObjects, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
 use bytes::Bytes;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
@@ -115,6 +116,22 @@ impl Home {
             Role::Driver => drop(self.link.send(|out| ClientToHead::from(release).encode(out))),
             Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(release).encode(out))),
         }
+    }
+
+    fn tell_hold(&self, object: &ObjectRef) {
+        let objects = vec![object.clone()];
+        let hold = HoldObjects { objects };
+        match self.role {
+            Role::Driver => drop(self.link.send(|out| ClientToHead::from(hold).encode(out))),
+            Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(hold).encode(out))),
+        }
+    }
+
+    /// A hold of this process's own on an object that something which it got holds for now.
+    pub fn hold(self: &Arc<Self>, object: ObjectRef) -> Held {
+        self.tell_hold(&object);
+        let home = self.clone();
+        Held { object, home }
     }
 
     /// Makes an object that this process wrote the run's, with a hold for this process.
@@ -229,6 +246,23 @@ impl Kept {
         }
     }
 
+    /// An object of a run that something which this process got holds for now; from here on this does too.
+    pub fn adopted(home: &Arc<Home>, object: ObjectRef) -> Self {
+        let held = home.hold(object);
+        Self::stored(Arc::new(Stored {
+            held,
+            fresh: Mutex::default(),
+        }))
+    }
+
+    /// The object, where it is one, and the run that it is of.
+    pub fn object(&self) -> Option<(&ObjectRef, &Arc<Home>)> {
+        match &self.value {
+            Value::Stored(stored) => Some((&stored.held.object, &stored.held.home)),
+            Value::Here(_) => None,
+        }
+    }
+
     fn lease(&self, py: Python<'_>, stored: &Stored) -> PyResult<Lease> {
         if let Some(lease) = &*lock(&stored.fresh) {
             return Ok(lease.clone());
@@ -275,8 +309,45 @@ impl Kept {
             Value::Here(bytes) => crate::pack::unpack(py, bytes),
             Value::Stored(stored) => {
                 stored.held.home.settle_fresh();
-                crate::pack::unpack_lease(py, self.lease(py, stored)?)
+                let lease = self.lease(py, stored)?;
+                crate::pack::reading(&stored.held.home, || crate::pack::unpack_lease(py, lease))
             }
+        }
+    }
+
+    /// The packed bytes, where they are on this node; `None` where they have to be fetched.
+    fn view<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Value::Stored(stored) = &self.value else {
+            return Ok(None);
+        };
+        stored.held.home.settle_fresh();
+        let fresh = lock(&stored.fresh).clone();
+        let lease = match fresh {
+            Some(lease) => lease,
+            None if stored.held.home.is_away(&stored.held.object) => return Ok(None),
+            None => self.lease(py, stored)?,
+        };
+        view_of(py, lease).map(Some)
+    }
+
+    /// Whether it is an object that has to be fetched to this node first.
+    fn away(&self) -> bool {
+        match &self.value {
+            Value::Stored(stored) => lock(&stored.fresh).is_none() && stored.held.home.is_away(&stored.held.object),
+            Value::Here(_) => false,
+        }
+    }
+
+    /// The node that it lies on; `None` for a value that this process keeps.
+    fn node(&self) -> Option<u32> {
+        self.object().map(|(object, _)| object.node)
+    }
+
+    /// The packed bytes of a value that this process keeps.
+    fn packed<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        match &self.value {
+            Value::Here(bytes) => Some(PyBytes::new(py, bytes)),
+            Value::Stored(_) => None,
         }
     }
 
@@ -318,6 +389,12 @@ impl StoreBuffer {
 
     #[allow(unsafe_code)]
     unsafe fn __releasebuffer__(&self, _view: *mut pyo3::ffi::Py_buffer) {}
+}
+
+/// The bytes of a lease as Python sees them.
+pub fn view_of(py: Python<'_>, lease: Lease) -> PyResult<Bound<'_, PyAny>> {
+    let buffer = Bound::new(py, StoreBuffer(lease))?;
+    Ok(PyMemoryView::from(buffer.as_any())?.into_any())
 }
 
 /// The home of a connection; `None` where `owner` is none (a pipeline, for instance).

@@ -33,6 +33,9 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pack::load_input, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_kept, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::note_reference, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::adopt, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::keep_packed, m)?)?;
     m.add_function(wrap_pyfunction!(pack::packing_owner, m)?)?;
     m.add_function(wrap_pyfunction!(pack::keep_here, m)?)?;
     m.add_function(wrap_pyfunction!(pack::pack_arguments, m)?)?;

@@ -30,6 +30,10 @@ struct Packing {
 thread_local! {
     /// The call that this thread is packing, `None` when it packs something else.
     static PACKING: RefCell<Option<Packing>> = const { RefCell::new(None) };
+    /// Objects that the value which this thread is packing names, where it may name some.
+    static NAMING: RefCell<Option<Vec<ObjectRef>>> = const { RefCell::new(None) };
+    /// The run whose value this thread is reading, where it may name objects of it.
+    static READING: RefCell<Option<Arc<Home>>> = const { RefCell::new(None) };
     /// Values of the inputs of the call that this thread is unpacking.
     static UNPACKING: RefCell<Vec<Py<PyAny>>> = const { RefCell::new(Vec::new()) };
 }
@@ -47,8 +51,8 @@ pub struct Call {
 pub enum Packed {
     /// Bytes that travel in the message.
     Inline(Bytes),
-    /// An object of this node's store.
-    Stored(ObjectRef),
+    /// An object of this node's store, with those that its bytes name.
+    Stored(ObjectRef, Vec<ObjectRef>),
 }
 
 impl Packed {
@@ -56,7 +60,10 @@ impl Packed {
     pub fn value(&self) -> Value {
         match self {
             Self::Inline(bytes) => Value::inline(bytes.clone()),
-            Self::Stored(object) => Value::stored(object.clone()),
+            Self::Stored(object, refs) => Value {
+                refs: refs.clone(),
+                ..Value::stored(object.clone())
+            },
         }
     }
 }
@@ -67,7 +74,7 @@ impl Packed {
     pub fn pass(&self, home: &Arc<Home>) -> Option<crate::home::Held> {
         match self {
             Self::Inline(_) => None,
-            Self::Stored(object) => Some(home.hold_put(object.clone())),
+            Self::Stored(object, _) => Some(home.hold_put(object.clone())),
         }
     }
 }
@@ -118,11 +125,15 @@ pub fn pack(object: &Bound<'_, PyAny>, home: Option<&Home>) -> PyResult<Packed> 
     if is_plain(object) {
         return plain(object).map(Packed::Inline);
     }
-    let (pickle, buffers) = pickled_with_buffers(object)?;
+    let outer = NAMING.replace(home.map(|_| Vec::new()));
+    let pickled = pickled_with_buffers(object);
+    let refs = NAMING.replace(outer).unwrap_or_default();
+    let (pickle, buffers) = pickled?;
     let layout = Layout::new(py, pickle.as_bytes(), &buffers);
     match home {
-        Some(home) if layout.len() > home.inline_limit() => {
-            write(home, &layout).map(|(object, _)| Packed::Stored(object))
+        // What names others is an object itself, however small: an object can hold them.
+        Some(home) if layout.len() > home.inline_limit() || !refs.is_empty() => {
+            write(home, &layout).map(|(object, _)| Packed::Stored(object, refs))
         }
         _ => layout.bytes().map(Packed::Inline),
     }
@@ -214,6 +225,7 @@ fn pickled<'py>(object: &Bound<'py, PyAny>, collector: &Bound<'py, Collector>) -
             packing.inputs.clear();
         }
     });
+    NAMING.with_borrow_mut(|naming| naming.as_mut().map(Vec::clear));
     let by_value = intern!(py, "dumps_by_value");
     let bytes = api.pickling.bind(py).call_method1(by_value, (object, collector))?;
     Ok(bytes.cast_into::<PyBytes>()?)
@@ -327,7 +339,8 @@ fn note(input: Input) -> Option<usize> {
 pub fn note_task(owner: &Bound<'_, PyAny>, token: u64) -> Option<usize> {
     let own = PACKING.with_borrow(|packing| packing.as_ref().is_some_and(|p| p.owner.is(owner)));
     let kind = Some(input::Kind::Task(token));
-    own.then(|| note(Input { kind })).flatten()
+    let lazy = false;
+    own.then(|| note(Input { kind, lazy })).flatten()
 }
 
 /// Whose task's call is being packed in this thread: a connection, a pipeline, or `None`.
@@ -342,7 +355,65 @@ pub fn note_kept(py: Python<'_>, kept: &Kept) -> PyResult<Option<usize>> {
     let home = packing_owner(py).and_then(|owner| home_of(owner.bind(py)));
     let Some(home) = home else { return Ok(None) };
     let kind = Some(input::Kind::Value(kept.input(py, &home)?));
-    Ok(note(Input { kind }))
+    Ok(note(Input { kind, lazy: false }))
+}
+
+/// How a reference to an object travels: as the placeholder of an input that arrives as a reference (its number), or named
+/// in a value that holds it (the six numbers of `adopt`). `None` where it cannot travel.
+#[pyfunction]
+pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some((object, home)) = kept.object() else {
+        return Ok(None);
+    };
+    if let Some(owner) = packing_owner(py) {
+        let same = home_of(owner.bind(py)).is_some_and(|of| Arc::ptr_eq(&of, home));
+        let kind = Some(input::Kind::Value(Value::stored(object.clone())));
+        let number = same.then(|| note(Input { kind, lazy: true })).flatten();
+        return number
+            .map(|number| Ok(number.into_pyobject(py)?.into_any()))
+            .transpose();
+    }
+    let named = NAMING.with_borrow_mut(|naming| naming.as_mut().map(|naming| naming.push(object.clone())));
+    let numbers = (
+        object.id_hi,
+        object.id_lo,
+        object.len,
+        object.node,
+        object.offset,
+        object.slot,
+    );
+    named.map(|()| Ok(numbers.into_pyobject(py)?.into_any())).transpose()
+}
+
+/// A reference to an object that a value names, while that value is held. Pickles of such values call it.
+#[pyfunction]
+pub fn adopt(id_hi: u64, id_lo: u64, len: u64, node: u32, offset: u64, slot: u64) -> PyResult<Kept> {
+    let Some(home) = READING.with_borrow(Clone::clone) else {
+        return Err(damaged("it names objects of a run, and was read outside of it"));
+    };
+    let object = ObjectRef {
+        id_hi,
+        id_lo,
+        len,
+        node,
+        offset,
+        slot,
+    };
+    Ok(Kept::adopted(&home, object))
+}
+
+/// Reads a value that may name objects of the run that `home` is in.
+pub fn reading<T>(home: &Arc<Home>, read: impl FnOnce() -> T) -> T {
+    let outer = READING.replace(Some(home.clone()));
+    let value = read();
+    READING.set(outer);
+    value
+}
+
+/// A value that is packed already, to be kept in this process.
+#[pyfunction]
+pub fn keep_packed(bytes: &[u8]) -> Kept {
+    Kept::here(Bytes::copy_from_slice(bytes))
 }
 
 /// Packs a value to be kept in this process.

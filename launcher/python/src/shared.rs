@@ -58,9 +58,8 @@ impl Sink for Shared {
                     Raw::received(o.outcome, o.attempts, o.elapsed_ns, &self.home),
                 ));
             }
-            AgentToWorker::Fetched(f) => {
-                answers.push((Wanted::Fetch(f.token), Raw::fetched(f.outcome, 1, 0, &self.home)));
-            }
+            AgentToWorker::Fetched(f) => answers.push(self.futures.fetched(f, &self.home)),
+            AgentToWorker::Placed(p) => answers.push((Wanted::Placed(p.token), Raw::placed(p, &self.home))),
             AgentToWorker::Name(n) => answers.push((Wanted::Name(n.token), Raw::named(n, &self.home))),
             AgentToWorker::Config(config) => self.configure(config),
             AgentToWorker::Shutdown(_) => self.stop.store(true, Ordering::SeqCst),

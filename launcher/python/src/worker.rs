@@ -12,8 +12,8 @@ use crate::receive::{Pumped, Reader};
 use crate::shared::{Current, Shared};
 use crate::watchdog;
 use bridgehead_wire::{
-    Blocked, CancelTasks, Failure, FailureCause, Fetch, LogText, Outcome, PutFunction, TaskCall, TaskDone, TaskSubmit,
-    Value, WorkerReady, value,
+    Blocked, CancelTasks, Failure, FailureCause, Fetch, LogText, Outcome, PlaceObjects, PutFunction, TaskCall,
+    TaskDone, TaskSubmit, Value, WorkerReady, value,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -218,7 +218,63 @@ impl Worker {
             .futures
             .insert(Wanted::Fetch(token), future.clone().unbind());
         let object = raw.object();
-        this.shared.add(Fetch { token, object });
+        this.shared.add(Fetch {
+            token,
+            object,
+            ..Fetch::default()
+        });
+        this.flush(slf.py())?;
+        Ok(future)
+    }
+
+    /// Brings an object to this node: a future of its value, or of the bytes themselves where a range is asked for.
+    #[pyo3(signature = (kept, offset=0, len=0))]
+    fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let wanted = if len > 0 {
+            Wanted::Range(token)
+        } else {
+            Wanted::Fetch(token)
+        };
+        let future = new_future(slf.as_any(), token)?;
+        this.shared.futures.insert(wanted, future.clone().unbind());
+        let object = kept.object().map(|(object, _)| object.clone());
+        let fetch = Fetch {
+            token,
+            object,
+            offset,
+            len,
+        };
+        this.shared.add(fetch);
+        this.flush(slf.py())?;
+        Ok(future)
+    }
+
+    /// Moves or copies objects to nodes of the run: a future of references to them.
+    fn place<'py>(
+        slf: &Bound<'py, Self>,
+        kept: Vec<Bound<'py, Kept>>,
+        placing: i32,
+        near: Vec<u32>,
+        replicas: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.get();
+        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
+        let future = new_future(slf.as_any(), token)?;
+        this.shared
+            .futures
+            .insert(Wanted::Placed(token), future.clone().unbind());
+        let objects = kept.iter().filter_map(|kept| Some(kept.get().object()?.0.clone()));
+        let place = PlaceObjects {
+            token,
+            objects: objects.collect(),
+            placing,
+            near,
+            replicas,
+            from_worker: None,
+        };
+        this.shared.add(place);
         this.flush(slf.py())?;
         Ok(future)
     }
@@ -351,7 +407,7 @@ impl Worker {
     fn run_call(&self, py: Python<'_>, call: TaskCall) -> PyResult<()> {
         let (task, attempt) = (call.task, call.attempt);
         let (function, devices) = (call.function, call.devices.clone());
-        let (args, inputs) = (call.args.clone(), call.inputs.clone());
+        let (args, inputs, lazy) = (call.args.clone(), call.inputs.clone(), call.lazy.clone());
         let since = Instant::now();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ns = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
@@ -362,9 +418,10 @@ impl Worker {
         });
         self.shared.note_running(task);
         self.shared.watchdog.wake();
-        let outcome = self
-            .evaluate(py, function, args, inputs, &devices)
-            .unwrap_or_else(|e| failed(py, &e));
+        // What the value names is held by what the task made until its end has been told.
+        let (outcome, _named) = self
+            .evaluate(py, function, args, (inputs, lazy), &devices)
+            .unwrap_or_else(|e| (failed(py, &e), None));
         self.shared.add_logs();
         let elapsed = since.elapsed();
         let ended = lock(&self.shared.current).take();
@@ -388,26 +445,45 @@ impl Worker {
         py: Python<'_>,
         function: u32,
         args: Option<Value>,
-        inputs: Vec<Value>,
+        (inputs, lazy): (Vec<Value>, Vec<u32>),
         devices: &[u32],
-    ) -> PyResult<Outcome> {
+    ) -> PyResult<(Outcome, Option<Py<PyAny>>)> {
         self.show_devices(py, devices)?;
         let function = self.function(py, function)?;
-        let inputs = inputs
-            .iter()
-            .map(|value| Ok(pack::unpack_value(py, value, Some(&self.shared.home))?.unbind()))
+        let inputs = (0..)
+            .zip(&inputs)
+            .map(|(position, value)| self.input(py, value, lazy.contains(&position)))
             .collect::<PyResult<Vec<_>>>()?;
         let result = match args.and_then(|v| v.kind) {
             Some(value::Kind::Inline(bytes)) if pack::is_empty_call(&bytes) => function.bind(py).call0()?,
             Some(kind) => {
-                let both = pack::unpack_value_with(py, &Value { kind: Some(kind) }, inputs, Some(&self.shared.home))?;
+                let args = Value {
+                    kind: Some(kind),
+                    ..Value::default()
+                };
+                let both = pack::unpack_value_with(py, &args, inputs, Some(&self.shared.home))?;
                 let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = both.extract()?;
                 function.bind(py).call(args, Some(&kwargs))?
             }
             None => return Err(PyRuntimeError::new_err("the call came without arguments")),
         };
         // Its range is this process's until the agent hears of it, so the lease is not needed any longer.
-        Ok(Outcome::value(pack::pack(&result, Some(&self.shared.home))?.value()))
+        let value = pack::pack(&result, Some(&self.shared.home))?.value();
+        let named = (!value.refs.is_empty()).then(|| result.unbind());
+        Ok((Outcome::value(value), named))
+    }
+
+    /// What a placeholder stands for: a value, or a reference where the call says so.
+    fn input(&self, py: Python<'_>, value: &Value, lazy: bool) -> PyResult<Py<PyAny>> {
+        match value.object().filter(|_| lazy) {
+            Some(object) => Ok(Bound::new(py, Kept::adopted(&self.shared.home, object.clone()))?
+                .into_any()
+                .unbind()),
+            None => {
+                let home = &self.shared.home;
+                Ok(pack::reading(home, || pack::unpack_value(py, value, Some(home)))?.unbind())
+            }
+        }
     }
 
     /// The function under `index`, unpickled at its first call.

@@ -278,6 +278,14 @@ impl Core {
         self.objects.get(&id).map(|object| (object.slot, object.released))
     }
 
+    /// Whether the object's bytes are in memory and stay there for now.
+    #[must_use]
+    pub fn is_in_memory(&self, id: ObjectId) -> bool {
+        self.objects
+            .get(&id)
+            .is_some_and(|object| matches!(object.place, Place::Memory(_)))
+    }
+
     /// Holds the object's bytes in memory until `unpin`. `None` where they are not in memory, or it is released.
     pub fn pin(&mut self, id: ObjectId) -> Option<(u64, SlotId, Extent)> {
         let used = self.tick();
@@ -307,6 +315,16 @@ impl Core {
         };
         object.released = true;
         self.settle(id)
+    }
+
+    /// A released object that is still here, because something held it, is the run's again: its place in
+    /// the index. `None` where it is not here or was not released.
+    pub fn revive(&mut self, id: ObjectId) -> Option<SlotId> {
+        let object = self.objects.get_mut(&id).filter(|object| object.released)?;
+        object.released = false;
+        let slot = object.slot;
+        self.settle(id);
+        Some(slot)
     }
 
     /// Files an object anew after a change; whether it can be freed.

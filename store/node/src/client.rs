@@ -153,6 +153,9 @@ impl Client {
     /// # Errors
     /// The object is not on this node, or cannot be brought back to memory.
     pub fn lease(&self, object: &ObjectRef) -> Result<Lease, ClientError> {
+        if let Some(views) = self.0.leases.views() {
+            views.fetch_add(1, Ordering::Relaxed);
+        }
         let slot = SlotId(u32::try_from(object.slot).unwrap_or(u32::MAX));
         if let Some(lease) = self.try_lease(slot, object.id()) {
             return Ok(lease);

@@ -118,6 +118,16 @@ impl Leases {
         self.0.words32().get(slot.0 as usize)
     }
 
+    /// How many views this process has taken, modulo 2^32: in the last count, which no place of the index has.
+    pub(crate) fn views(&self) -> Option<&AtomicU32> {
+        self.0.words32().get(SLOTS as usize - 1)
+    }
+
+    /// As [`Leases::views`], its number.
+    pub(crate) fn taken(&self) -> u32 {
+        self.views().map_or(0, |views| views.load(Ordering::Relaxed))
+    }
+
     /// Whether this process has a lease on the object at `slot`.
     pub(crate) fn holds(&self, slot: SlotId) -> bool {
         self.count(slot).is_some_and(|count| count.load(Ordering::SeqCst) > 0)

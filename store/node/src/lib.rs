@@ -15,6 +15,8 @@ mod protocol;
 mod remote;
 mod room;
 mod server;
+mod traffic;
 
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use node::{Arrival, Node, NodeOptions, StoreError};
+pub use traffic::{Moved, Traffic};

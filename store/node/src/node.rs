@@ -5,6 +5,7 @@ use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
 use crate::map::{Access, Mapping, sealed};
 use crate::remote::Remote;
 use crate::server::Server;
+use crate::traffic::{Lanes, Traffic};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::{ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
@@ -77,6 +78,8 @@ pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Stor
 pub(crate) struct State {
     pub core: Core,
     pub leases: HashMap<ClientId, Leases>,
+    /// Views that processes took which are gone.
+    pub views: u64,
     /// Released objects that readers still have leases on.
     pub lingering: Vec<ObjectId>,
     /// Why objects cannot be moved to disk, since it last failed.
@@ -106,6 +109,7 @@ pub(crate) struct Shared {
     pub changed: Condvar,
     pub stop: AtomicBool,
     pub files: SpillFolder,
+    pub lanes: Lanes,
 }
 
 pub(crate) type Job = Box<dyn FnOnce(&Shared) + Send>;
@@ -133,9 +137,11 @@ impl Node {
             arena: Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?,
             index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
             files: SpillFolder::new(options.spill_dir.clone()),
+            lanes: Lanes::default(),
             state: Mutex::new(State {
                 core: Core::new(len, SLOTS - 1),
                 leases: HashMap::new(),
+                views: 0,
                 lingering: Vec::new(),
                 trouble: None,
             }),
@@ -173,7 +179,17 @@ impl Node {
     /// Holds an object's bytes in memory until `unpin`: where it lies. `None` where it is not in this node's memory.
     #[must_use]
     pub fn pin(&self, id: ObjectId) -> Option<ObjectRef> {
-        self.shared.pin(id)
+        let object = self.shared.pin(id)?;
+        self.shared.lanes.local.add(object.len);
+        Some(object)
+    }
+
+    /// What it has moved.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let state = self.shared.lock();
+        let now: u64 = state.leases.values().map(|leases| u64::from(leases.taken())).sum();
+        self.shared.lanes.traffic(state.views + now)
     }
 
     /// Gives a pin back.
@@ -216,6 +232,7 @@ impl Node {
     /// `done` may be called from any thread.
     pub fn bring(&self, object: &ObjectRef, done: Box<dyn FnOnce(Arrival) + Send>) {
         let id = object.id();
+        self.shared.revive(id);
         if let Some(place) = self.pin(id) {
             return done(Ok(place));
         }
@@ -227,6 +244,31 @@ impl Node {
         }
         match &self.remote {
             Some(remote) => remote.fetch(object.clone(), done),
+            None => done(Err(format!(
+                "node {} is not connected to node {}",
+                self.shared.options.agent, object.node
+            ))),
+        }
+    }
+
+    /// Brings `len` bytes of an object from `offset` on to this node's memory, as an object of its own, and pins that; where
+    /// the whole object is here, that is pinned instead (and named with its own id). `done` may be called from any thread.
+    pub fn bring_range(&self, object: &ObjectRef, offset: u64, len: u64, done: Box<dyn FnOnce(Arrival) + Send>) {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= object.len);
+        let id = object.id();
+        if !inside {
+            let end = offset.saturating_add(len);
+            return done(Err(format!(
+                "bytes {offset} to {end} are not all in object {id}, which has {}",
+                object.len
+            )));
+        }
+        self.shared.revive(id);
+        if self.has(id) || object.node == self.shared.options.agent {
+            return self.bring(object, done);
+        }
+        match &self.remote {
+            Some(remote) => remote.fetch_range(object.clone(), offset, len, done),
             None => done(Err(format!(
                 "node {} is not connected to node {}",
                 self.shared.options.agent, object.node
@@ -319,6 +361,17 @@ impl Shared {
         self.index.mark(slot, Mark::Memory);
         drop(state);
         Some(self.reference(id, len, slot, extent.offset))
+    }
+
+    /// What the run wants again, and a reader has kept here since it was released, is the run's once more.
+    fn revive(&self, id: ObjectId) {
+        let mut state = self.lock();
+        if let Some(slot) = state.core.revive(id) {
+            state.lingering.retain(|other| *other != id);
+            if state.core.is_in_memory(id) {
+                self.index.mark(slot, Mark::Memory);
+            }
+        }
     }
 
     pub(crate) fn unpin(&self, id: ObjectId) {

@@ -32,6 +32,8 @@ type Done = Box<dyn FnOnce(Arrival) + Send>;
 /// What other threads want of the conversation.
 enum Order {
     Fetch(ObjectRef, Done),
+    /// These bytes of an object, from an offset, so many.
+    Range(ObjectRef, u64, u64, Done),
     Peers(Vec<(u32, Bytes)>),
     /// A mover found room for a fetch, or none.
     Room(u64, Result<Extent, StoreError>),
@@ -118,6 +120,11 @@ impl Remote {
         self.order(Order::Fetch(object, done));
     }
 
+    /// Brings bytes of an object here from the node that its reference names, as an object of its own.
+    pub(crate) fn fetch_range(&self, object: ObjectRef, offset: u64, len: u64, done: Done) {
+        self.order(Order::Range(object, offset, len, done));
+    }
+
     /// All nodes of the run, by agent.
     pub(crate) fn set_peers(&self, peers: Vec<(u32, Bytes)>) {
         self.order(Order::Peers(peers));
@@ -173,6 +180,7 @@ impl Conversation {
             for order in orders {
                 match order {
                     Order::Fetch(object, done) => self.begin(object, done),
+                    Order::Range(object, offset, len, done) => self.begin_range(&object, (offset, len), done),
                     Order::Peers(peers) => self.set_peers(peers),
                     Order::Room(token, room) => self.on_room(token, room),
                     Order::Answer(peer, note, pinned) => self.answer(peer, &note, pinned),
@@ -335,6 +343,11 @@ impl Conversation {
     }
 
     fn answer(&mut self, peer: PeerId, note: &Note, pinned: Option<ObjectId>) {
+        match note {
+            Note::Lent { len, .. } => self.shared.lanes.lent.add(*len),
+            Note::Inline { bytes, .. } => self.shared.lanes.lent.add(bytes.len() as u64),
+            _ => {}
+        }
         if let Some(id) = pinned {
             if matches!(note, Note::Lent { .. }) {
                 self.lending.lent(peer, id);

@@ -131,6 +131,7 @@ impl Shared {
         // Somebody may have pinned it meanwhile, and readers with a lease may be left from that.
         self.index.mark(spill.slot, Mark::Away);
         if written.is_ok() && !state.is_leased(spill.slot) && state.core.spilled(spill.id) {
+            self.lanes.spilled.add(spill.len);
             if state.core.slot(spill.id).is_some_and(|(_, released)| released) {
                 self.free(&mut state, spill.id);
             }
@@ -157,6 +158,9 @@ impl Shared {
         // SAFETY: the range was granted to this thread just now, and the object's readers wait for `restored`.
         let bytes = unsafe { self.arena.slice_mut(extent.offset, len) };
         let read = self.files.read(id, bytes);
+        if read.is_ok() {
+            self.lanes.restored.add(len);
+        }
         let mut state = self.lock();
         let released = state.core.restored(id, read.is_ok());
         if let (Ok(()), Some((slot, _))) = (&read, state.core.slot(id)) {

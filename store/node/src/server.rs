@@ -131,7 +131,11 @@ fn serve(shared: &Shared, socket: &OwnedFd, client: ClientId) {
     for (id, count) in pins {
         (0..count).for_each(|_| shared.unpin(id));
     }
-    shared.lock().leases.remove(&client);
+    let mut state = shared.lock();
+    if let Some(leases) = state.leases.remove(&client) {
+        state.views += u64::from(leases.taken());
+    }
+    drop(state);
     shared.changed.notify_all();
     let end = Instant::now() + LAST_WORDS;
     let mut state = shared.lock();

@@ -54,6 +54,8 @@ direction!(
         9 => Status(StatusRequest),
         10 => Put(PutObject),
         11 => Name(NameRequest),
+        12 => Hold(HoldObjects),
+        13 => Place(PlaceObjects),
     }
 );
 
@@ -68,6 +70,7 @@ direction!(
         6 => Refused(Refused),
         7 => Status(StatusReply),
         8 => Name(NameReply),
+        9 => Placed(Placed),
     }
 );
 
@@ -88,6 +91,8 @@ direction!(
         12 => Heartbeat(Heartbeat),
         13 => Put(PutObject),
         14 => Name(NameReply),
+        15 => Placed(Placed),
+        16 => Located(Located),
     }
 );
 
@@ -109,6 +114,9 @@ direction!(
         13 => Put(PutObject),
         14 => Address(FabricAddress),
         15 => Name(NameRequest),
+        16 => Hold(HoldObjects),
+        17 => Place(PlaceObjects),
+        18 => Locate(Locate),
     }
 );
 
@@ -122,6 +130,7 @@ direction!(
         5 => Fetched(Fetched),
         6 => Shutdown(Shutdown),
         7 => Name(NameReply),
+        8 => Placed(Placed),
     }
 );
 
@@ -140,5 +149,7 @@ direction!(
         10 => Cancel(CancelTasks),
         11 => Put(PutObject),
         12 => Name(NameRequest),
+        13 => Hold(HoldObjects),
+        14 => Place(PlaceObjects),
     }
 );

@@ -232,6 +232,42 @@ pub struct Heartbeat {
     /// Store bytes spilled.
     #[prost(uint64, tag = "3")]
     pub store_spilled: u64,
+    /// Objects that calls took or processes asked for, and that were in the node's memory; all below since the store began.
+    #[prost(uint64, tag = "4")]
+    pub local_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "5")]
+    pub local_bytes: u64,
+    /// Objects, or parts of them, that were read from other nodes.
+    #[prost(uint64, tag = "6")]
+    pub remote_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "7")]
+    pub remote_bytes: u64,
+    /// Objects that other nodes were let read; they may have read parts of them.
+    #[prost(uint64, tag = "8")]
+    pub lent_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "9")]
+    pub lent_bytes: u64,
+    /// Objects that were written to disk.
+    #[prost(uint64, tag = "10")]
+    pub spill_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "11")]
+    pub spill_bytes: u64,
+    /// Objects that were read back.
+    #[prost(uint64, tag = "12")]
+    pub restore_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "13")]
+    pub restore_bytes: u64,
+    /// Views that processes of the node took.
+    #[prost(uint64, tag = "14")]
+    pub views: u64,
+    /// Objects in memory or on disk.
+    #[prost(uint64, tag = "15")]
+    pub objects: u64,
 }
 
 /// What a worker needs to know at its start.

@@ -107,6 +107,9 @@ pub struct TaskCall {
     /// Indices of the GPUs that are this attempt's; set by the agent.
     #[prost(uint32, repeated, tag = "10")]
     pub devices: Vec<u32>,
+    /// Positions of inputs that arrive as references: their objects are not brought to the node.
+    #[prost(uint32, repeated, tag = "11")]
+    pub lazy: Vec<u32>,
 }
 
 /// The end of an attempt.
@@ -254,6 +257,12 @@ pub struct Fetch {
     /// The object, as far as the asker knows it.
     #[prost(message, optional, tag = "2")]
     pub object: Option<ObjectRef>,
+    /// First byte of the range that is wanted.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Bytes of it; 0: the whole object.
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
 }
 
 /// The answer to `Fetch`: where the object now lies on the asker's node, or why not.
@@ -265,6 +274,96 @@ pub struct Fetched {
     /// A stored value, or a failure.
     #[prost(message, optional, tag = "2")]
     pub outcome: Option<Outcome>,
+    /// The value is an object of its own that holds the asked range alone, with a hold for the asker. Where the whole object
+    /// lies on the asker's node already, that is named instead.
+    #[prost(bool, tag = "3")]
+    pub ranged: bool,
+}
+
+/// Asks the head where an object lies that the asker's node could not get where it looked.
+#[derive(Clone, PartialEq, Message)]
+pub struct Locate {
+    /// Comes back in `Located`.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// The object, with the place where it was not to be had.
+    #[prost(message, optional, tag = "2")]
+    pub object: Option<ObjectRef>,
+}
+
+/// The answer to `Locate`: another place or another object of the same value, once there is one, or why there is none.
+#[derive(Clone, PartialEq, Message)]
+pub struct Located {
+    /// The asker's token.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// A stored value, or a failure.
+    #[prost(message, optional, tag = "2")]
+    pub outcome: Option<Outcome>,
+}
+
+/// One more hold for the sender on objects that something else, which it got, holds.
+#[derive(Clone, PartialEq, Message)]
+pub struct HoldObjects {
+    /// The objects.
+    #[prost(message, repeated, tag = "1")]
+    pub objects: Vec<ObjectRef>,
+}
+
+/// Where shards are to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Placing {
+    /// Where they are.
+    Stay = 0,
+    /// In turn on all nodes.
+    Spread = 1,
+    /// Neighbours together, as ranks are given to nodes.
+    ByRank = 2,
+    /// In turn on all GPUs: on the node of each.
+    ByGpu = 3,
+    /// On the nodes that `near` names.
+    Near = 4,
+}
+
+/// Asks for objects to be moved or copied to nodes of the run.
+#[derive(Clone, PartialEq, Message)]
+pub struct PlaceObjects {
+    /// Comes back in `Placed`.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// The objects, in their order.
+    #[prost(message, repeated, tag = "2")]
+    pub objects: Vec<ObjectRef>,
+    /// Where.
+    #[prost(enumeration = "Placing", tag = "3")]
+    pub placing: i32,
+    /// For `Near`: a node for each object.
+    #[prost(uint32, repeated, tag = "4")]
+    pub near: Vec<u32>,
+    /// Nodes that have each of them in the end; 0 is 1.
+    #[prost(uint32, tag = "5")]
+    pub replicas: u32,
+    /// Set by the agent when a worker asks: that worker.
+    #[prost(uint32, optional, tag = "6")]
+    pub from_worker: Option<u32>,
+}
+
+/// The answer to `PlaceObjects`, once all is done.
+#[derive(Clone, PartialEq, Message)]
+pub struct Placed {
+    /// The asker's token.
+    #[prost(uint64, tag = "1")]
+    pub token: u64,
+    /// The objects where they lie now, in the order of the request.
+    #[prost(message, repeated, tag = "2")]
+    pub objects: Vec<ObjectRef>,
+    /// Empty, or why it was not done.
+    #[prost(string, tag = "3")]
+    pub error: String,
+    /// Between head and agent: the worker that it is for.
+    #[prost(uint32, optional, tag = "4")]
+    pub for_worker: Option<u32>,
 }
 
 /// An object has come into an agent's memory, from another node or from disk.

@@ -66,6 +66,9 @@ pub struct Value {
     /// The value itself.
     #[prost(oneof = "value::Kind", tags = "1, 2, 3, 4")]
     pub kind: Option<value::Kind>,
+    /// Objects that the packed bytes name, where they do: a stored value holds them.
+    #[prost(message, repeated, tag = "5")]
+    pub refs: Vec<ObjectRef>,
 }
 
 /// The kinds of a [`Value`].
@@ -96,6 +99,7 @@ impl Value {
     pub fn inline(bytes: Bytes) -> Self {
         Self {
             kind: Some(value::Kind::Inline(bytes)),
+            refs: Vec::new(),
         }
     }
 
@@ -104,6 +108,7 @@ impl Value {
     pub fn stored(object: ObjectRef) -> Self {
         Self {
             kind: Some(value::Kind::Stored(object)),
+            refs: Vec::new(),
         }
     }
 
@@ -112,6 +117,7 @@ impl Value {
     pub fn file(file: FileRef) -> Self {
         Self {
             kind: Some(value::Kind::File(file)),
+            refs: Vec::new(),
         }
     }
 
@@ -131,6 +137,9 @@ pub struct Input {
     /// What stands in.
     #[prost(oneof = "input::Kind", tags = "1, 2")]
     pub kind: Option<input::Kind>,
+    /// The task gets a reference, from which it takes what it needs, instead of the value.
+    #[prost(bool, tag = "3")]
+    pub lazy: bool,
 }
 
 /// The kinds of an [`Input`].

@@ -49,7 +49,10 @@ fn put_function() -> PutFunction {
 }
 
 fn submit() -> TaskSubmit {
-    let input = |kind| Input { kind: Some(kind) };
+    let input = |kind| Input {
+        kind: Some(kind),
+        lazy: false,
+    };
     TaskSubmit {
         token: 11,
         function: 3,
@@ -91,6 +94,7 @@ fn call() -> TaskCall {
         timeout_ms: 1000,
         name: "n".to_owned(),
         devices: vec![0, 2],
+        lazy: Vec::new(),
     }
 }
 
@@ -126,7 +130,10 @@ fn outcome() -> TaskOutcome {
     TaskOutcome {
         token: 11,
         task: 12,
-        outcome: Some(Outcome::value(Value { kind: Some(program) })),
+        outcome: Some(Outcome::value(Value {
+            kind: Some(program),
+            refs: Vec::new(),
+        })),
         for_worker: Some(1),
         attempts: 2,
         elapsed_ns: 88,
@@ -156,6 +163,7 @@ fn fetch() -> Fetch {
     Fetch {
         token: 5,
         object: Some(object()),
+        ..Fetch::default()
     }
 }
 
@@ -163,6 +171,46 @@ fn fetched() -> Fetched {
     Fetched {
         token: 5,
         outcome: Some(Outcome::cancelled("gone")),
+        ranged: false,
+    }
+}
+
+fn hold() -> HoldObjects {
+    let objects = vec![object()];
+    HoldObjects { objects }
+}
+
+fn place() -> PlaceObjects {
+    PlaceObjects {
+        token: 11,
+        objects: vec![object()],
+        placing: Placing::Near.into(),
+        near: vec![1],
+        replicas: 2,
+        from_worker: Some(4),
+    }
+}
+
+fn placed() -> Placed {
+    Placed {
+        token: 11,
+        objects: vec![object()],
+        error: "no".to_owned(),
+        for_worker: Some(4),
+    }
+}
+
+fn locate() -> Locate {
+    Locate {
+        token: 5,
+        object: Some(object()),
+    }
+}
+
+fn located() -> Located {
+    Located {
+        token: 5,
+        outcome: Some(Outcome::value(Value::stored(object()))),
     }
 }
 
@@ -184,6 +232,7 @@ fn beat() -> Heartbeat {
         store_used: 1,
         store_limit: 2,
         store_spilled: 3,
+        ..Heartbeat::default()
     }
 }
 
@@ -239,6 +288,8 @@ fn client_to_head() -> Vec<ClientToHead> {
         StatusRequest {}.into(),
         put().into(),
         name_request().into(),
+        hold().into(),
+        place().into(),
     ]
 }
 
@@ -271,6 +322,7 @@ fn head_to_client() -> Vec<HeadToClient> {
         refused().into(),
         StatusReply { json: "{}".to_owned() }.into(),
         name_reply().into(),
+        placed().into(),
     ]
 }
 
@@ -313,6 +365,8 @@ fn head_to_agent() -> Vec<HeadToAgent> {
         beat().into(),
         put().into(),
         name_reply().into(),
+        placed().into(),
+        located().into(),
     ]
 }
 
@@ -369,6 +423,9 @@ fn agent_to_head() -> Vec<AgentToHead> {
         }
         .into(),
         name_request().into(),
+        hold().into(),
+        place().into(),
+        locate().into(),
     ]
 }
 
@@ -391,6 +448,7 @@ fn agent_to_worker() -> Vec<AgentToWorker> {
         fetched().into(),
         shutdown().into(),
         name_reply().into(),
+        placed().into(),
     ]
 }
 
@@ -422,6 +480,8 @@ fn worker_to_agent() -> Vec<WorkerToAgent> {
         cancel().into(),
         put().into(),
         name_request().into(),
+        hold().into(),
+        place().into(),
     ]
 }
 
@@ -572,6 +632,70 @@ fn fields_that_came_later_are_written_and_read_as_they_were_frozen() {
         AgentToWorker::encode,
         AgentToWorker::decode,
     );
+    let range = Fetch {
+        offset: 4096,
+        len: 64,
+        ..Fetch::default()
+    };
+    let name = ("client-to-head-later", 6);
+    check_one(
+        &mut known,
+        name,
+        &range.into(),
+        ClientToHead::encode,
+        ClientToHead::decode,
+    );
+    let ranged = Fetched {
+        ranged: true,
+        ..Fetched::default()
+    };
+    let name = ("head-to-client-later", 3);
+    check_one(
+        &mut known,
+        name,
+        &ranged.into(),
+        HeadToClient::encode,
+        HeadToClient::decode,
+    );
+    let lazy = TaskCall {
+        lazy: vec![0, 2],
+        ..TaskCall::default()
+    };
+    let name = ("head-to-agent-later", 3);
+    check_one(&mut known, name, &lazy.into(), HeadToAgent::encode, HeadToAgent::decode);
+    let beat = Heartbeat {
+        local_operations: 4,
+        local_bytes: 5,
+        remote_operations: 6,
+        remote_bytes: 7,
+        lent_operations: 8,
+        lent_bytes: 9,
+        spill_operations: 10,
+        spill_bytes: 11,
+        restore_operations: 12,
+        restore_bytes: 13,
+        views: 14,
+        objects: 15,
+        ..Heartbeat::default()
+    };
+    let name = ("agent-to-head-later", 10);
+    check_one(&mut known, name, &beat.into(), AgentToHead::encode, AgentToHead::decode);
+    let refs = TaskSubmit {
+        args: Some(Value {
+            kind: None,
+            refs: vec![object()],
+        }),
+        inputs: vec![Input { kind: None, lazy: true }],
+        ..TaskSubmit::default()
+    };
+    let name = ("client-to-head-later", 3);
+    check_one(
+        &mut known,
+        name,
+        &refs.into(),
+        ClientToHead::encode,
+        ClientToHead::decode,
+    );
     freeze(&known);
 }
 
@@ -586,7 +710,7 @@ fn whatever_body_comes_decoding_gives_a_message_or_an_error() {
             })
             .collect();
         for kind in 0..20 {
-            let known = (1..=11).contains(&kind);
+            let known = (1..=13).contains(&kind);
             let client = ClientToHead::decode(kind, &body);
             assert!(known || client == Err(FrameError::UnknownKind(kind)));
             let _ = (HeadToAgent::decode(kind, &body), AgentToHead::decode(kind, &body)); // Neither may panic.

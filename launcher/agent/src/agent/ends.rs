@@ -265,14 +265,32 @@ impl Agent {
         if self.beat.elapsed() >= super::BEAT {
             self.beat = Instant::now();
             self.store.trim();
-            let usage = self.store.usage();
-            self.tell(Heartbeat {
-                store_used: usage.used,
-                store_limit: usage.total,
-                store_spilled: usage.spilled,
-            });
+            self.tell(self.figures());
             self.reaper.keep();
             self.reaper.tell(&orphans::living());
+        }
+    }
+
+    /// How full the store is, and what it has moved.
+    fn figures(&self) -> Heartbeat {
+        let usage = self.store.usage();
+        let moved = self.store.traffic();
+        Heartbeat {
+            store_used: usage.used,
+            store_limit: usage.total,
+            store_spilled: usage.spilled,
+            local_operations: moved.local.operations,
+            local_bytes: moved.local.bytes,
+            remote_operations: moved.remote.operations,
+            remote_bytes: moved.remote.bytes,
+            lent_operations: moved.lent.operations,
+            lent_bytes: moved.lent.bytes,
+            spill_operations: moved.spilled.operations,
+            spill_bytes: moved.spilled.bytes,
+            restore_operations: moved.restored.operations,
+            restore_bytes: moved.restored.bytes,
+            views: moved.views,
+            objects: usage.objects as u64,
         }
     }
 

@@ -43,6 +43,13 @@ impl Agent {
                 }
             }
             HeadToAgent::Peers(peers) => self.on_peers(peers),
+            HeadToAgent::Placed(placed) => {
+                let id = placed.for_worker.unwrap_or(0);
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.outbox.push(placed);
+                }
+            }
+            HeadToAgent::Located(located) => self.on_located(located),
             HeadToAgent::Name(reply) => self.on_name_reply(reply),
         }
         Ok(())
@@ -149,6 +156,16 @@ impl Agent {
                 self.tell(cancel);
             }
             WorkerToAgent::Put(put) => self.on_worker_put(id, put),
+            WorkerToAgent::Hold(hold) => {
+                for object in &hold.objects {
+                    self.holds.add(id, object);
+                }
+                self.tell(hold);
+            }
+            WorkerToAgent::Place(mut place) => {
+                place.from_worker = Some(id);
+                self.tell(place);
+            }
             WorkerToAgent::Name(request) => self.on_name(id, request),
             WorkerToAgent::Release(release) => self.on_worker_release(id, release),
             WorkerToAgent::Fetch(fetch) => {

@@ -7,8 +7,8 @@ use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, ObjectRef, Outcome, Peers, Persist,
-    Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, Locate, Located, ObjectRef, Outcome,
+    Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -72,8 +72,9 @@ impl Agent {
         let id = object.id();
         if self.transfers.ask(id, asker) {
             let events = self.events.clone();
+            let wanted = object.clone();
             let done = move |arrival| {
-                let _ = events.send(Event::Arrived(id, arrival)); // The loop is gone only at the end.
+                let _ = events.send(Event::Arrived(wanted, arrival)); // The loop is gone only at the end.
             };
             self.store.bring(object, Box::new(done));
         }
@@ -81,8 +82,16 @@ impl Agent {
 
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
-        match fetch.object {
-            Some(object) => self.bring(&object, asker),
+        match &fetch.object {
+            Some(object) if fetch.len == 0 => self.bring(object, asker),
+            Some(object) => {
+                let events = self.events.clone();
+                let asked = fetch.clone();
+                let done = move |arrival| {
+                    let _ = events.send(Event::Ranged(asker, asked, arrival)); // As in `bring`.
+                };
+                self.store.bring_range(object, fetch.offset, fetch.len, Box::new(done));
+            }
             None => {
                 let failure = Failure::new(FailureCause::System, "object-lost", "the request names no object");
                 self.answer(&asker, Outcome::failure(failure));
@@ -91,7 +100,8 @@ impl Agent {
     }
 
     /// An object is here, with one pin, or cannot be had.
-    pub(super) fn on_arrived(&mut self, id: ObjectId, arrival: Arrival) {
+    pub(super) fn on_arrived(&mut self, object: &ObjectRef, arrival: Arrival) {
+        let id = object.id();
         let Some((begun, askers)) = self.transfers.over(id) else {
             return;
         };
@@ -111,12 +121,65 @@ impl Agent {
                     }
                 }
                 (Ok(place), asker) => self.answer(&asker, Outcome::value(Value::stored(place.clone()))),
-                (Err(reason), asker) => self.answer(&asker, lost(id, reason)),
+                (Err(reason), asker) => {
+                    let fetch = Fetch {
+                        object: Some(object.clone()),
+                        ..Fetch::default()
+                    };
+                    self.seek(asker, fetch, reason);
+                }
             }
         }
         if arrival.is_ok() {
             self.store.unpin(id); // Each call has a pin of its own.
         }
+    }
+
+    /// Bytes of an object are here, with one pin: in an object of their own, or in the whole one. Or they cannot be had.
+    pub(super) fn on_ranged(&mut self, asker: Asker, fetch: &Fetch, arrival: Arrival) {
+        let Some(whole) = fetch.object.as_ref().map(ObjectRef::id) else {
+            return;
+        };
+        let place = match arrival {
+            Ok(place) => place,
+            Err(reason) => return self.seek(asker, fetch.clone(), &reason),
+        };
+        let id = place.id();
+        let ranged = id != whole;
+        if let (true, Asker::Worker(worker, _)) = (ranged, asker) {
+            self.holds.add(worker, &place);
+            let object = Some(place.clone());
+            self.tell(PutObject { object });
+        }
+        self.answer_with(&asker, Outcome::value(Value::stored(place)), ranged);
+        self.store.unpin(id);
+    }
+
+    /// What a worker wants is not where it was said to be: the head knows whether it is elsewhere, or is being made again.
+    fn seek(&mut self, asker: Asker, fetch: Fetch, reason: &str) {
+        let object = fetch.object.clone();
+        let id = object.as_ref().map_or(ObjectId(0), ObjectRef::id);
+        if !matches!(asker, Asker::Worker(..)) {
+            return self.answer(&asker, lost(id, reason)); // The head seeks by itself.
+        }
+        tracing::debug!(object = %id, reason, "asking the head where an object is");
+        let token = self.next_locate;
+        self.next_locate += 1;
+        self.located.insert(token, (asker, fetch));
+        self.tell(Locate { token, object });
+    }
+
+    /// The head knows where it is, or that it is lost.
+    pub(super) fn on_located(&mut self, located: Located) {
+        let Some((asker, fetch)) = self.located.remove(&located.token) else {
+            return;
+        };
+        let outcome = located.outcome.unwrap_or_default();
+        let Some(object) = outcome.object().cloned() else {
+            return self.answer(&asker, outcome);
+        };
+        let object = Some(object);
+        self.on_fetch(Fetch { object, ..fetch }, asker);
     }
 
     fn on_input(&mut self, task: u64, place: &ObjectRef) {
@@ -203,12 +266,16 @@ impl Agent {
     }
 
     fn answer(&mut self, asker: &Asker, outcome: Outcome) {
+        self.answer_with(asker, outcome, false);
+    }
+
+    fn answer_with(&mut self, asker: &Asker, outcome: Outcome, ranged: bool) {
         let outcome = Some(outcome);
         match *asker {
-            Asker::Head(token) => self.tell(Fetched { token, outcome }),
+            Asker::Head(token) => self.tell(Fetched { token, outcome, ranged }),
             Asker::Worker(id, token) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.outbox.push(Fetched { token, outcome });
+                    worker.outbox.push(Fetched { token, outcome, ranged });
                 }
             }
             Asker::Call(_) => {}

@@ -291,6 +291,7 @@ fn objects_that_cannot_be_had_are_named_and_no_request_goes_unanswered() {
         head.send(Fetch {
             token: 5,
             object: object.clone(),
+            ..Fetch::default()
         });
         head.wait(|m| matches!(m, AgentToHead::Fetched(f) if f.token == 5).then_some(()))
             .await;

@@ -39,6 +39,9 @@ impl Core {
         self.send_peers();
         self.gang_whole |= self.agents.len() >= crate::gang::enough(&self.config);
         self.engine.agent_joined(AgentId(agent), &Resources::from(&resources));
+        if self.gang_whole {
+            self.place_early();
+        }
     }
 
     fn agent_welcome(&self, run_dir: &str) -> AgentWelcome {
@@ -109,8 +112,13 @@ impl Core {
             AgentToHead::Fetched(fetched) => self.on_fetched(fetched),
             AgentToHead::Heartbeat(beat) => {
                 if let Some(row) = self.agents.get_mut(&agent) {
-                    self.shown_changed |= row.store != beat;
-                    row.store = beat;
+                    if row.store != beat {
+                        self.shown_changed = true;
+                        row.store = beat;
+                        if let Some(trace) = &mut self.trace {
+                            trace.store(agent, self.now_ns, beat);
+                        }
+                    }
                 }
             }
             AgentToHead::Release(release) => {
@@ -133,6 +141,22 @@ impl Core {
             AgentToHead::Blocked(blocked) => self.engine.blocked(TaskId(blocked.task), blocked.blocked),
             // A start is told for long tasks only.
             AgentToHead::Started(started) => self.engine.lingers(TaskId(started.task)),
+            AgentToHead::Hold(hold) => {
+                for object in hold
+                    .objects
+                    .iter()
+                    .filter(|o| self.objects.locate(o.id()).is_some())
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
+                    self.objects.hold(&object);
+                }
+            }
+            AgentToHead::Place(place) => {
+                let worker = place.from_worker.unwrap_or(0);
+                self.on_place(crate::names::Party::Worker(agent, worker), place);
+            }
+            AgentToHead::Locate(locate) => self.on_locate(agent, locate),
             AgentToHead::Name(request) => self.on_worker_name(agent, request),
             AgentToHead::Join(_) => {} // A second join changes nothing.
         }
@@ -164,7 +188,7 @@ impl Core {
             return;
         }
         if self.is_over() {
-            let lost = self.objects.agent_lost(agent);
+            let lost = self.lose_objects(agent);
             self.note_lost(&lost);
             self.agent_left_names(agent, &lost);
             return self.seek_failed();
@@ -176,7 +200,7 @@ impl Core {
         }));
         self.functions.forget(agent);
         let held = self.engine.agent_lost(AgentId(agent));
-        let lost = self.objects.agent_lost(agent);
+        let lost = self.lose_objects(agent);
         self.agent_left_names(agent, &lost);
         for task in held {
             let attempt = self.state.row(task.0).map_or(0, |row| row.attempt);
@@ -190,11 +214,20 @@ impl Core {
         self.note_lost(&lost);
         self.persist_elsewhere(agent);
         self.reset_lost(&lost);
+        self.agent_left_placings(agent);
         self.seek_failed();
         self.send_peers();
         if self.agents.is_empty() && !self.is_over() {
             self.cancel_all("no agent is left");
         }
+    }
+
+    fn lose_objects(&mut self, agent: u32) -> Vec<ObjectId> {
+        let (lost, held) = self.objects.agent_lost(agent);
+        for id in held {
+            self.release(id);
+        }
+        lost
     }
 
     /// Remembers whose values went down, for those who ask for them later.

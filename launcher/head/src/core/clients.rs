@@ -90,6 +90,12 @@ impl Core {
                     self.on_client_put(conn, object);
                 }
             }
+            ClientToHead::Hold(hold) => {
+                for object in &hold.objects {
+                    self.on_client_hold(conn, object);
+                }
+            }
+            ClientToHead::Place(place) => self.on_place(crate::names::Party::Client(conn), place),
             ClientToHead::Name(request) => self.on_client_name(conn, request),
             ClientToHead::Hello(_) => {} // A second hello changes nothing.
         }
@@ -126,6 +132,17 @@ impl Core {
         *client.holds.entry(object.id()).or_insert(0) += 1;
         self.objects.hold(&object);
         self.tell_agent(0, bridgehead_wire::PutObject { object: Some(object) });
+    }
+
+    /// A client wants a hold of its own on what something else, which it got, holds.
+    fn on_client_hold(&mut self, conn: ConnId, object: &bridgehead_wire::ObjectRef) {
+        if self.objects.locate(object.id()).is_none() {
+            return; // It is gone; who asks for it will hear of that.
+        }
+        if let Some(client) = self.clients.get_mut(&conn) {
+            self.objects.hold(object);
+            *client.holds.entry(object.id()).or_insert(0) += 1;
+        }
     }
 
     fn on_release(&mut self, conn: ConnId, id: bridgehead_spec::ObjectId) {

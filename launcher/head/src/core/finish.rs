@@ -80,6 +80,7 @@ impl Core {
             for _ in 0..=job.consumers {
                 self.objects.hold(object);
             }
+            self.objects.contain(object.id(), &value.refs);
         }
         let journalled = self.config.has_pipeline && job.persist != Persist::Never;
         let elapsed = finished.elapsed_ns;
@@ -95,6 +96,7 @@ impl Core {
             self.keep_recent(task, &value);
         }
         self.engine.finished(TaskId(task), bytes, elapsed);
+        let names_others = !value.refs.is_empty();
         self.drop_inputs(&job);
         self.writer_ended(task, None);
         self.deliver(job.submitter, task, Outcome::value(value), attempts, elapsed);
@@ -103,7 +105,8 @@ impl Core {
             let later = self.pausing.is_some() && job.consumers > 0;
             let wanted = job.persist == Persist::Always
                 || (job.persist == Persist::Auto && (job.keep || later || bytes <= AUTO_PERSIST));
-            if self.config.has_pipeline && wanted {
+            // What names other objects is of no use without them, so it is not written: a resume makes it again.
+            if self.config.has_pipeline && wanted && !names_others {
                 self.ask_to_persist(task, agent, object);
             } else if !job.keep || !self.config.has_pipeline {
                 self.release(object.id());

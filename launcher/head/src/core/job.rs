@@ -112,6 +112,13 @@ impl Job {
         values.filter_map(|value| value.object().cloned()).collect()
     }
 
+    /// Positions of the inputs that it gets as references.
+    #[must_use]
+    pub fn lazy_inputs(&self) -> Vec<u32> {
+        let lazy = (0..).zip(&self.inputs).filter(|(_, input)| input.lazy);
+        lazy.map(|(position, _)| position).collect()
+    }
+
     /// The tasks whose results it takes, with repetitions.
     pub fn input_tasks(&self) -> impl Iterator<Item = u64> + '_ {
         self.inputs.iter().filter_map(|input| match input.kind {

@@ -228,6 +228,7 @@ impl Core {
                 .iter()
                 .map(|id| Input {
                     kind: Some(input::Kind::Task(id.0)),
+                    lazy: false,
                 })
                 .collect(),
             after: spec.after.iter().map(|id| id.0).collect(),

@@ -2,8 +2,10 @@
 
 use super::{ConnId, Core};
 use crate::names::{Answer, Effects, Party, Reply, Want};
+use crate::state::End;
 use bridgehead_spec::ObjectId;
 use bridgehead_wire::{Failure, FailureCause, NameOp, NameReply, NameRequest, ObjectRef, Outcome};
+use std::collections::BTreeMap;
 
 impl Core {
     /// A client asks about names.
@@ -44,7 +46,8 @@ impl Core {
             NameOp::Put => {
                 let value = request.value.unwrap_or_default();
                 if let Some(object) = value.object() {
-                    self.objects.hold(object); // The table's; the writer has one of its own until the put is answered.
+                    self.objects.hold(object); // The table's own.
+                    self.objects.contain(object.id(), &value.refs);
                 }
                 Want::Put(version, value)
             }
@@ -148,6 +151,28 @@ impl Core {
     pub(super) fn end_names(&mut self) {
         let effects = self.name_table.end();
         self.carry_out(effects);
+    }
+
+    /// Results that lie in the stores, by the name of their tasks: how many, and their bytes.
+    pub fn result_sizes(&self) -> BTreeMap<String, (u64, u64)> {
+        let mut sizes = BTreeMap::new();
+        for (task, row) in (0_u64..).zip(&self.state.tasks) {
+            let End::Value(value) = &row.end else { continue };
+            let stored = value
+                .object()
+                .filter(|object| self.objects.locate(object.id()).is_some());
+            if let Some(object) = stored {
+                let (objects, bytes) = sizes.entry(self.task_name(task)).or_insert((0, 0));
+                *objects += 1;
+                *bytes += object.len;
+            }
+        }
+        sizes
+    }
+
+    /// All objects that somebody needs: how many, and their bytes, copies not counted.
+    pub fn object_sizes(&self) -> (usize, u64) {
+        self.objects.sizes()
     }
 
     /// Names with their versions and bytes, for the status.

@@ -161,10 +161,11 @@ impl Core {
             },
         });
         let stored = job.args.iter().filter_map(Value::object).chain(inputs);
-        let places: Vec<(AgentId, u64)> = stored
-            .filter_map(|object| self.objects.locate(object.id()))
-            .map(|object| (AgentId(object.node), object.len))
-            .collect();
+        let copies = |object: &ObjectRef| {
+            let nodes = self.objects.nodes(object.id()).into_iter();
+            nodes.map(AgentId).zip(std::iter::repeat(object.len))
+        };
+        let places: Vec<(AgentId, u64)> = stored.flat_map(copies).collect();
         for (agent, bytes) in places {
             self.engine.input_at(TaskId(task), agent, bytes);
         }
@@ -290,6 +291,7 @@ impl Core {
             timeout_ms: job.timeout_ms,
             name: job.name.clone(),
             devices: Vec::new(),
+            lazy: job.lazy_inputs(),
         })
     }
 
@@ -309,7 +311,10 @@ impl Core {
             .object()
             .and_then(|object: &ObjectRef| self.objects.locate(object.id()))
         {
-            Some(place) => Value::stored(place.clone()),
+            Some(place) => Value {
+                refs: value.refs.clone(),
+                ..Value::stored(place.clone())
+            },
             None => self.in_file(value).unwrap_or_else(|| value.clone()),
         }
     }

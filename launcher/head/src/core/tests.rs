@@ -87,6 +87,7 @@ fn object(id: u64, node: u32) -> Value {
 fn submit(core: &mut Core, id: u64, needs: &[u64], args: Option<Value>) {
     let input = |&task: &u64| Input {
         kind: Some(input::Kind::Task(task)),
+        lazy: false,
     };
     let submit = TaskSubmit {
         token: id,

@@ -17,9 +17,15 @@ const OTHER_LENGTH: &str = "its node has it with another length than its referen
 
 /// One object that is wanted here.
 pub(super) struct Fetch {
+    /// The object that is asked for.
+    pub(super) source: ObjectId,
+    /// The object that it becomes here: itself, or a new one for a part of it.
     pub(super) id: ObjectId,
     pub(super) peer: PeerId,
     /// The object's length, as its reference says.
+    pub(super) whole: u64,
+    /// Where the wanted bytes begin in it, and how many they are.
+    pub(super) offset: u64,
     pub(super) len: u64,
     pub(super) done: Done,
     /// `None` while it waits for its turn.
@@ -48,13 +54,28 @@ pub(super) enum Stage {
 
 impl Conversation {
     pub(super) fn begin(&mut self, object: ObjectRef, done: Done) {
-        let (id, peer) = (object.id(), PeerId(object.node));
+        let range = (0, object.len);
+        self.start(object.id(), &object, range, done);
+    }
+
+    pub(super) fn begin_range(&mut self, object: &ObjectRef, range: (u64, u64), done: Done) {
+        match crate::client::new_id() {
+            Ok(id) => self.start(id, object, range, done),
+            Err(error) => done(Err(error.to_string())),
+        }
+    }
+
+    fn start(&mut self, id: ObjectId, object: &ObjectRef, (offset, len): (u64, u64), done: Done) {
+        let peer = PeerId(object.node);
         let token = self.next;
         self.next += 1;
         let fetch = Fetch {
+            source: object.id(),
             id,
             peer,
-            len: object.len,
+            whole: object.len,
+            offset,
+            len,
             done,
             // A node that is not known yet may be about to join the network.
             deadline: Some(Instant::now() + UNKNOWN),
@@ -89,7 +110,7 @@ impl Conversation {
             return;
         };
         fetch.stage = Stage::Room;
-        if fetch.len <= INLINE {
+        if fetch.whole <= INLINE {
             return self.ask(token);
         }
         fetch.deadline = None;
@@ -153,7 +174,8 @@ impl Conversation {
         };
         fetch.stage = Stage::Asked;
         fetch.deadline = Some(Instant::now() + self.shared.options.patience * 2);
-        let (peer, note) = (fetch.peer, Note::Lend { token, id: fetch.id });
+        let (peer, id) = (fetch.peer, fetch.source);
+        let note = Note::Lend { token, id };
         self.post(peer, Posting::Send(note.encode()));
     }
 
@@ -172,9 +194,15 @@ impl Conversation {
         let Some(fetch) = self.fetches.get_mut(&token) else {
             return;
         };
-        if fetch.len != len {
+        if fetch.whole != len {
             return self.fail(token, OTHER_LENGTH);
         }
+        let len = fetch.len;
+        let part = usize::try_from(fetch.offset).ok().zip(usize::try_from(len).ok());
+        let part = part.and_then(|(from, len)| bytes.get(from..from.checked_add(len)?));
+        let Some(bytes) = part else {
+            return self.fail(token, OTHER_LENGTH);
+        };
         let room = match fetch.extent.take() {
             Some(extent) => Ok(extent),
             None => self.shared.lock().core.grant(SELF, len),
@@ -211,7 +239,8 @@ impl Conversation {
         };
         fetch.stage = Stage::Lent;
         match fetch.extent {
-            Some(extent) if len == fetch.len && offset.checked_add(len).is_some() => {
+            Some(extent) if len == fetch.whole && offset.checked_add(len).is_some() => {
+                let (offset, len) = (offset + fetch.offset, fetch.len);
                 self.read_all(token, len, &RemoteSlice { region, offset, len }, extent);
             }
             _ => self.give_up(token, OTHER_LENGTH),
@@ -282,7 +311,7 @@ impl Conversation {
         if fetch.open > 0 {
             return;
         }
-        let (peer, id, len) = (fetch.peer, fetch.id, fetch.len);
+        let (peer, id, len) = (fetch.peer, fetch.source, fetch.len);
         match (fetch.failed.take(), fetch.extent.take()) {
             (None, Some(extent)) => self.complete(token, extent, len),
             (reason, extent) => {
@@ -296,6 +325,7 @@ impl Conversation {
     /// The bytes are here: they become an object of this node.
     fn complete(&mut self, token: u64, extent: Extent, len: u64) {
         if let Some(fetch) = self.take(token) {
+            self.shared.lanes.remote.add(len);
             (fetch.done)(self.shared.adopt(fetch.id, extent, len));
         }
         self.take_turns();
@@ -326,7 +356,7 @@ impl Conversation {
         let Some(fetch) = self.fetches.get(&token) else {
             return;
         };
-        let (peer, id, stage) = (fetch.peer, fetch.id, fetch.stage);
+        let (peer, id, stage) = (fetch.peer, fetch.source, fetch.stage);
         self.fail(token, reason);
         match stage {
             Stage::Asked => drop(self.given_up.insert(token, (peer, id))),
