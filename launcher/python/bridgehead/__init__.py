@@ -10,7 +10,7 @@ from ._future import Future
 from ._named import Store, Stream, store
 from ._nested import submit
 from ._pipeline import Group, Node, Pipeline
-from ._refs import Ref, get, put
+from ._refs import Ref, get, put, put_many
 from ._run import Run, connect
 from ._shards import ShardedArray, near, shard
 from ._targets import Slurm
@@ -78,6 +78,7 @@ __all__ = [
     "near",
     "program",
     "put",
+    "put_many",
     "shard",
     "store",
     "submit",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 from . import _bridgehead, _context, _launch, errors
 
@@ -49,14 +51,39 @@ def put(value: T) -> Ref[T]:
     return Ref(_bridgehead.keep_here(value) if connection is None else connection.put(value))
 
 
-def get(ref: Ref[T]) -> T:
-    """The value of a reference. Large arrays in it are read-only views of the store's memory.
+def put_many(values: Iterable[T]) -> list[Ref[T]]:
+    """A reference for each value, as `put` gives them.
+
+    Raises:
+        UnpicklableError, StoreFull: as `put`; what was put before the one that failed is let go of.
+    """
+    return [put(value) for value in values]
+
+
+@overload
+def get(ref: Ref[T], *, writable: bool = False) -> T: ...
+@overload
+def get(ref: Sequence[Ref[T]], *, writable: bool = False) -> list[T]: ...
+def get(ref: Ref[T] | Sequence[Ref[T]], *, writable: bool = False) -> T | list[T]:
+    """The value of a reference, or the values of several, which are asked for together.
+
+    Large arrays in it are read-only views of the store's memory. With `writable` they are this process's own: copies, which
+    nobody else sees.
 
     Raises:
         ResultLost: the run in whose store it lay is over, or its node was lost.
     """
-    value: T = load(ref._kept)
-    return value
+    if isinstance(ref, Ref):
+        value: T = _values([ref._kept], writable)[0]
+        return value
+    return _values([one._kept for one in ref], writable)
+
+
+def _values(kept: list[_bridgehead.Kept], writable: bool) -> list[Any]:
+    """Those that lie elsewhere are on their way all at once before the first one is waited for."""
+    coming = [connection_of(one).bring(one) if one.away() else None for one in kept]
+    values = [one.load() if future is None else future.result() for one, future in zip(kept, coming, strict=True)]
+    return [copy.deepcopy(value) for value in values] if writable else values
 
 
 def load(kept: _bridgehead.Kept) -> Any:

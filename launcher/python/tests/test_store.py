@@ -174,6 +174,34 @@ def test_many_kinds_of_values_travel_through_the_store(pool: bh.Executor) -> Non
             assert repr(got) == repr(value)
 
 
+def test_several_values_are_put_and_had_back_at_once(pool: bh.Executor) -> None:
+    refs = bh.put_many([numbers(1.0), 2, numbers(3.0)])
+    first, second, third = bh.get(refs)
+    check(first, numbers(1.0))
+    check(third, numbers(3.0))
+    assert second == 2 and bh.get([]) == []
+
+
+def test_a_writable_value_is_this_process_s_own(pool: bh.Executor) -> None:
+    ref = bh.put({"a": numbers(1.0), "b": [np.ones(50_000, np.float32)]})
+    own = bh.get(ref, writable=True)
+    own["a"][:] = 0
+    own["b"][0] += 1
+    assert own["a"].flags.writeable
+    check(bh.get(ref)["a"], numbers(1.0))
+    assert own["a"].sum() == 0 and own["b"][0][0] == 2
+
+
+def test_views_are_exported_as_buffers_and_by_dlpack_without_a_copy(pool: bh.Executor) -> None:
+    ref = bh.put(numbers(1.0))
+    view = bh.get(ref)
+    assert memoryview(view).readonly and memoryview(view).nbytes == view.nbytes
+    shared = np.from_dlpack(view)
+    assert shared.ctypes.data == view.ctypes.data and not shared.flags.writeable
+    own = bh.get(ref, writable=True)
+    assert np.from_dlpack(own).ctypes.data == own.ctypes.data
+
+
 def double(array: Any) -> Any:
     return array * 2.0
 
