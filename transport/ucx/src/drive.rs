@@ -118,6 +118,11 @@ impl Shared {
         self.ring(true);
     }
 
+    /// Whether nobody makes progress.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
     /// Takes the news out, and credits the messages among them.
     pub fn take_news(&self, out: &mut Vec<Completion>) -> usize {
         if !self.has_news.load(Ordering::SeqCst) {

@@ -118,7 +118,7 @@ impl UcxFabric {
 
     /// Gives answers to peers the time to leave, where UCX cannot close an endpoint that has some.
     fn settle(&self) {
-        if !closes_unsafely(self.version()) {
+        if !closes_unsafely(self.version()) || self.shared.is_held() {
             return;
         }
         let mut moved = Instant::now();
