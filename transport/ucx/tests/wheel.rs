@@ -10,6 +10,7 @@ static SOURCE: Source = Source {
     name: "wheel",
     variable: "BRIDGEHEAD_UCX_WHEEL",
     fetch: "python3 -m pip download --quiet --no-deps libucx-cu12 && python3 -m zipfile -e libucx_cu12-*.whl . && rm *.whl",
+    only_if_asked: None,
     within,
 };
 

@@ -18,6 +18,8 @@ pub struct Source {
     pub variable: &'static str,
     /// Runs with the folder as its working directory.
     pub fetch: &'static str,
+    /// Why it is tested only where the variable asks for it, by the name of a file or by `fetch`.
+    pub only_if_asked: Option<&'static str>,
     /// Where the library is then.
     pub within: fn(&Path) -> Option<PathBuf>,
 }
@@ -25,8 +27,10 @@ pub struct Source {
 impl Source {
     /// The library, fetched once into the build's folder.
     pub fn library(&self) -> Result<PathBuf, String> {
-        if let Some(named) = std::env::var_os(self.variable) {
-            return Ok(named.into());
+        match (std::env::var_os(self.variable), self.only_if_asked) {
+            (Some(named), _) if named != "fetch" => return Ok(named.into()),
+            (None, Some(reason)) => return Err(format!("{reason}; {}=fetch asks for it", self.variable)),
+            _ => {}
         }
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ucx-{}", self.name));
         if let Some(found) = (self.within)(&folder) {
