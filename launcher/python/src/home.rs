@@ -12,6 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+/// A put waits at most so long for what was put before to be published.
+const PUBLISHING: Duration = Duration::from_secs(5);
 
 /// What this process is to the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,12 +158,31 @@ impl Home {
         });
     }
 
+    /// In a small store what this process has put and holds until it is published may be all the room there is, which a put
+    /// would wait for in vain: it waits for the publishing instead.
+    fn wait_for_publishing(&self) {
+        let Some(store) = lock(&self.store).clone() else { return };
+        let until = Instant::now() + PUBLISHING;
+        let most = store.capacity() / 4;
+        loop {
+            let fresh = lock(&self.fresh).iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+            let held: u64 = fresh.iter().map(|stored| stored.held.object.len).sum();
+            if held <= most || Instant::now() >= until {
+                return;
+            }
+            drop(fresh);
+            std::thread::sleep(Duration::from_micros(200));
+            self.settle_fresh();
+        }
+    }
+
     /// Writes a value into the store for good: the run's, with a hold for this process.
     ///
     /// # Errors
     /// `StoreFull`: there is no room.
     pub fn put(self: &Arc<Self>, layout: &Layout<'_>) -> PyResult<Arc<Stored>> {
         self.settle_fresh();
+        layout.py().detach(|| self.wait_for_publishing());
         let (object, lease) = write(self, layout)?;
         let held = self.hold_put(object);
         let stored = Arc::new(Stored {

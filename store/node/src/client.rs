@@ -105,6 +105,12 @@ impl Client {
         self.0.pid == std::process::id()
     }
 
+    /// Bytes of the store's memory.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.0.work.len() as u64
+    }
+
     /// The node whose store this is.
     #[must_use]
     pub fn node(&self) -> u32 {
