@@ -379,6 +379,10 @@ def made_at(seed: int, size: int) -> tuple[int, Any]:
     return bh.current().node, block(seed, size)
 
 
+def fold_made(made: tuple[int, Any]) -> int:
+    return fold(made[1])
+
+
 @pytest.mark.timeout(120)
 def test_values_of_an_executor_whose_node_died_fail_by_name() -> None:
     with bh.Executor(2, agents=2) as pool:
@@ -395,7 +399,7 @@ def test_values_of_an_executor_whose_node_died_fail_by_name() -> None:
                 lost += 1
             else:
                 check(value, block(seed, MIB))
-        later = [pool.submit(fold, future) for future in futures]
+        later = [pool.submit(fold_made, future) for future in futures]
         for seed, answer in enumerate(later):
             error = answer.exception(30)
             assert isinstance(error, bh.TaskError | bh.ResultLost | None), repr(error)
