@@ -253,7 +253,7 @@ impl Software {
         Self {
             ucx: library("libucp.so.0"),
             sbatch: program("sbatch"),
-            slurm: program("sbatch").map(|_| crate::target::slurm_in_words()),
+            slurm: program("sbatch").map(|path| format!("{}: {}", path.display(), crate::target::slurm_in_words())),
             srun: program("srun"),
             kubectl: program("kubectl"),
             python: program("python3"),
