@@ -6,11 +6,14 @@ use crate::launch::{self, Launcher};
 use crate::place::{Place, variables};
 use crate::{args, folder, output, target};
 use bridgehead_backend::ledger;
+use bridgehead_head::journal;
 use bridgehead_spec::{RunConfig, RunFolder};
 use std::time::Duration;
 
 /// Heads of a run that may be lost before somebody has to look.
 const DEATHS: u32 = 10;
+/// Jobs in a row that may end before their head has begun: a node that is down is soon known to be so, a wrong set-up is not.
+const IN_VAIN: usize = 5;
 /// How often a controller that does not answer is tried, and the pause between.
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(5);
@@ -96,6 +99,46 @@ fn enough(
     if most.is_none_or(|rules| so_far >= u64::from(rules.continuations)) {
         return Ok(Some(format!("{so_far} follow-up jobs were enough")));
     }
+    let begun = journal::attempts(&folder.journal())?.last().copied().unwrap_or(0);
+    if let Some(reason) = in_vain(records, gang, begun) {
+        return Ok(Some(reason));
+    }
     let deaths = folder::state(folder)?.interruptions.lost;
     Ok((deaths >= DEATHS).then(|| format!("the head was lost {deaths} times (logs/head.log in the run folder)")))
+}
+
+/// Whether the last jobs of a gang ended before their head had begun an attempt, the newest of which is `begun`.
+fn in_vain(records: &[ledger::LaunchRecord], gang: u32, begun: u32) -> Option<String> {
+    let of_gang = records.iter().filter(|record| record.gang == gang);
+    let jobs = of_gang.filter(|record| record.attempts == begun).count();
+    (jobs >= IN_VAIN)
+        .then(|| format!("{jobs} jobs in a row ended before their head had begun (logs/slurm-*.out in the run folder)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_whose_heads_never_begin_are_not_followed_for_ever() {
+        let record = |launch: usize, attempts| ledger::LaunchRecord {
+            version: ledger::LEDGER_VERSION,
+            launch: u32::try_from(launch).expect("few"),
+            gang: 0,
+            backend: "slurm".to_owned(),
+            door: "cli".to_owned(),
+            key: String::new(),
+            job: None,
+            follows: None,
+            after: Vec::new(),
+            attempts,
+            submitted_s: 0,
+        };
+        let mut records: Vec<_> = (1..IN_VAIN).map(|launch| record(launch, 3)).collect();
+        assert_eq!(in_vain(&records, 0, 3), None);
+        records.push(record(IN_VAIN, 3));
+        assert!(in_vain(&records, 0, 3).is_some_and(|reason| reason.starts_with("5 jobs")));
+        assert_eq!(in_vain(&records, 0, 4), None, "the last one's head began");
+        assert_eq!(in_vain(&records, 1, 3), None, "they are another gang's");
+    }
 }
