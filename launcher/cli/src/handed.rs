@@ -317,7 +317,7 @@ impl Looks {
         let mut status = self.said.clone();
         if let Some(written) = written {
             status["tasks"] = written["tasks"].clone();
-            if self.said["phase"] == "starting" && standing::is_open(&written) {
+            if self.said["phase"] == "starting" && folder::is_open(&written) {
                 status["phase"] = written["phase"].clone();
             }
         }

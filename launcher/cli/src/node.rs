@@ -6,7 +6,7 @@ use crate::error::{BROKEN, OK};
 use crate::join::Awaited;
 use crate::place::{self, Place, Variables};
 use crate::processes::{self, HeadPart, Surroundings};
-use crate::{folder, launch, survivor};
+use crate::{launch, standing, survivor};
 use bridgehead_backend::{JobRef, ledger};
 use bridgehead_head::Allocation;
 use bridgehead_spec::{RunConfig, RunFolder};
@@ -180,14 +180,17 @@ fn serve(
     }
 }
 
-/// Whether the run has its end.
+/// Whether the run has its end. What an earlier launch has written of its own end does not count.
 pub(crate) fn is_over(folder: &RunFolder) -> bool {
-    let status = folder::written(folder).ok().flatten();
-    status.is_some_and(|status| crate::standing::is_final(&status))
+    told(folder).is_some_and(|status| standing::is_final(&status))
 }
 
 /// Whether the head has put the run to rest: what follows is the batch job's to see to.
 pub(crate) fn is_paused(folder: &RunFolder) -> bool {
-    let status = folder::written(folder).ok().flatten();
-    status.is_some_and(|status| status["phase"] == "paused")
+    told(folder).is_some_and(|status| status["phase"] == "paused")
+}
+
+/// What the newest launch has written; a folder that cannot be read just now tells nothing.
+fn told(folder: &RunFolder) -> Option<serde_json::Value> {
+    standing::by_folder(folder).ok().flatten()
 }

@@ -220,11 +220,6 @@ pub(crate) fn by_folder(folder: &RunFolder) -> Result<Option<Value>, CliError> {
     Ok(told.fresh().cloned())
 }
 
-/// Whether a status is that of a head at work.
-pub(crate) fn is_open(status: &Value) -> bool {
-    folder::is_open(status)
-}
-
 /// Whether a status is the last word of a run.
 pub(crate) fn is_final(status: &Value) -> bool {
     matches!(status["phase"].as_str(), Some("finished" | "failed" | "cancelled"))
@@ -240,9 +235,9 @@ fn heard(folder: &RunFolder) -> bool {
 fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool) -> (String, String) {
     let say = |phase: &str, message: &str| (phase.to_owned(), message.to_owned());
     let written = fresh.map(|status| text(status, "phase"));
-    let open = written
-        .clone()
-        .filter(|phase| matches!(phase.as_str(), "running" | "cancelling" | "draining"));
+    let open = fresh
+        .filter(|status| folder::is_open(status))
+        .map(|status| text(status, "phase"));
     if let Some(reason) = silent {
         let phase = written.unwrap_or_else(|| "queued".to_owned());
         return (phase, format!("as far as its folder tells: {reason}"));
