@@ -48,10 +48,6 @@ fn as_worker() {
     worker.say(WorkerReady { pid, python });
     while let Some(message) = worker.next() {
         match message {
-            AgentToWorker::PutFunction(put) => {
-                let code = String::from_utf8(put.code.to_vec()).expect("text");
-                worker.functions.insert(put.index, code);
-            }
             AgentToWorker::Call(call) => worker.call(&call),
             AgentToWorker::Shutdown(_) => return,
             _ => {}
@@ -66,7 +62,21 @@ impl Worker {
         self.stream.write_all(&bytes).expect("the agent listens");
     }
 
+    /// The next message that is no function: a function is taken in wherever the worker happens to read, also in the middle
+    /// of a call, because it is sent only once.
     fn next(&mut self) -> Option<AgentToWorker> {
+        loop {
+            match self.read()? {
+                AgentToWorker::PutFunction(put) => {
+                    let code = String::from_utf8(put.code.to_vec()).expect("text");
+                    self.functions.insert(put.index, code);
+                }
+                other => return Some(other),
+            }
+        }
+    }
+
+    fn read(&mut self) -> Option<AgentToWorker> {
         while self.queue.is_empty() {
             let n = self.stream.read(self.frames.space(4096)).ok()?;
             if n == 0 {
@@ -85,14 +95,13 @@ impl Worker {
     fn give_back(&mut self) {
         let limit = Some(Duration::from_millis(5));
         self.stream.set_read_timeout(limit).expect("a limit");
-        let first = self.next();
+        let mut tasks = Vec::new();
+        while let Some(message) = self.next() {
+            if let AgentToWorker::Call(call) = message {
+                tasks.push(call.task);
+            }
+        }
         self.stream.set_read_timeout(None).expect("no limit");
-        let tasks = first.into_iter().chain(self.queue.drain(..));
-        let tasks = tasks.filter_map(|message| match message {
-            AgentToWorker::Call(call) => Some(call.task),
-            _ => None,
-        });
-        let tasks: Vec<u64> = tasks.collect();
         if !tasks.is_empty() {
             self.say(ReturnedTasks { tasks });
         }
