@@ -255,7 +255,7 @@ fn pair(factory: Factory, settings: &Settings) -> (Box<dyn Group>, Side, Side) {
 
 fn brief() -> Settings {
     Settings {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(2),
         freezes: true,
         ..Settings::default()
     }
