@@ -89,10 +89,11 @@ impl Shared {
 
     /// Makes progress; whether there was anything to do.
     fn turn(&self) -> bool {
+        let mut core = lock(&self.core);
+        // Under the lock: whoever holds the fabric has held it for all turns that come after.
         if self.held.load(Ordering::SeqCst) {
             return false;
         }
-        let mut core = lock(&self.core);
         let any = core.turn();
         self.publish(&mut core);
         any
