@@ -4,7 +4,7 @@
 use bridgehead_fabric::{Choice, Fabric};
 use bridgehead_spec::{TransportChoice, TransportConfig};
 use bridgehead_tcp::TcpFabric;
-use bridgehead_ucx::{Found, UcxFabric};
+use bridgehead_ucx::{Found, Moving, UcxFabric};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(crate) enum Decision {
     Ucx {
         /// Which of UCX's transports, as in `UCX_TLS`; its own choice if `None`.
         over: Option<&'static str>,
+        /// How it moves bytes.
+        moving: Moving,
         /// Why.
         reason: String,
     },
@@ -80,7 +82,8 @@ pub(crate) fn decide(
             Ok(found) if found.has_rdma() => Ok(Decision::Ucx {
                 // Its TCP authenticates nothing, ours does; what UCX cannot reach by RDMA it must not reach at all.
                 over: std::env::var_os("UCX_TLS").is_none().then_some("^tcp"),
-                reason: format!("UCX {} uses {}", version(&found), rdma.join(", ")),
+                moving: moving(&found),
+                reason: format!("UCX {} uses {}, {}", version(&found), rdma.join(", "), way(&found)),
             }),
             Ok(found) => tcp(format!(
                 "UCX {} at {} cannot use {}",
@@ -93,7 +96,8 @@ pub(crate) fn decide(
         TransportChoice::Ucx => match look().and_then(sound) {
             Ok(found) => Ok(Decision::Ucx {
                 over: None,
-                reason: format!("it was asked for; UCX {}{}", version(&found), warning(&found)),
+                moving: moving(&found),
+                reason: format!("it was asked for; UCX {} {}", version(&found), way(&found)),
             }),
             Err(error) if config.required => Err(format!("UCX is required: {error}")),
             Err(error) => tcp(error),
@@ -101,11 +105,12 @@ pub(crate) fn decide(
     }
 }
 
-/// Refuses a UCX that would take the agent with it when a peer is lost.
+/// Refuses a UCX that would take the agent with it when a peer is lost and comes back.
 fn sound(found: Found) -> Result<Found, String> {
     if found.is_fragile() {
         return Err(format!(
-            "UCX {} at {} has no device for RDMA here, and without one the loss of a peer can crash it (seen in 1.13.1): use UCX 1.22 or newer",
+            "UCX {} at {} has no device for RDMA here, and without one a peer that is lost and comes back can crash it (seen in 1.13.1): \
+             use UCX 1.22 or newer",
             version(&found),
             found.path.display()
         ));
@@ -113,12 +118,23 @@ fn sound(found: Found) -> Result<Found, String> {
     Ok(found)
 }
 
-/// What whoever asks for UCX without RDMA has to know.
-fn warning(found: &Found) -> &'static str {
+/// How a UCX moves bytes here: its emulation of one-sided reads and writes is never used.
+fn moving(found: &Found) -> Moving {
     if found.has_rdma() {
-        return "";
+        Moving::OneSided
+    } else {
+        Moving::Messages
     }
-    " without a device for RDMA: its TCP and shared memory trust whoever reaches them"
+}
+
+/// The same for people, with what whoever asks for UCX without RDMA has to know.
+pub(crate) fn way(found: &Found) -> &'static str {
+    match moving(found) {
+        Moving::OneSided => "by one-sided reads and writes",
+        Moving::Messages => {
+            "by messages with a code, because it has no device for RDMA; UCX's own TCP lets whoever reaches its port write to this process"
+        }
+    }
 }
 
 pub(crate) fn version(found: &Found) -> String {
@@ -164,9 +180,10 @@ pub(crate) fn make(
     }
     let fabrics = match decision {
         Decision::Tcp { .. } => vec![tcp()?],
-        Decision::Ucx { over, .. } => {
+        Decision::Ucx { over, moving, .. } => {
             let mut options = bridgehead_ucx::Options::new(agent, key, libraries(config));
             options.transports = over.map(ToOwned::to_owned);
+            options.moving = moving;
             let ucx: Arc<dyn Fabric> = Arc::new(UcxFabric::start(options).map_err(|e| e.to_string())?);
             if config.required { vec![ucx] } else { vec![ucx, tcp()?] }
         }
@@ -212,7 +229,7 @@ mod tests {
     #[test]
     fn auto_is_ucx_only_where_it_would_use_rdma() {
         let auto = TransportChoice::Auto;
-        check(auto, &["mlx5_0"], found("rc_mlx5"), "ucx", "mlx5_0");
+        check(auto, &["mlx5_0"], found("rc_mlx5"), "ucx", "mlx5_0, by one-sided");
         check(auto, &["mlx5_0"], found("tcp"), "tcp", "cannot use mlx5_0");
         check(auto, &["mlx5_0"], Err("not found".into()), "tcp", "not found");
         let decision = decide(&config(auto, false), &[], || panic!("UCX is not even opened"));
@@ -220,13 +237,20 @@ mod tests {
     }
 
     #[test]
-    fn ucx_without_rdma_is_taken_if_asked_for_and_said_to_trust_everybody() {
+    fn ucx_without_rdma_moves_messages_if_asked_for_and_is_said_to_trust_everybody() {
         check(
             TransportChoice::Ucx,
             &[],
             found("tcp"),
             "ucx",
-            "trust whoever reaches them",
+            "by messages with a code, because it has no device for RDMA",
+        );
+        check(
+            TransportChoice::Ucx,
+            &[],
+            found("tcp"),
+            "ucx",
+            "whoever reaches its port",
         );
         check(TransportChoice::Ucx, &[], Err("not found".into()), "tcp", "not found");
         let old = |transport| {
@@ -236,7 +260,13 @@ mod tests {
             })
         };
         check(TransportChoice::Ucx, &[], old("tcp"), "tcp", "can crash it");
-        check(TransportChoice::Ucx, &["mlx5_0"], old("rc_mlx5"), "ucx", "asked for");
+        check(
+            TransportChoice::Ucx,
+            &["mlx5_0"],
+            old("rc_mlx5"),
+            "ucx",
+            "1.13.1 by one-sided",
+        );
         check(TransportChoice::Tcp, &["mlx5_0"], found("rc_mlx5"), "tcp", "asked for");
     }
 

@@ -1,12 +1,15 @@
 //! Compares the fabric with UCX's own `ucx_perftest` for the same operation over the same lane, in one run:
 //! `cargo run --release -p bridgehead-ucx --example perftest -- LIBUCP UCX_PERFTEST`.
 //!
-//! Prints for each lane, operation and size the median of `ROUNDS` rounds taken in turns, one operation at a time. A put of the fabric is over when
-//! the bytes are in the peer's memory, each of `ucx_perftest` when its source is free. `ucx_perftest` has a process for each end, the fabric's
-//! two ends are here, with a thread each. `ucx_perftest` of UCX 1.13 sleeps at the far end between operations over TCP.
+//! Prints for each lane, operation and size the median of `ROUNDS` rounds taken in turns, one operation at a time. Without RDMA the fabric moves
+//! bytes by messages, so that it is compared with UCX's active messages: up to `SMALL` bytes with a message there and one back (`ucp_am_lat`),
+//! above with messages of that size sent without a break (`ucp_am_bw`), eagerly, which nobody answers. Those have no code and are not copied to a
+//! place. With `--one-sided` it is compared with UCX's gets and puts, which UCX emulates here; a put of the fabric is over when the bytes are
+//! in the peer's memory, each of `ucx_perftest` when its source is free. `ucx_perftest` has a process for each end, the fabric's two ends are here, with
+//! a thread each. `ucx_perftest` of UCX 1.13 sleeps at the far end between operations over TCP.
 
 use bridgehead_fabric::{Access, Buffer, Completion, Fabric, LocalSlice, OpId, PeerId, Posted, RegionKey, RemoteSlice};
-use bridgehead_ucx::{Options, UcxFabric};
+use bridgehead_ucx::{Moving, Options, UcxFabric};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,8 +20,19 @@ const ROUNDS: usize = 5;
 const SIZES: [usize; 4] = [8, 64 << 10, 1 << 20, 16 << 20];
 /// Lane, `UCX_TLS`, devices.
 const LANES: [(&str, &str, Option<&str>); 2] = [("tcp", "tcp", Some("lo")), ("shared memory", "posix,sysv,self", None)];
-/// Operation, and its name in `ucx_perftest`.
-const OPERATIONS: [(&str, &str); 2] = [("get", "ucp_get"), ("put", "ucp_put_bw")];
+const OPERATIONS: [&str; 2] = ["get", "put"];
+/// Up to here the way there and back is what counts.
+const SMALL: usize = 8;
+
+/// What of `ucx_perftest` does the same, and how often.
+fn same(moving: Moving, operation: &str, size: usize) -> (&'static str, f64) {
+    match (moving, operation) {
+        (Moving::OneSided, "get") => ("ucp_get", 1.0),
+        (Moving::OneSided, _) => ("ucp_put_bw", 1.0),
+        (Moving::Messages, _) if size <= SMALL => ("ucp_am_lat", 2.0),
+        (Moving::Messages, _) => ("ucp_am_bw", 1.0),
+    }
+}
 
 /// Operations of a round: about 64 MiB, or a thousand.
 fn count(size: usize) -> usize {
@@ -38,11 +52,12 @@ struct Ends {
 }
 
 impl Ends {
-    fn start(library: &Path, (_, transports, devices): (&str, &str, Option<&str>)) -> Self {
+    fn start(library: &Path, (_, transports, devices): (&str, &str, Option<&str>), moving: Moving) -> Self {
         let fabrics = [0, 1].map(|number| {
             let mut options = Options::new(number, [0; 32], vec![library.to_owned()]);
             options.transports = Some(transports.to_owned());
             options.devices = devices.map(ToOwned::to_owned);
+            options.moving = moving;
             Arc::new(UcxFabric::start(options).expect("a fabric over UCX"))
         });
         fabrics[0]
@@ -121,6 +136,9 @@ fn theirs(library: &Path, program: &Path, lane: (&str, &str, Option<&str>), oper
         command
             .env("UCX_TCP_TX_SEG_SIZE", "512k")
             .env("UCX_TCP_RX_SEG_SIZE", "512k");
+        if operation.starts_with("ucp_am") {
+            command.env("UCX_RNDV_THRESH", "inf");
+        }
         if let Some(folder) = library.parent() {
             command.env("LD_LIBRARY_PATH", folder);
         }
@@ -167,7 +185,13 @@ fn theirs(library: &Path, program: &Path, lane: (&str, &str, Option<&str>), oper
 
 #[allow(clippy::cast_precision_loss)] // Figures for people.
 fn main() {
-    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (flags, files): (Vec<_>, Vec<_>) = std::env::args_os().skip(1).partition(|given| given == "--one-sided");
+    let moving = if flags.is_empty() {
+        Moving::Messages
+    } else {
+        Moving::OneSided
+    };
+    let mut arguments = files.into_iter().map(PathBuf::from);
     let (Some(library), Some(program)) = (arguments.next(), arguments.next()) else {
         eprintln!("give the file libucp.so.0 and the program ucx_perftest of the same release");
         std::process::exit(2);
@@ -177,12 +201,13 @@ fn main() {
         "lane", "op", "bytes", "ucx_perftest", "fabric", "GB/s", "ratio"
     );
     for lane in LANES {
-        let mut ends = Ends::start(&library, lane);
-        for (operation, name) in OPERATIONS {
+        let mut ends = Ends::start(&library, lane, moving);
+        for operation in OPERATIONS {
             for size in SIZES {
+                let (name, times) = same(moving, operation, size);
                 let rounds = (0..ROUNDS).map(|_| {
                     (
-                        theirs(&library, &program, lane, name, size),
+                        times * theirs(&library, &program, lane, name, size),
                         ends.round(operation == "get", size),
                     )
                 });

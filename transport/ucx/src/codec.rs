@@ -1,22 +1,28 @@
 //! The bytes that two agents say to each other over UCX, the address, and the region key (`docs/formats/data-frames.md`). Owns their
-//! layout and their codes; sends nothing.
+//! layout; sends nothing.
 
+use crate::keys::PairKey;
+use crate::options::Moving;
+use bridgehead_fabric::Reason;
 use bytes::Bytes;
-use ring::hmac;
 use thiserror::Error;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAGIC: [u8; 2] = *b"UX";
 /// Bytes in front of the worker's address.
-const ADDRESS_HEAD: usize = 2 + 1 + 4 + 8;
+const ADDRESS_HEAD: usize = 2 + 1 + 4 + 8 + 1;
 /// More than any UCX address, which has some 50 bytes a device.
 const LONGEST_ADDRESS: usize = 64 << 10;
 const KEY_LEN: usize = 1 + 8 + 8;
 /// Bytes in front of a message's payload.
 pub const HEADER_LEN: usize = 64;
 /// Bytes of the header that the code covers.
-const COVERED: usize = 48;
-const CODE_LEN: usize = HEADER_LEN - COVERED;
+pub const COVERED: usize = 48;
+pub const CODE_LEN: usize = HEADER_LEN - COVERED;
+/// Where the session and the place are, 8 bytes each.
+pub const SESSION_AT: usize = 16;
+/// Most bytes of a region in one message: from here on larger ones are hardly faster, and smaller ones share the way better.
+pub const PART: u64 = 128 << 10;
 
 /// Who an agent is: its number, and what it drew at random when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +46,8 @@ pub(crate) enum AddressError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub who: Who,
+    /// How it moves bytes.
+    pub moving: Moving,
     /// Its worker, in UCX's own bytes.
     pub worker: Bytes,
 }
@@ -51,6 +59,10 @@ impl Address {
         out.push(VERSION);
         out.extend_from_slice(&self.who.number.to_le_bytes());
         out.extend_from_slice(&self.who.incarnation.to_le_bytes());
+        out.push(match self.moving {
+            Moving::OneSided => 0,
+            Moving::Messages => 1,
+        });
         out.extend_from_slice(&self.worker);
         out.into()
     }
@@ -69,8 +81,14 @@ impl Address {
             number: u32::from_le_bytes(array(bytes, 3)),
             incarnation: u64::from_le_bytes(array(bytes, 7)),
         };
+        let moving = match bytes[15] {
+            0 => Moving::OneSided,
+            1 => Moving::Messages,
+            _ => return Err(AddressError::Foreign),
+        };
         Ok(Self {
             who,
+            moving,
             worker: Bytes::copy_from_slice(&bytes[ADDRESS_HEAD..]),
         })
     }
@@ -120,10 +138,20 @@ pub(crate) enum Kind {
     Pong,
     /// Outside of sessions: the sender gives up its session `a` and the receiver's session `b`, if they are not 0.
     Bye,
+    /// Bytes of a region are asked for, in part `a`. Payload: a `Part`.
+    Read,
+    /// The answer to part `a`. Payload: the bytes.
+    Data,
+    /// Bytes for a region, in part `a`. Payload: a `Part`, the bytes.
+    Write,
+    /// The answer: the bytes of part `a` are in memory.
+    Written,
+    /// The other answer to either: part `a` is not allowed. Payload: a `Refusal`.
+    Refused,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 17] = [
         Self::Hello,
         Self::Message,
         Self::Credit,
@@ -136,9 +164,14 @@ impl Kind {
         Self::Ping,
         Self::Pong,
         Self::Bye,
+        Self::Read,
+        Self::Data,
+        Self::Write,
+        Self::Written,
+        Self::Refused,
     ];
 
-    fn of(byte: u8) -> Option<Self> {
+    pub fn of(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -166,8 +199,8 @@ impl Header {
         for (number, place) in numbers.iter().zip(out[8..COVERED].chunks_exact_mut(8)) {
             place.copy_from_slice(&number.to_le_bytes());
         }
-        let code = key.code(&out[..COVERED], payload);
-        out[COVERED..].copy_from_slice(&code.as_ref()[..CODE_LEN]);
+        let code = key.code(&array(&out, 0), payload);
+        out[COVERED..].copy_from_slice(&code);
         out
     }
 
@@ -193,40 +226,7 @@ impl Header {
 
     /// Whether whoever made the bytes knows the run's key, and made them for this process.
     pub fn is_genuine(bytes: &[u8], key: &PairKey, payload: &[u8]) -> bool {
-        bytes.len() == HEADER_LEN && key.matches(&bytes[..COVERED], payload, &bytes[COVERED..])
-    }
-}
-
-/// The key of what one agent says to another one.
-pub(crate) struct PairKey(hmac::Key);
-
-impl PairKey {
-    pub fn new(run: &[u8; 32], from: Who, to: Who) -> Self {
-        let run = hmac::Key::new(hmac::HMAC_SHA256, run);
-        let mut context = hmac::Context::with_key(&run);
-        context.update(b"bridgehead ucx session\0");
-        for who in [from, to] {
-            context.update(&who.number.to_le_bytes());
-            context.update(&who.incarnation.to_le_bytes());
-        }
-        Self(hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref()))
-    }
-
-    fn code(&self, header: &[u8], payload: &[u8]) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(header);
-        context.update(payload);
-        context.sign()
-    }
-
-    /// Compares in constant time.
-    fn matches(&self, header: &[u8], payload: &[u8], code: &[u8]) -> bool {
-        let ours = self.code(header, payload);
-        let differing = ours.as_ref()[..CODE_LEN]
-            .iter()
-            .zip(code)
-            .fold(0, |sum, (a, b)| sum | (a ^ b));
-        std::hint::black_box(differing) == 0 && code.len() == CODE_LEN
+        bytes.len() == HEADER_LEN && key.matches(&array(bytes, 0), payload, &array(bytes, COVERED))
     }
 }
 
@@ -269,6 +269,80 @@ impl Grant {
     }
 }
 
+/// A part of a read or a write of a region, as who asks describes it. The owner checks it by itself, and alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub region: u64,
+    /// First byte of the whole operation, and its length, so that a wrong one fails before anything of it was done.
+    pub offset: u64,
+    pub len: u64,
+    /// First byte of the part, from the operation's on, and its length.
+    pub at: u64,
+    pub size: u64,
+}
+
+impl Part {
+    pub const LEN: usize = 40;
+
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        let numbers = [self.region, self.offset, self.len, self.at, self.size];
+        for (number, place) in numbers.iter().zip(out.chunks_exact_mut(8)) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        out
+    }
+
+    /// The part, and what comes after it; nothing if it is no part of the operation that it names, or longer than any.
+    pub fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, rest) = bytes.split_at_checked(Self::LEN)?;
+        let number = |at: usize| u64::from_le_bytes(array(head, 8 * at));
+        let part = Self {
+            region: number(0),
+            offset: number(1),
+            len: number(2),
+            at: number(3),
+            size: number(4),
+        };
+        let inside = part.at.checked_add(part.size).is_some_and(|end| end <= part.len);
+        (inside && part.size <= PART).then_some((part, rest))
+    }
+}
+
+/// Why the owner of a region does not do what a part asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Refusal {
+    /// There is no such region, or no more.
+    NoRegion = 1,
+    /// It was not registered for this use.
+    NoRight,
+    /// The operation leaves the region.
+    OutOfRange,
+}
+
+impl Refusal {
+    const ALL: [Self; 3] = [Self::NoRegion, Self::NoRight, Self::OutOfRange];
+
+    pub fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&[self as u8])
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let [byte] = bytes else { return None };
+        Self::ALL.into_iter().find(|refusal| *refusal as u8 == *byte)
+    }
+
+    /// What the caller is told.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::NoRegion => Reason::UnknownRemoteRegion,
+            Self::NoRight => Reason::AccessDenied { side: "remote" },
+            Self::OutOfRange => Reason::RemoteOutOfRange,
+        }
+    }
+}
+
 /// `N` bytes from `at` on, of a longer slice whose length the caller knows.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("the range has N bytes")
@@ -305,6 +379,7 @@ mod tests {
             let header = Header { kind, ..header() };
             let key = PairKey::new(&RUN, A, B);
             let bytes = header.seal(&key, b"payload");
+            assert_eq!(Kind::of(kind as u8), Some(kind));
             assert_eq!(Header::parse(&bytes), Some(header));
             assert!(Header::is_genuine(&bytes, &key, b"payload"));
         }
@@ -315,23 +390,35 @@ mod tests {
     fn the_bytes_are_frozen() {
         let bytes = header().seal(&PairKey::new(&RUN, A, B), b"payload");
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let covered = "01050000010000000b0000000000000003000000000000000400000000000000\
+        let covered = "02050000010000000b0000000000000003000000000000000400000000000000\
             05000000000000000600000000000000";
         assert_eq!(&hex[..2 * COVERED], covered);
-        assert_eq!(&hex[2 * COVERED..], "55384290ef1a886258ba8e876bdc2fc8");
+        assert_eq!(&hex[2 * COVERED..], "8bdb5f2036627484c34a20240ff7ec53");
+        let outside = Header {
+            session: 0,
+            place: 0,
+            ..header()
+        };
+        let bytes = outside.seal(&PairKey::new(&RUN, A, B), b"");
+        let hex: String = bytes[COVERED..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "5aa1049b6d02d4283aadf5781b66976e");
     }
 
     #[test]
     fn every_changed_byte_is_found() {
         let key = PairKey::new(&RUN, A, B);
         let bytes = header().seal(&key, b"payload");
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1;
-            assert!(!Header::is_genuine(&changed, &key, b"payload"), "byte {at}");
+        let outside = Header { session: 0, ..header() };
+        for bytes in [bytes, outside.seal(&key, b"payload")] {
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1;
+                assert!(!Header::is_genuine(&changed, &key, b"payload"), "byte {at}");
+            }
+            assert!(!Header::is_genuine(&bytes, &key, b"Payload"));
+            assert!(!Header::is_genuine(&bytes, &key, b"payload\0"));
+            assert!(!Header::is_genuine(&bytes[1..], &key, b"payload"));
         }
-        assert!(!Header::is_genuine(&bytes, &key, b"Payload"));
-        assert!(!Header::is_genuine(&bytes[1..], &key, b"payload"));
     }
 
     #[test]
@@ -349,11 +436,26 @@ mod tests {
 
     #[test]
     fn addresses_keys_and_grants_come_back_as_they_were() {
-        let address = Address {
-            who: A,
-            worker: Bytes::from_static(b"worker"),
+        for moving in [Moving::OneSided, Moving::Messages] {
+            let address = Address {
+                who: A,
+                moving,
+                worker: Bytes::from_static(b"worker"),
+            };
+            assert_eq!(Address::decode(&address.encode()), Ok(address));
+        }
+        let part = Part {
+            region: 1,
+            offset: u64::MAX,
+            len: 3 * PART,
+            at: 2 * PART,
+            size: PART,
         };
-        assert_eq!(Address::decode(&address.encode()), Ok(address));
+        let bytes = [&part.encode()[..], b"rest"].concat();
+        assert_eq!(Part::decode(&bytes), Some((part, &b"rest"[..])));
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::decode(&refusal.encode()), Some(refusal));
+        }
         assert_eq!(unpack_key(&pack_key(3, 4)), Some((3, 4)));
         let grant = Grant {
             first: 4096,
@@ -369,10 +471,33 @@ mod tests {
         assert_eq!(Address::decode(b"short"), Err(AddressError::Length(5)));
         assert_eq!(Address::decode(&[0xff; 400]), Err(AddressError::Foreign));
         assert_eq!(
-            Address::decode(b"UX\x02................."),
-            Err(AddressError::Version(2))
+            Address::decode(b"UX\x01................."),
+            Err(AddressError::Version(1))
         );
+        assert_eq!(Address::decode(b"UX\x02................."), Err(AddressError::Foreign));
         assert_eq!(unpack_key(&[0xff; KEY_LEN]), None);
+        let part = Part {
+            region: 1,
+            offset: 0,
+            len: 2 * PART,
+            at: 1,
+            size: PART,
+        };
+        for wrong in [
+            Part { at: PART + 1, ..part },
+            Part { at: u64::MAX, ..part },
+            Part {
+                size: PART + 1,
+                at: 0,
+                ..part
+            },
+        ] {
+            assert_eq!(Part::decode(&wrong.encode()), None);
+        }
+        assert_eq!(Part::decode(&part.encode()[1..]), None);
+        for bytes in [&b""[..], &[0], &[4], &[1, 1]] {
+            assert_eq!(Refusal::decode(bytes), None);
+        }
         let wraps = Grant {
             first: u64::MAX,
             len: 2,

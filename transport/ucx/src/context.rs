@@ -1,6 +1,7 @@
 //! The context: libucp with its settings, the devices that it found, and registered memory. Owns how UCX is set up and why.
 #![allow(unsafe_code)] // Calls of a C library.
 
+use crate::options::Moving;
 use bridgehead_ucx_sys::{
     Config, Context as RawContext, FEATURE_AM, FEATURE_RMA, FEATURE_WAKEUP, File, LOG_LEVEL_ERROR, LOG_LEVEL_WARN,
     LOG_STOP, MEM_MAP_PARAM_FIELD_ADDRESS, MEM_MAP_PARAM_FIELD_LENGTH, MEM_MAP_PARAM_FIELD_PROT, MemMapParams,
@@ -45,9 +46,8 @@ pub struct Found {
     pub devices: Vec<Device>,
 }
 
-/// The first release seen to close an endpoint that it answers reads on without reading memory that is not there (1.13.1 does not: it
-/// purges answers as if they were requests). It concerns reads that UCX emulates, over TCP and shared memory.
-const CLOSES_SAFELY: (u32, u32, u32) = (1, 22, 0);
+/// The first release whose laws hold on every run with `Moving::Messages`.
+const SOUND: (u32, u32, u32) = (1, 22, 0);
 
 impl Found {
     /// Whether it would use RDMA.
@@ -56,16 +56,18 @@ impl Found {
         self.devices.iter().any(Device::is_rdma)
     }
 
-    /// Whether the loss of a peer may end this process, because a read of that peer's is being answered by emulation.
+    /// Whether the loss and the return of a peer may end this process: UCX's wire-up can fail an assertion then (seen in 1.13.1 over shared
+    /// memory, not seen in 1.22.0).
     #[must_use]
     pub fn is_fragile(&self) -> bool {
-        closes_unsafely(self.version) && !self.has_rdma()
+        self.version < SOUND && !self.has_rdma()
     }
 }
 
-/// Whether it must not close an endpoint while it answers reads on it.
+/// Whether it must not close an endpoint while it answers emulated reads on it: it purges answers as if they were requests, and reads memory that
+/// is not there. 1.22.0 does so rarely, 1.13.1 mostly.
 pub(crate) fn closes_unsafely(version: (u32, u32, u32)) -> bool {
-    version < CLOSES_SAFELY
+    version < SOUND
 }
 
 /// Opens libucp, and asks it what it sees. Afterwards this process can open no other copy of it.
@@ -73,7 +75,7 @@ pub(crate) fn closes_unsafely(version: (u32, u32, u32)) -> bool {
 /// # Errors
 /// It is not there, or cannot be set up; the text says why and what to do.
 pub fn probe(libraries: &[PathBuf]) -> Result<Found, String> {
-    let context = Context::new(libraries, None, None)?;
+    let context = Context::new(libraries, None, None, Moving::Messages)?;
     Ok(Found {
         path: context.ucp.path.clone(),
         version: context.ucp.version(),
@@ -93,7 +95,12 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    pub fn new(libraries: &[PathBuf], transports: Option<&str>, devices: Option<&str>) -> Result<Arc<Self>, String> {
+    pub fn new(
+        libraries: &[PathBuf],
+        transports: Option<&str>,
+        devices: Option<&str>,
+        moving: Moving,
+    ) -> Result<Arc<Self>, String> {
         let ucp = Ucp::open(libraries).map_err(|error| error.to_string())?;
         redirect_log(ucp);
         let mut settings = settings(ucp.version());
@@ -102,7 +109,12 @@ impl Context {
         let config = configure(ucp, &settings)?;
         // SAFETY: all zero is a valid value; the mask says that only the features are set.
         let mut params: Params = unsafe { std::mem::zeroed() };
-        (params.field_mask, params.features) = (PARAM_FIELD_FEATURES, FEATURE_RMA | FEATURE_AM | FEATURE_WAKEUP);
+        params.field_mask = PARAM_FIELD_FEATURES;
+        params.features = FEATURE_AM | FEATURE_WAKEUP;
+        if moving == Moving::OneSided {
+            // Without it UCP installs no handler that emulates gets and puts for peers.
+            params.features |= FEATURE_RMA;
+        }
         let mut raw = null_mut();
         // SAFETY: the arguments live for the call, and the configuration is given back once.
         let status = unsafe {

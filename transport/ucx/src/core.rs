@@ -1,12 +1,14 @@
 //! The state of the fabric: peers, regions, and what UCX was asked for. Everything here runs under one lock, and nothing blocks.
 //!
-//! `post.rs` begins operations, `messages.rs` answers peers, `ends.rs` loses them. Hot path: `Core::turn`.
+//! `post.rs` begins operations, `moving.rs` moves them by messages, `messages.rs` answers peers, `ends.rs` loses them. Hot path: `Core::turn`.
 
 mod ends;
 mod messages;
+mod moving;
 mod post;
 
 use crate::codec::{Header, Kind, Who};
+use crate::moves::Moves;
 use crate::options::Options;
 use crate::peer::{Outgoing, Peer, Silence, Standing};
 use crate::regions::Region;
@@ -54,7 +56,13 @@ enum Token {
     /// The flush of an operation.
     Flushed(u64),
     /// A message, whose bytes UCX borrows.
-    Sent { peer: u32, session: u64, _message: Sent },
+    Sent {
+        peer: u32,
+        session: u64,
+        /// Bytes of a region that a peer asked for.
+        served: u64,
+        _message: Sent,
+    },
     /// A `Bye`, whose bytes UCX borrows.
     Bye { _message: Sent },
     /// The flush of last words.
@@ -91,6 +99,7 @@ impl Core {
     pub fn new(options: Options, me: Who, mut worker: Worker) -> Result<Self, String> {
         let address = crate::codec::Address {
             who: me,
+            moving: options.moving,
             worker: worker.address()?,
         }
         .encode();
@@ -129,7 +138,7 @@ impl Core {
             same.standing = standing;
             return;
         }
-        let peer = Peer::new(&self.options.key.0, self.me, address.who, address.worker, standing);
+        let peer = Peer::new(&self.options, self.me, address, standing);
         let before = self.peers.insert(number, peer);
         if let Some(spare) = before.and_then(|peer| peer.spare) {
             self.close(spare);
@@ -180,19 +189,24 @@ impl Core {
         match self.tokens.remove(&token) {
             Some(Token::Moved { live, staging }) => self.on_moved(live, staging, status),
             Some(Token::Flushed(live)) => self.on_flushed(live, status),
-            Some(Token::Sent { peer, session, .. }) => self.on_sent(peer, session, status),
+            Some(Token::Sent {
+                peer, session, served, ..
+            }) => self.on_sent(peer, session, served, status),
             Some(Token::Bye { .. } | Token::Last | Token::Closed { .. }) | None => {}
         }
     }
 
-    fn on_sent(&mut self, peer: u32, session: u64, status: sys::Status) {
+    fn on_sent(&mut self, peer: u32, session: u64, served: u64, status: sys::Status) {
         let out = self.peers.get_mut(&peer).and_then(|peer| peer.out.as_mut());
         let Some(out) = out.filter(|out| out.session == session) else {
             return;
         };
         out.sending -= 1;
+        out.serving -= served;
         if status != sys::OK {
             self.doom(peer, status);
+        } else if served > 0 {
+            self.serve(peer);
         }
     }
 
@@ -227,7 +241,8 @@ impl Core {
 
     /// Opens this side's half session, if it is not open.
     fn begin_session(&mut self, number: u32) -> Result<(), Reason> {
-        let endpoint_number = self.fresh();
+        // The session's number is part of what no two messages of a pair share, so that it is never used again.
+        let (endpoint_number, session) = (self.fresh(), self.fresh());
         let Some(peer) = self.peers.get_mut(&number) else {
             return Err(Reason::UnknownPeer);
         };
@@ -239,9 +254,8 @@ impl Core {
             None => self.worker.connect(&peer.address, endpoint_number),
         };
         let endpoint = endpoint.map_err(|text| Reason::PeerLost(text.into()))?;
-        peer.sessions += 1;
         peer.out = Some(Outgoing {
-            session: peer.sessions,
+            session,
             endpoint,
             place: 0,
             grants: HashMap::new(),
@@ -249,6 +263,8 @@ impl Core {
             credited: 0,
             sending: 0,
             staged: false,
+            moves: Moves::default(),
+            serving: 0,
         });
         let own = self.address.clone();
         self.tell(number, Kind::Hello, 0, 0, own);
@@ -275,6 +291,7 @@ impl Core {
             b,
         };
         out.place += 1;
+        let served = if kind == Kind::Data { payload.len() as u64 } else { 0 };
         let message = Sent {
             header: header.seal(&peer.to, &payload),
             payload,
@@ -284,17 +301,29 @@ impl Core {
             Started::Done => {}
             Started::Pending => {
                 out.sending += 1;
+                out.serving += served;
                 self.tokens.insert(
                     token,
                     Token::Sent {
                         peer: number,
                         session,
+                        served,
                         _message: message,
                     },
                 );
             }
             Started::Failed(status) => self.doom(number, status),
         }
+    }
+
+    /// Says anything at all; an answer, in the peer's present session.
+    pub fn say(&mut self, number: u32, kind: u8, a: u64, payload: Bytes) -> bool {
+        let session = self.peers.get(&number).map_or(0, |peer| peer.incoming.session);
+        let kind = Kind::of(kind);
+        if let Some(kind) = kind {
+            self.tell(number, kind, a, session, payload);
+        }
+        kind.is_some()
     }
 
     /// Asks the silent and gives up those that stay so.

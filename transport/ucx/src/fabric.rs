@@ -4,7 +4,7 @@ use crate::codec::{Address, Who, pack_key};
 use crate::context::{Context, Device, closes_unsafely};
 use crate::core::{Core, MAX_MESSAGE};
 use crate::drive::Shared;
-use crate::options::Options;
+use crate::options::{Moving, Options};
 use crate::peer::Standing;
 use crate::regions::Region;
 use crate::worker::Worker;
@@ -45,6 +45,8 @@ pub struct UcxFabric {
     address: Bytes,
     max_in_flight: usize,
     timeout: Duration,
+    moving: Moving,
+    /// Bytes are moved by devices.
     rdma: bool,
     helper: Option<JoinHandle<()>>,
     /// `remove_peer` and `add_peer` of the same peer do not overlap.
@@ -58,14 +60,15 @@ impl UcxFabric {
     /// libucp is not there, or it cannot be set up here.
     pub fn start(mut options: Options) -> Result<Self, CannotStart> {
         options.max_in_flight = options.max_in_flight.max(1);
-        let (max_in_flight, timeout) = (options.max_in_flight, options.timeout);
+        let (max_in_flight, timeout, moving) = (options.max_in_flight, options.timeout, options.moving);
         let context = Context::new(
             &options.libraries,
             options.transports.as_deref(),
             options.devices.as_deref(),
+            moving,
         )
         .map_err(CannotStart)?;
-        let rdma = context.devices().iter().any(Device::is_rdma);
+        let rdma = moving == Moving::OneSided && context.devices().iter().any(Device::is_rdma);
         let me = Who {
             number: options.number,
             incarnation: getrandom::u64().map_err(|e| CannotStart(format!("drawing a random number: {e}")))?,
@@ -86,6 +89,7 @@ impl UcxFabric {
             address,
             max_in_flight,
             timeout,
+            moving,
             rdma,
             helper: Some(helper),
             peering: Mutex::new(()),
@@ -116,9 +120,17 @@ impl UcxFabric {
         self.shared.hold(held);
     }
 
-    /// Gives answers to peers the time to leave, where UCX cannot close an endpoint that has some.
+    /// Says anything to a peer, as one might that knows the run's key and lies: a kind of message by its number, and what it carries. For tests of
+    /// what its receiver does then. False where there is no such kind.
+    #[doc(hidden)]
+    pub fn say(&self, peer: PeerId, kind: u8, a: u64, payload: Bytes) -> bool {
+        self.shared.with(|core| core.say(peer.0, kind, a, payload))
+    }
+
+    /// Gives answers that UCX itself makes to peers the time to leave, where it cannot close an endpoint that has some.
     fn settle(&self) {
-        if !closes_unsafely(self.version()) || self.shared.is_held() {
+        let answers = self.moving == Moving::OneSided && closes_unsafely(self.version());
+        if !answers || self.shared.is_held() {
             return;
         }
         let mut moved = Instant::now();
@@ -173,7 +185,7 @@ impl Fabric for UcxFabric {
             needs_remote_progress: !self.rdma,
             zero_copy: self.rdma,
             detects_peer_death: true,
-            integrity: false,
+            integrity: self.moving == Moving::Messages,
             encrypted: false,
             max_message: MAX_MESSAGE,
             max_operation: MAX_OPERATION,
@@ -217,7 +229,10 @@ impl Fabric for UcxFabric {
     }
 
     fn register(&self, memory: Arc<dyn Memory>, access: Access) -> Result<RegionKey, FabricError> {
-        let region = Region::new(&self.context, memory, access);
+        let region = match self.moving {
+            Moving::OneSided => Region::new(&self.context, memory, access),
+            Moving::Messages => Ok(Region::unmapped(memory, access)),
+        };
         let region = region.map_err(|reason| FabricError::System {
             what: "registering memory".to_owned(),
             reason,

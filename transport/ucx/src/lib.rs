@@ -5,15 +5,18 @@
 //! only, and sets UCX up by calls, never through the environment, so that nothing of it reaches the user's processes.
 //! Hot paths: `drive::Shared::turn`, `core::Core::post`, `worker::Worker`.
 //!
-//! Reads and writes are UCX's one-sided gets and puts, with memory keys that the owner of a region hands to a peer once, when that first asks
-//! for it, and takes back before a region is deregistered. What UCX itself does not protect is said in
-//! `docs/decisions/0011-ucx.md`.
+//! Reads and writes go in one of two ways (`Moving`). Where devices reach a peer's memory by themselves: UCX's one-sided gets and puts, with memory
+//! keys that the owner of a region hands to a peer once, when that first asks for it, and takes back before a region is deregistered. Elsewhere:
+//! messages, in parts that are asked for within a window, and that the owner of the region checks and copies itself. What UCX does not
+//! protect is said in `docs/decisions/0011-ucx.md`.
 
 mod codec;
 mod context;
 mod core;
 mod drive;
 mod fabric;
+mod keys;
+mod moves;
 mod options;
 mod peer;
 mod regions;
@@ -23,4 +26,4 @@ mod worker;
 
 pub use context::{Device, Found, probe};
 pub use fabric::{CannotStart, UcxFabric};
-pub use options::Options;
+pub use options::{Moving, Options};

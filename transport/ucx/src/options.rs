@@ -14,6 +14,16 @@ impl fmt::Debug for DataKey {
     }
 }
 
+/// How bytes are read from and written to a peer's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moving {
+    /// UCX's gets and puts. For devices that reach a peer's memory by themselves: elsewhere UCX emulates them, which can end the process when a
+    /// peer is lost, and gives whoever reaches UCX's port what is in this process (`docs/decisions/0011-ucx.md`).
+    OneSided,
+    /// Messages that carry a code, in parts that their receiver checks and copies. Taken for a pair as soon as one of its two wants it.
+    Messages,
+}
+
 /// The settings of a `UcxFabric`.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -26,6 +36,8 @@ pub struct Options {
     pub transports: Option<String>,
     /// Which network devices may be used, as in `UCX_NET_DEVICES`.
     pub devices: Option<String>,
+    /// How bytes are moved.
+    pub moving: Moving,
     /// A peer that owes something and gives no sign of life for so long is lost.
     pub timeout: Duration,
     /// Operations in flight with one peer before `Posted::Busy`.
@@ -37,7 +49,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Defaults for an agent.
+    /// Defaults for an agent whose UCX has no device for RDMA.
     #[must_use]
     pub fn new(number: u32, key: [u8; 32], libraries: Vec<PathBuf>) -> Self {
         let alone = std::thread::available_parallelism().map_or(1, usize::from) < 2;
@@ -47,6 +59,7 @@ impl Options {
             libraries,
             transports: None,
             devices: None,
+            moving: Moving::Messages,
             timeout: Duration::from_secs(30),
             max_in_flight: 256,
             max_queued: 8 << 20,

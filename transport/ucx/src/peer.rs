@@ -1,7 +1,10 @@
 //! What this side knows of a peer: who and where it is, its two half sessions, what is pending with it. Owns the counters of
 //! back-pressure and of silence.
 
-use crate::codec::{Grant, Kind, PairKey, Who};
+use crate::codec::{Address, Grant, Kind, Who};
+use crate::keys::PairKey;
+use crate::moves::Moves;
+use crate::options::{Moving, Options};
 use crate::regions::Region;
 use crate::session::Incoming;
 use crate::worker::{Endpoint, Rkey};
@@ -59,6 +62,10 @@ pub(crate) struct Outgoing {
     pub sending: usize,
     /// Reads take a detour through memory of the fabric's own, so that they can be abandoned.
     pub staged: bool,
+    /// Reads and writes by messages.
+    pub moves: Moves,
+    /// Bytes of this side's regions that the peer asked for and UCX has.
+    pub serving: u64,
 }
 
 /// A peer whose pending operations are being ended.
@@ -79,13 +86,14 @@ pub(crate) struct Peer {
     /// Its worker.
     pub address: Bytes,
     pub standing: Standing,
+    /// Reads and writes go by messages, because one of the two has no other way.
+    pub by_messages: bool,
     pub to: PairKey,
     pub from: PairKey,
     pub out: Option<Outgoing>,
     /// What last words went over; the next session takes it. It is not closed before that fails: UCX may have joined the peer's own
     /// next endpoint to it.
     pub spare: Option<Endpoint>,
-    pub sessions: u64,
     pub incoming: Incoming,
     pub dying: Option<Dying>,
     /// Operations that are accepted and not complete.
@@ -109,17 +117,17 @@ pub(crate) enum Silence {
 }
 
 impl Peer {
-    pub fn new(run: &[u8; 32], me: Who, who: Who, address: Bytes, standing: Standing) -> Self {
-        let now = Instant::now();
+    pub fn new(options: &Options, me: Who, address: Address, standing: Standing) -> Self {
+        let (now, run, who) = (Instant::now(), &options.key.0, address.who);
         Self {
             who,
-            address,
+            address: address.worker,
             standing,
+            by_messages: [options.moving, address.moving].contains(&Moving::Messages),
             to: PairKey::new(run, me, who),
             from: PairKey::new(run, who, me),
             out: None,
             spare: None,
-            sessions: 0,
             incoming: Incoming::default(),
             dying: None,
             in_flight: 0,
@@ -185,5 +193,8 @@ impl Peer {
 
 /// Whether a message of that kind answers something of this side's session, whose number it has to carry.
 pub(crate) fn is_answer(kind: Kind) -> bool {
-    matches!(kind, Kind::Opened | Kind::NoRegion | Kind::Revoke | Kind::Credit)
+    matches!(
+        kind,
+        Kind::Opened | Kind::NoRegion | Kind::Revoke | Kind::Credit | Kind::Data | Kind::Written | Kind::Refused
+    )
 }

@@ -38,10 +38,18 @@ impl Region {
         let mapped = context.map(memory.as_ptr(), memory.len(), prot)?;
         Ok(Self {
             mapped,
+            ..Self::unmapped(memory, access)
+        })
+    }
+
+    /// One that UCX need not know, because all that goes to it and comes from it is copied.
+    pub fn unmapped(memory: Arc<dyn Memory>, access: Access) -> Self {
+        Self {
+            mapped: None,
             memory,
             access,
             in_use: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// Whether peers may do anything with it.
@@ -78,8 +86,19 @@ impl Region {
 
     /// Copies `bytes` to `offset`.
     pub fn fill(&self, offset: u64, bytes: &[u8]) {
-        // SAFETY: `at` checked the range, and `bytes` is a staging outside of all regions.
+        // SAFETY: `at` checked the range, and `bytes` is a staging or a message, outside of all regions.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(offset, bytes.len()), bytes.len()) };
+    }
+
+    /// Appends a copy of `len` bytes from `offset` on.
+    pub fn copy(&self, offset: u64, len: usize, out: &mut Vec<u8>) {
+        out.reserve_exact(len);
+        let from = self.at(offset, len);
+        // SAFETY: `at` checked the range, and the vector has room for it behind its last byte.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, out.as_mut_ptr().add(out.len()), len);
+            out.set_len(out.len() + len);
+        }
     }
 
     /// Tells UCX that the memory is registered.

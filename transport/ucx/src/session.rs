@@ -2,12 +2,14 @@
 //!
 //! UCX promises no order between messages of different sizes; each has its place in its session, and what comes early waits.
 
-use crate::codec::{Header, Kind};
+use crate::codec::{Header, Kind, Part};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// Messages that may have come too early before the peer is given up.
 const MOST_EARLY: usize = 4096;
+/// And their bytes: far more than an honest peer has on its way.
+const MOST_EARLY_BYTES: usize = 64 << 20;
 
 /// What the peer says, from its session's `Hello` on.
 #[derive(Debug, Default)]
@@ -18,6 +20,9 @@ pub(crate) struct Incoming {
     pub ended: bool,
     next: u64,
     early: BTreeMap<u64, (Header, Bytes)>,
+    early_bytes: usize,
+    /// Parts of regions that the peer has asked for and that were not sent yet, with its numbers of them.
+    pub asked: VecDeque<(u64, Part)>,
     /// Regions whose memory keys the peer holds.
     pub granted: HashSet<u64>,
     /// Bytes of messages that the caller has taken.
@@ -61,6 +66,8 @@ impl Incoming {
     pub fn end(&mut self) -> HashSet<u64> {
         self.ended = true;
         self.early.clear();
+        self.early_bytes = 0;
+        self.asked.clear();
         std::mem::take(&mut self.granted)
     }
 
@@ -72,18 +79,21 @@ impl Incoming {
         if self.ended {
             return Order::Ended;
         }
-        if self.early.len() >= MOST_EARLY {
-            return Order::Broken("too many of its messages came out of order");
-        }
-        if self.early.insert(header.place, (header, payload)).is_some() {
+        if self.early.contains_key(&header.place) {
             return Order::Stale;
         }
+        self.early_bytes += payload.len();
+        if self.early.len() >= MOST_EARLY || self.early_bytes > MOST_EARLY_BYTES {
+            return Order::Broken("too many of its messages came out of order");
+        }
+        self.early.insert(header.place, (header, payload));
         let mut now = Vec::new();
         while let Some(next) = self.early.remove(&self.next) {
             if (self.next == 0) != (next.0.kind == Kind::Hello) {
                 return Order::Broken("its session does not begin with a hello");
             }
             self.next += 1;
+            self.early_bytes -= next.1.len();
             now.push(next);
         }
         Order::Now(now)
@@ -148,6 +158,19 @@ mod tests {
         }
         incoming.end();
         assert_eq!(incoming.take(message(3, 3), Bytes::new()), Order::Ended);
+    }
+
+    #[test]
+    fn what_comes_early_is_bounded() {
+        let mut incoming = Incoming::begin(3);
+        let part = Bytes::from(vec![0; MOST_EARLY_BYTES / 4]);
+        for place in 1..5 {
+            assert_eq!(incoming.take(message(3, place), part.clone()), Order::Now(Vec::new()));
+        }
+        assert!(matches!(
+            incoming.take(message(3, 5), Bytes::from_static(b"x")),
+            Order::Broken(_)
+        ));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The laws of the port over UCX 1.13, as Debian 12 has it: over its TCP lane and its shared memory lanes. Only where asked for,
-//! because that release is not taken without RDMA: it may end the process when a peer is lost.
+//! because that release is not taken without RDMA: it may end the process when a peer is lost and comes back.
 
 mod common;
 
@@ -11,7 +11,9 @@ static SOURCE: Source = Source {
     name: "debian",
     variable: "BRIDGEHEAD_UCX_DEBIAN",
     fetch: "apt-get download libucx0 && dpkg -x libucx0_*.deb .",
-    only_if_asked: Some("UCX 1.13 may end this process when a peer is lost without RDMA (docs/decisions/0011-ucx.md)"),
+    only_if_asked: Some(
+        "UCX 1.13 may end this process when a peer is lost and comes back (docs/decisions/0011-ucx.md)",
+    ),
     within,
 };
 

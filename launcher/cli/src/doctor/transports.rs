@@ -3,11 +3,11 @@
 use super::curve::{self, Curve, SIZES};
 use crate::error::{CliError, OK};
 use crate::output;
-use crate::transport::{decide, libraries, rdma_devices, version};
+use crate::transport::{decide, libraries, rdma_devices, version, way};
 use bridgehead_fabric::{Fabric, PeerId};
 use bridgehead_spec::TransportConfig;
 use bridgehead_tcp::TcpFabric;
-use bridgehead_ucx::{Found, Options, UcxFabric};
+use bridgehead_ucx::{Found, Moving, Options, UcxFabric};
 use serde::Serialize;
 use serde_json::json;
 use std::net::Ipv4Addr;
@@ -16,15 +16,21 @@ use std::sync::Arc;
 /// The key of fabrics that only this process has.
 const KEY: [u8; 32] = [0; 32];
 
-/// Lanes of UCX that are measured, with their `UCX_TLS` and the transports that they need.
-const LANES: [(&str, &str, &[&str]); 3] = [
+/// Lanes of UCX that are measured, with their `UCX_TLS`, the transports that they need, and how bytes are moved over them.
+const LANES: [(&str, &str, &[&str], Moving); 3] = [
     (
         "ucx rdma",
         "rc,dc,ud,self",
         &["rc_verbs", "rc_mlx5", "dc_mlx5", "ud_verbs", "ud_mlx5"],
+        Moving::OneSided,
     ),
-    ("ucx shared memory", "posix,sysv,self", &["posix", "sysv"]),
-    ("ucx tcp", "tcp", &["tcp"]),
+    (
+        "ucx shared memory",
+        "posix,sysv,self",
+        &["posix", "sysv"],
+        Moving::Messages,
+    ),
+    ("ucx tcp", "tcp", &["tcp"], Moving::Messages),
 ];
 
 /// A way between two ends on this machine.
@@ -72,7 +78,7 @@ pub(super) fn doctor(as_json: bool) -> Result<u8, CliError> {
 fn ucx(found: &Result<Found, String>) -> serde_json::Value {
     match found {
         Ok(found) => json!({
-            "version": version(found), "path": found.path,
+            "version": version(found), "path": found.path, "moves": way(found),
             "devices": found.devices.iter().map(|d| format!("{}/{}", d.transport, d.device)).collect::<Vec<_>>(),
         }),
         Err(error) => json!({ "error": error }),
@@ -110,12 +116,13 @@ fn ucx_rows(config: &TransportConfig, found: &Found) -> Vec<Row> {
             .iter()
             .any(|device| needs.contains(&device.transport.as_str()))
     };
-    let lanes = LANES.iter().filter(|(_, _, needs)| there(needs));
+    let lanes = LANES.iter().filter(|(_, _, needs, _)| there(needs));
     lanes
-        .map(|(name, transports, _)| {
+        .map(|(name, transports, _, moving)| {
             let end = |number| {
                 let mut options = Options::new(number, KEY, libraries(config));
                 options.transports = Some((*transports).to_owned());
+                options.moving = *moving;
                 UcxFabric::start(options).map(Arc::new).map_err(|e| e.to_string())
             };
             let ends = end(0).and_then(|near| Ok([near, end(1)?]));
@@ -162,6 +169,7 @@ fn lines(
                 found.path.display(),
                 devices.join(" ")
             ));
+            out.push(format!("                it moves bytes {}", way(found)));
         }
         Err(error) => out.push(format!("ucx             {error}")),
     }
@@ -222,6 +230,32 @@ mod tests {
         let text = "#                 lane[0]:  1:sysv/memory.0 md[1]           -> md[1]/sysv/sysdev[255] am";
         assert_eq!(lane(text), Some("sysv/memory".to_owned()));
         assert_eq!(lane("#               peer: <no debug data>"), None);
+    }
+
+    #[test]
+    fn how_ucx_moves_bytes_is_said_with_the_reason() {
+        let of = |transport: &str| {
+            let device = bridgehead_ucx::Device {
+                transport: transport.to_owned(),
+                device: "x".to_owned(),
+            };
+            let found = Ok(Found {
+                path: "libucp.so.0".into(),
+                version: (1, 22, 0),
+                devices: vec![device],
+            });
+            lines(&found, ("tcp", "why"), &Err("no socket".to_owned()), &[]).join("\n")
+        };
+        assert!(
+            of("tcp").contains("moves bytes by messages with a code, because"),
+            "{}",
+            of("tcp")
+        );
+        assert!(
+            of("rc_mlx5").contains("moves bytes by one-sided reads and writes"),
+            "{}",
+            of("rc_mlx5")
+        );
     }
 
     #[test]

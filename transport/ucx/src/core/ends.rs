@@ -2,7 +2,7 @@
 
 use super::{Core, Token};
 use crate::codec::{Header, Kind};
-use crate::peer::{Dying, Granting, Peer, Standing};
+use crate::peer::{Dying, Granting, Peer, Request, Standing};
 use crate::regions::Region;
 use crate::worker::{Endpoint, Outgoing as Sent, Started};
 use bridgehead_fabric::{Completion, PeerId, Reason};
@@ -34,6 +34,7 @@ impl Core {
             rkeys_in_use: false,
         });
         self.fail_waiting(number, |_, _| true, reason);
+        self.end_moves(number, |_| true, reason);
         let Some(peer) = self.peers.get_mut(&number) else {
             return;
         };
@@ -48,6 +49,14 @@ impl Core {
         let abandoned = self.abandon(number, reason);
         if let Some(dying) = self.peers.get_mut(&number).and_then(|peer| peer.dying.as_mut()) {
             dying.rkeys_in_use = abandoned;
+        }
+    }
+
+    /// Fails the operations by messages that fit. What is answered to them later touches nothing.
+    fn end_moves(&mut self, number: u32, fits: impl Fn(&Request) -> bool, reason: &Reason) {
+        let out = self.peers.get_mut(&number).and_then(|peer| peer.out.as_mut());
+        for op in out.map(|out| out.moves.end(fits)).unwrap_or_default() {
+            self.end(number, op, Err(reason.clone()));
         }
     }
 
@@ -153,11 +162,9 @@ impl Core {
     pub fn retire(&mut self, key: u64) -> Option<Arc<Region>> {
         let region = self.regions.remove(&key)?;
         for number in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.fail_waiting(
-                number,
-                |_, request| Arc::ptr_eq(&request.region, &region),
-                &Reason::Deregistered,
-            );
+            let uses = |request: &Request| Arc::ptr_eq(&request.region, &region);
+            self.fail_waiting(number, |_, request| uses(request), &Reason::Deregistered);
+            self.end_moves(number, uses, &Reason::Deregistered);
         }
         for (number, session) in self.holders(key) {
             self.tell(number, Kind::Revoke, key, session, Bytes::new());

@@ -1,7 +1,8 @@
 //! What peers say, and the answers. Nothing of a message is believed before its code was checked.
 
 use super::{Core, News};
-use crate::codec::{Address, Grant, Header, Kind, PairKey};
+use crate::codec::{Address, Grant, Header, Kind};
+use crate::keys::PairKey;
 use crate::peer::{Granting, Standing, is_answer};
 use crate::session::{Incoming, Order};
 use bridgehead_fabric::{Access, Completion, PeerId, Posted, Reason};
@@ -173,6 +174,11 @@ impl Core {
             Kind::NoRegion => self.on_no_region(number, header.a),
             Kind::Revoke => self.on_revoke(number, header.a),
             Kind::Revoked => drop(peer.incoming.granted.remove(&header.a)),
+            Kind::Read => self.on_read(number, header.a, &payload),
+            Kind::Data => self.on_answer(number, header.a, Some(&payload)),
+            Kind::Write => self.on_write(number, header.session, header.a, &payload),
+            Kind::Written => self.on_answer(number, header.a, None),
+            Kind::Refused => self.on_refused(number, header.a, &payload),
             Kind::Ping => self.tell(number, Kind::Pong, 0, 0, Bytes::new()),
         }
     }
@@ -205,6 +211,12 @@ impl Core {
 
     /// A peer asks for the key of a region's memory.
     fn on_open(&mut self, number: u32, session: u64, key: u64) {
+        if self.peers.get(&number).is_some_and(|peer| peer.by_messages) {
+            return self.caught(
+                number,
+                "it asks for a memory key, though the two have agreed on messages",
+            );
+        }
         let grant = self.regions.get(&key).map(|region| {
             let right = |access, bit| if region.access.contains(access) { bit } else { 0 };
             let rights = right(Access::REMOTE_READ, Grant::READ) | right(Access::REMOTE_WRITE, Grant::WRITE);

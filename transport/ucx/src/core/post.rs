@@ -30,6 +30,9 @@ impl Core {
             known.in_flight += 1;
         }
         match self.begin_session(peer.0) {
+            Ok(()) if self.peers.get(&peer.0).is_some_and(|peer| peer.by_messages) => {
+                self.begin_move(peer.0, region, request);
+            }
             Ok(()) => self.enter(peer.0, region, request),
             Err(reason) => {
                 self.end(peer.0, request.op, Err(reason.clone()));

@@ -27,7 +27,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// What happened until `found` is content with it.
-fn until(fabric: &dyn Fabric, what: &str, mut found: impl FnMut(&[Completion]) -> bool) -> Vec<Completion> {
+pub fn until(fabric: &dyn Fabric, what: &str, mut found: impl FnMut(&[Completion]) -> bool) -> Vec<Completion> {
     let (end, mut news) = (Instant::now() + PATIENCE, Vec::new());
     while !found(&news) {
         assert!(Instant::now() < end, "no {what}; there is {news:?}");
