@@ -3,7 +3,8 @@
 //!
 //! This machine is read from procfs and sysfs below a root folder, `/` for itself, so that other machines can be described by a
 //! tree of files. What the system does not tell is `None` or empty, never an error: half a description of a machine is better
-//! than none. Other machines are read from the XML of hwloc; a file is whole or refused.
+//! than none. Other machines are read from the XML of hwloc; a file is whole or refused. With the feature `hwloc` both can be
+//! read through libhwloc as well, which the tests compare with (`docs/decisions/0014-topology-from-sysfs-xml-and-hwloc.md`).
 
 mod cgroup;
 mod devices;
@@ -18,6 +19,8 @@ mod tree;
 
 pub use cgroup::Limits;
 pub use devices::{Gpu, GpuLinks, InfinibandPort, NetworkCard};
+#[cfg(feature = "hwloc")]
+pub use hwloc::HwlocError;
 pub use hwloc::{MAX_XML, XmlError};
 pub use locality::Locality;
 pub use memory::{HugePages, Memory, SharedMemory};

@@ -1,11 +1,15 @@
-//! Machines as hwloc describes them: a tree of objects with matrices of distances, from XML. Owns the
-//! tree; `xml` fills it, `machine` and `devices` make a topology of it.
+//! Machines as hwloc describes them: a tree of objects with matrices of distances, from XML or, with the feature `hwloc`, from
+//! libhwloc. Owns the tree; `xml` and `libhwloc` fill it, `machine` and `devices` make a topology of it, the same for both.
 
 mod devices;
+#[cfg(feature = "hwloc")]
+mod libhwloc;
 mod links;
 mod machine;
 mod xml;
 
+#[cfg(feature = "hwloc")]
+pub use libhwloc::HwlocError;
 pub use xml::{MAX_XML, XmlError};
 
 use crate::set::NumberSet;
