@@ -21,7 +21,8 @@ def test_doctor_tells_what_is_there_and_what_each_lack_costs(cli: Cli) -> None:
     assert facts["topology"]["numa"] and facts["topology"]["memory"]["total"] > 0
     for lack in facts["lacks"]:
         assert lack["cost"] and f"note: {lack['lack']}: {lack['cost']}\n" in text
-    for word in ("processors", "numa", "memory", "huge pages", "gpu", "shared memory", "transports", "ucx", "slurm"):
+    hardware = ("processors", "numa", "memory", "huge pages", "shared memory", "locked memory", "gpu")
+    for word in (*hardware, "transports", "ucx", "slurm"):
         assert f"\n{word}" in text
 
 

@@ -265,6 +265,36 @@ mod tests {
     }
 
     #[test]
+    fn limits_and_what_memory_is_made_of_are_in_the_rows() {
+        let mut topology = Topology::default();
+        topology.processors.allowed = "0-3".parse().unwrap();
+        topology.limits.cpu_millis = Some(2500);
+        topology.limits.memory = Some(1 << 30);
+        topology.limits.locked_memory = Some(64 << 10);
+        topology.memory.transparent_shared = Some("advise".to_owned());
+        topology.memory.huge_pages = vec![bridgehead_topology::HugePages {
+            size: 2 << 20,
+            total: 8,
+            free: 3,
+        }];
+        topology.shared_memory = Some(bridgehead_topology::SharedMemory {
+            size: 64 << 20,
+            free: 32 << 20,
+        });
+        let rows = facts(&topology, &Software::default());
+        for (name, words) in [
+            ("processors", "4 usable here (0-3), limited to 2.5 cores"),
+            ("memory", "limited to 1 GiB"),
+            ("huge pages", "in shared memory advise; reserved: 3 of 8 free of 2 MiB"),
+            ("shared memory", "/dev/shm 64 MiB, 32 MiB free"),
+            ("locked memory", "64 KiB"),
+        ] {
+            let row = rows.iter().find(|(found, _)| *found == name);
+            assert!(row.is_some_and(|(_, text)| text.contains(words)), "{name}: {row:?}");
+        }
+    }
+
+    #[test]
     fn limits_are_told_with_their_cost() {
         let mut topology = Topology::default();
         topology.memory.total = 100;

@@ -29,6 +29,26 @@ fn what_is_no_xml_is_refused_by_both() {
     assert!(error.to_string().starts_with("libhwloc: "), "{error}");
 }
 
+/// In another process: the variable holds for a whole process.
+#[test]
+fn a_library_that_was_told_of_another_machine_is_not_asked_for_this_one() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/machines/by-hand.xml");
+    let done = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "this_machine_is_the_same_from_sysfs_and_from_libhwloc",
+            "--exact",
+            "--nocapture",
+        ])
+        .env("HWLOC_XMLFILE", file)
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && out.contains("skipped: libhwloc: it was told"),
+        "{out}"
+    );
+}
+
 #[test]
 fn this_machine_is_the_same_from_sysfs_and_from_libhwloc() {
     let theirs = match Topology::here_with_libhwloc() {

@@ -143,6 +143,12 @@ fn nodes_with_gaps_in_their_numbers_and_nodes_without_processors_are_nodes() {
 }
 
 #[test]
+fn locked_memory_without_a_limit_is_none() {
+    let limits = "Limit  Soft Limit  Hard Limit  Units\nMax locked memory  unlimited  unlimited  bytes\n";
+    assert_eq!(check(&[("proc/self/limits", limits)]).limits.locked_memory, None);
+}
+
+#[test]
 fn shared_memory_is_that_of_the_file_system_there() {
     let topology = check(&[("dev/shm/x", "")]);
     let shm = topology.shared_memory.unwrap();

@@ -58,6 +58,7 @@ pub(super) fn read(root: &Object, numa: &[NumaNode]) -> Result<Devices, Wrong> {
 struct Walk<'a> {
     numa: &'a [NumaNode],
     cards: Vec<Card<'a>>,
+    /// Processors near all devices so far.
     near: usize,
 }
 
@@ -100,8 +101,11 @@ impl<'a> Walk<'a> {
             devices,
             near,
         });
-        if self.cards.len() > MAX_DEVICES || self.near > MAX_NEAR {
+        if self.cards.len() > MAX_DEVICES {
             return wrong(object.line, format!("there are more than {MAX_DEVICES} devices"));
+        }
+        if self.near > MAX_NEAR {
+            return wrong(object.line, "its devices are near to too many processors");
         }
         Ok(())
     }

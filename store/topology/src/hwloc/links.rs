@@ -39,11 +39,20 @@ fn links(matrix: &Matrix, owners: &BTreeMap<u64, usize>, switches: &BTreeSet<u64
         let at = from * matrix.objects.len() + to;
         matrix.values.get(at).copied().unwrap_or(0)
     };
-    let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0, u64::saturating_add);
-    let up = |from: usize| sum(&mut through.iter().map(|&switch| value(from, switch)));
-    let down = |to: usize| sum(&mut through.iter().map(|&switch| value(switch, to)));
+    // What each has towards the switches together, and what they have towards it.
+    let sum = |pair: &dyn Fn(usize) -> u64| {
+        through
+            .iter()
+            .fold(0, |sum: u64, &switch| sum.saturating_add(pair(switch)))
+    };
+    let up: Vec<u64> = (0..matrix.objects.len())
+        .map(|from| sum(&|switch| value(from, switch)))
+        .collect();
+    let down: Vec<u64> = (0..matrix.objects.len())
+        .map(|to| sum(&|switch| value(switch, to)))
+        .collect();
     let pair = |from: usize, to: usize| match matrix.bandwidth && from != to {
-        true => value(from, to).max(up(from).min(down(to))),
+        true => value(from, to).max(up[from].min(down[to])),
         false => value(from, to),
     };
     let rows = gpus
