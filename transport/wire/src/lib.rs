@@ -20,9 +20,9 @@ pub use session::{
     RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,
 };
 pub use task::{
-    Blocked, CancelTasks, Copied, Fetch, Fetched, Functions, HoldObjects, Locate, Located, LogText, Persist, Persisted,
-    PlaceObjects, Placed, Placing, PutFunction, PutObject, ReleaseObjects, ReturnedTasks, TaskCall, TaskDone,
-    TaskOutcome, TaskStarted, TaskSubmit,
+    Blocked, CancelTasks, Copied, Fetch, Fetched, Functions, HoldObjects, Locate, Located, LogText, Memory, Persist,
+    Persisted, PlaceObjects, Placed, Placing, PutFunction, PutObject, ReleaseObjects, ReturnedTasks, TaskCall,
+    TaskDone, TaskOutcome, TaskStarted, TaskSubmit,
 };
 pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{

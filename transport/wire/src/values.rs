@@ -25,6 +25,12 @@ pub struct ObjectRef {
     /// Its place in the node's index.
     #[prost(uint64, tag = "7")]
     pub slot: u64,
+    /// Where it was placed on purpose: 1 + the number of the node's NUMA node; 0 where nobody chose one.
+    #[prost(uint32, tag = "8")]
+    pub numa: u32,
+    /// Where it was placed on purpose: 1 + the number of the node's GPU in whose memory it lies; 0 where it is in none.
+    #[prost(uint32, tag = "9")]
+    pub gpu: u32,
 }
 
 impl ObjectRef {
@@ -45,6 +51,8 @@ impl ObjectRef {
             node,
             offset,
             slot,
+            numa: 0,
+            gpu: 0,
         }
     }
 }
