@@ -10,13 +10,17 @@ mod files;
 mod index;
 mod lending;
 mod map;
+mod moves;
 mod node;
+mod numa;
 mod protocol;
 mod remote;
 mod room;
 mod server;
 mod traffic;
 
+pub use bridgehead_store_core::{Arena, Domain, divide};
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use node::{Arrival, Node, NodeOptions, StoreError};
+pub use numa::Binding;
 pub use traffic::{Moved, Traffic};
