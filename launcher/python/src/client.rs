@@ -1,6 +1,7 @@
 //! The driver's connection to the head: submits, answers, and the two threads that work while Python does.
 //! Hot path: `submit` (once a task, attached) and the receiver (once a batch).
 
+use crate::draft::Draft;
 use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
@@ -212,6 +213,17 @@ impl Client {
     /// Puts a value for later use: into the store of this node if it is large.
     fn put(&self, value: &Bound<'_, PyAny>) -> PyResult<Kept> {
         pack::keep(value, &self.shared.home)
+    }
+
+    /// Room in the store for an array like this one; `None` for a small one.
+    fn create(&self, like: &Bound<'_, PyAny>) -> PyResult<Option<Draft>> {
+        Draft::new(like, &self.shared.home)
+    }
+
+    /// Seals what was filled.
+    #[allow(clippy::unused_self)] // As a worker's, which sends something.
+    fn seal(&self, draft: &Draft) -> PyResult<Kept> {
+        draft.seal()
     }
 
     /// Brings the value of an answer, which lies on another node, to this one: a future of it.

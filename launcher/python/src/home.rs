@@ -4,7 +4,7 @@
 use crate::layout::Layout;
 use crate::link::{Link, lock};
 use crate::python::api;
-use bridgehead_store_node::{Client, ClientError, Lease, new_id};
+use bridgehead_store_node::{Client, ClientError, Lease, Reservation, new_id};
 use bridgehead_wire::{ClientToHead, HoldObjects, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
 use bytes::Bytes;
 use pyo3::exceptions::PyOSError;
@@ -181,16 +181,26 @@ impl Home {
     /// # Errors
     /// `StoreFull`: there is no room.
     pub fn put(self: &Arc<Self>, layout: &Layout<'_>) -> PyResult<Arc<Stored>> {
-        self.settle_fresh();
-        layout.py().detach(|| self.wait_for_publishing());
+        self.make_room(layout.py());
         let (object, lease) = write(self, layout)?;
+        Ok(self.keep(object, lease))
+    }
+
+    /// Before a value is written: what was put before and has been let go of makes room for it.
+    pub fn make_room(&self, py: Python<'_>) {
+        self.settle_fresh();
+        py.detach(|| self.wait_for_publishing());
+    }
+
+    /// Makes an object that this process wrote and sealed the run's, with a hold and a lease for this process.
+    pub fn keep(self: &Arc<Self>, object: ObjectRef, lease: Lease) -> Arc<Stored> {
         let held = self.hold_put(object);
         let stored = Arc::new(Stored {
             held,
             fresh: Mutex::new(Some(lease)),
         });
         lock(&self.fresh).push(Arc::downgrade(&stored));
-        Ok(stored)
+        stored
     }
 }
 
@@ -199,13 +209,20 @@ impl Home {
 /// # Errors
 /// `StoreFull`: there is no room.
 pub fn write(home: &Home, layout: &Layout<'_>) -> PyResult<(ObjectRef, Lease)> {
-    let py = layout.py();
-    let len = layout.len();
-    let reserved = py.detach(|| home.store()?.reserve(len));
-    let mut reservation = reserved.map_err(|e| raise(py, &e, "too_large"))?;
+    let mut reservation = reserve(home, layout)?;
     layout.write(reservation.bytes())?;
     let id = new_id().map_err(PyErr::from)?;
     Ok(reservation.seal(id))
+}
+
+/// A range of the store for a value to come.
+///
+/// # Errors
+/// `StoreFull`: there is no room.
+pub fn reserve(home: &Home, layout: &Layout<'_>) -> PyResult<Reservation> {
+    let (py, len) = (layout.py(), layout.len());
+    let reserved = py.detach(|| home.store()?.reserve(len));
+    reserved.map_err(|e| raise(py, &e, "too_large"))
 }
 
 /// An error of the store as the exception that `bridgehead._failures` names for it.

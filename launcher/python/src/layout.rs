@@ -88,23 +88,39 @@ impl<'a> Layout<'a> {
     }
 
     fn write_framed(&self, pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) {
-        out[..4].copy_from_slice(&[FRAMED, 0, 0, 0]);
-        out[4..8].copy_from_slice(&u32::try_from(buffers.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out[8..16].copy_from_slice(&(pickle.len() as u64).to_le_bytes());
-        let mut end = HEAD + ENTRY * buffers.len() + pickle.len();
-        out[end - pickle.len()..end].copy_from_slice(pickle);
-        let mut parts = Vec::with_capacity(buffers.len());
-        for (i, buffer) in buffers.iter().enumerate() {
-            let at = end.next_multiple_of(ALIGN);
-            out[end..at].fill(0);
-            let entry = HEAD + ENTRY * i;
-            out[entry..entry + 8].copy_from_slice(&(at as u64).to_le_bytes());
-            out[entry + 8..entry + 16].copy_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
-            parts.push((at, bytes_of(buffer)));
-            end = at + buffer.len_bytes();
-        }
+        let places = frame(pickle, buffers, out);
+        let parts: Vec<_> = places.into_iter().zip(buffers.iter().map(bytes_of)).collect();
         copy_all(self.py, out, &parts);
     }
+
+    /// Writes all of the packed value but the bytes of its only buffer, which are to be filled in place: where they go.
+    /// `None`, and nothing is written, if it has not exactly one.
+    pub fn write_around(&self, out: &mut [u8]) -> Option<usize> {
+        match self.content {
+            Content::Parts(pickle, buffers @ [_]) => frame(pickle, buffers, out).first().copied(),
+            _ => None,
+        }
+    }
+}
+
+/// Writes a framed value but for its buffers: where each of them goes.
+fn frame(pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) -> Vec<usize> {
+    out[..4].copy_from_slice(&[FRAMED, 0, 0, 0]);
+    out[4..8].copy_from_slice(&u32::try_from(buffers.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out[8..16].copy_from_slice(&(pickle.len() as u64).to_le_bytes());
+    let mut end = HEAD + ENTRY * buffers.len() + pickle.len();
+    out[end - pickle.len()..end].copy_from_slice(pickle);
+    let mut places = Vec::with_capacity(buffers.len());
+    for (i, buffer) in buffers.iter().enumerate() {
+        let at = end.next_multiple_of(ALIGN);
+        out[end..at].fill(0);
+        let entry = HEAD + ENTRY * i;
+        out[entry..entry + 8].copy_from_slice(&(at as u64).to_le_bytes());
+        out[entry + 8..entry + 16].copy_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
+        places.push(at);
+        end = at + buffer.len_bytes();
+    }
+    places
 }
 
 /// The bytes of a contiguous buffer.

@@ -177,7 +177,11 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     Ok([&[PICKLE], pickle].concat().into())
 }
 
-fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
+/// The pickle of a value, and the buffers that it leaves out.
+///
+/// # Errors
+/// Something in it cannot be pickled.
+pub fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
     let collector = Bound::new(object.py(), Collector::default())?;
     let pickle = pickled(object, &collector)?;
     let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().0));

@@ -1,6 +1,7 @@
 //! A worker's loop: takes calls from its agent, runs them, sends what came of them in batches.
 //! Hot path: `run_call` and what it calls, once a task. What goes on beside a running task is `watchdog.rs`.
 
+use crate::draft::Draft;
 use crate::futures::{Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
@@ -205,6 +206,18 @@ impl Worker {
     /// Puts a value for later use: into the store of this node if it is large.
     fn put(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Kept> {
         let kept = pack::keep(value, &self.shared.home)?;
+        self.flush(py)?;
+        Ok(kept)
+    }
+
+    /// Room in the store for an array like this one; `None` for a small one.
+    fn create(&self, like: &Bound<'_, PyAny>) -> PyResult<Option<Draft>> {
+        Draft::new(like, &self.shared.home)
+    }
+
+    /// Seals what was filled.
+    fn seal(&self, py: Python<'_>, draft: &Draft) -> PyResult<Kept> {
+        let kept = draft.seal()?;
         self.flush(py)?;
         Ok(kept)
     }
