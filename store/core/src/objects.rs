@@ -108,6 +108,9 @@ pub struct Usage {
     pub left: u64,
 }
 
+/// The table of objects is not made smaller than for so many.
+const FEW: usize = 1024;
+
 #[derive(Debug)]
 struct Object {
     len: u64,
@@ -376,6 +379,10 @@ impl Core {
             return None;
         }
         let object = self.objects.remove(&id)?;
+        // A store that once held very many gives their memory back: a step of an eighth, so each removal pays little for it.
+        if self.objects.capacity() / 8 > self.objects.len().max(FEW) {
+            self.objects.shrink_to(self.objects.len() * 2);
+        }
         self.idle.remove(&(object.used, id));
         self.slots.free(object.slot);
         let on_disk = match object.place {
@@ -567,3 +574,6 @@ impl Core {
         assert_eq!(spilled, self.spilled, "bytes on disk");
     }
 }
+
+#[cfg(test)]
+mod tests;
