@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import bridgehead as bh
@@ -118,13 +122,10 @@ def _rate(times: list[tuple[float, float]], nbytes: int) -> float:
 
 def readers(sizes: Sizes) -> Iterator[Sample]:
     """Many processes that read one object at once."""
-    import os
-    from concurrent.futures import ThreadPoolExecutor
-
     count, passes = sizes.readers, 2
     cores = len(os.sched_getaffinity(0))
     own = np.ones(sizes.huge // 8)
-    with bh.Executor(count, store=sizes.store) as executor, ThreadPoolExecutor(count) as threads:
+    with bh.Executor(count, store=sizes.store) as executor, concurrent.futures.ThreadPoolExecutor(count) as threads:
         ref = bh.put(own)
 
         def run(many: int) -> float:
@@ -147,32 +148,58 @@ def readers(sizes: Sizes) -> Iterator[Sample]:
     yield "readers-one", "plain", alone * min(cores, count)
 
 
+def _stay(free: str) -> int:
+    """Keeps the first agent's only core until a file is there; returns at once on any other."""
+    while bh.current().node == 0 and not os.path.exists(free):
+        time.sleep(0.005)
+    return bh.current().node
+
+
+def _ones(size: int) -> Any:
+    """An array of bytes, made on the other node: an object that was put here first would still be here."""
+    if bh.current().node == 0:
+        raise RuntimeError("it was to be made on the other node")
+    return np.ones(size, np.uint8)
+
+
 class Far:
-    """Two agents, the driver on the first one's node, and arrays that are put on the second one's."""
+    """Two agents of one core, the driver on the first one's node; arrays are made on the second one's, since a call that does
+    not end has the first one's core."""
 
     def __init__(self, store: str) -> None:
         self._executor = bh.Executor(2, agents=2, store=store)
-        spread = bh.shard(np.zeros(100_000), parts=2)
-        self._there = bh.near(spread.shards[1])
+        self._folder = tempfile.TemporaryDirectory(prefix="bs-")
+        self._free = os.path.join(self._folder.name, "free")
+        # One of two that run at once is on the first agent, and stays there.
+        self._staying = [self._executor.submit(_stay, self._free) for _ in range(2)]
+        try:
+            for future in concurrent.futures.wait(self._staying, None, concurrent.futures.FIRST_COMPLETED).done:
+                expect("a call runs on each agent", future.result() == 1)
+        except BaseException:
+            self.close()
+            raise
 
     def put(self, size: int) -> bh.ShardedArray:
         """An array of bytes in one part on the other node."""
-        there = bh.shard(np.ones(size, np.uint8), parts=1, place=self._there)
+        there = bh.ShardedArray.from_parts([self._executor.submit(_ones, size)])
         expect("it lies on the other node", there.placement == [1])
         return there
 
     def whole(self, size: int) -> float:
         """Seconds of the get of an object that was not here before."""
-        ref = self.put(size).shards[0]
+        future = self._executor.submit(_ones, size)
+        concurrent.futures.wait([future])
         begin = time.perf_counter()
-        got = bh.get(ref)
+        got = future.result()
         seconds = time.perf_counter() - begin
         expect("get from the other node", got.nbytes == size and got[0] == got[-1] == 1)
         return seconds
 
     def close(self) -> None:
         """Ends the run."""
+        Path(self._free).touch()
         self._executor.shutdown()
+        self._folder.cleanup()
 
 
 def slice_of(array: bh.ShardedArray, size: int) -> float:

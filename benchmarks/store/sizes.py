@@ -56,4 +56,4 @@ QUICK = Sizes(
 
 def repeats(size: int) -> int:
     """How often a size of the curve is measured in a round."""
-    return 41 if size <= MIB else 7 if size <= 64 * MIB else 3 if size <= 256 * MIB else 2
+    return 21 if size <= MIB else 5 if size <= 64 * MIB else 2
