@@ -6,6 +6,8 @@
 //! arena once and takes leases in shared memory. Hot path: `Client::reserve`, `Client::lease`, once an object each.
 
 mod client;
+mod device_view;
+mod devices;
 mod files;
 mod index;
 mod lending;
@@ -18,5 +20,7 @@ mod server;
 mod traffic;
 
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
+pub use device_view::DeviceView;
+pub use devices::DeviceUse;
 pub use node::{Arrival, Node, NodeOptions, StoreError};
 pub use traffic::{Moved, Traffic};

@@ -1,5 +1,6 @@
 //! The agent's side of its node's store: publishes what producers wrote, pins what calls take, frees what is released.
 
+use crate::devices::Devices;
 use crate::files::{SpillFolder, write_whole};
 use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
 use crate::map::{Access, Mapping, sealed};
@@ -25,6 +26,8 @@ use thiserror::Error;
 pub(crate) const SELF: ClientId = ClientId(0);
 /// Smallest arena.
 const LEAST: u64 = 1 << 20;
+/// Who waits for another thread's move looks again after so long at the latest.
+pub(crate) const TURN: Duration = Duration::from_millis(20);
 /// Threads that move bytes for the agent: restores, writes to the run folder.
 const MOVERS: usize = 2;
 
@@ -44,6 +47,8 @@ pub struct NodeOptions {
     pub spill_dir: PathBuf,
     /// How long a put waits for room before it fails.
     pub patience: Duration,
+    /// The memory of the node's GPUs, by number.
+    pub devices: Vec<bridgehead_store_gpu::Device>,
 }
 
 /// Why a store cannot begin or go on.
@@ -109,6 +114,7 @@ pub(crate) struct Shared {
     pub changed: Condvar,
     pub stop: AtomicBool,
     pub files: SpillFolder,
+    pub devices: Devices,
     pub lanes: Lanes,
 }
 
@@ -132,14 +138,17 @@ impl Node {
     pub fn start(options: NodeOptions) -> Result<Self, StoreError> {
         let len = options.limit.max(LEAST).next_multiple_of(LEAST);
         let arena_fd = sealed("bridgehead-arena", len).map_err(system("make the store's arena"))?;
+        let mut core = Core::new(len, SLOTS - 1);
+        core.set_devices(options.devices.iter().map(crate::devices::limit));
         let index_fd = sealed("bridgehead-index", INDEX_BYTES).map_err(system("make the store's index"))?;
         let shared = Arc::new(Shared {
             arena: Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?,
             index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
             files: SpillFolder::new(options.spill_dir.clone()),
+            devices: Devices::new(&options.devices),
             lanes: Lanes::default(),
             state: Mutex::new(State {
-                core: Core::new(len, SLOTS - 1),
+                core,
                 leases: HashMap::new(),
                 views: 0,
                 lingering: Vec::new(),
@@ -290,6 +299,15 @@ impl Node {
         }));
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Where work for the movers goes.
+    pub(crate) fn movers(&self) -> Option<Sender<Job>> {
+        self.jobs.clone()
+    }
+
     fn later(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job); // The movers are gone only at the end.
@@ -427,6 +445,9 @@ impl Shared {
         }
         if let Some(freed) = state.core.free(id) {
             self.index.mark(freed.slot, Mark::Empty);
+            if freed.device.is_some() {
+                self.devices.remove(id);
+            }
             if freed.on_disk {
                 self.files.remove(id);
             }
@@ -443,7 +464,7 @@ impl Shared {
         state.lingering.len() < before
     }
 
-    /// Pins an object, read back from disk first if it is there.
+    /// Pins an object, read back into the arena first if it is away.
     pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
         loop {
             if let Some(object) = self.pin(id) {
@@ -456,7 +477,7 @@ impl Shared {
                         "object {id} is not in the store of this node"
                     )));
                 }
-                Some((len, _, Place::Disk)) => {
+                Some((len, _, Place::Away(_))) => {
                     drop(state);
                     self.read_back(id, len, deadline)?;
                 }
