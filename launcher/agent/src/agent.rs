@@ -3,6 +3,7 @@
 
 mod dispatch;
 mod ends;
+mod gpus;
 mod messages;
 mod objects;
 
@@ -49,6 +50,8 @@ pub struct AgentOptions {
     pub resources: Resources,
     /// Most bytes that its store holds in memory.
     pub store_limit: u64,
+    /// The memory of its GPUs, by number, as its store uses it.
+    pub gpu_memory: Vec<bridgehead_store_gpu::Device>,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -143,6 +146,8 @@ enum Event {
     Arrived(ObjectRef, Arrival),
     /// Bytes of an object that somebody asked for.
     Ranged(Asker, Fetch, Arrival),
+    /// An object that was to lie in the memory of a GPU.
+    OnGpu(Asker, Fetch, Instant, Arrival),
     Persisted(Persisted),
 }
 
@@ -237,6 +242,7 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
         limit: options.store_limit,
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,
+        devices: options.gpu_memory.clone(),
     }
 }
 
@@ -309,6 +315,7 @@ impl Agent {
             host: o.host.clone(),
             pid: std::process::id(),
             run: o.run.clone(),
+            gpu_memory: self.gpu_memory(),
         });
     }
 
@@ -366,6 +373,7 @@ impl Agent {
             Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),
+            Event::OnGpu(asker, fetch, begun, arrival) => self.on_gpu(asker, &fetch, begun, arrival),
             Event::Persisted(persisted) => self.tell(persisted),
         }
     }

@@ -181,6 +181,7 @@ fn agent_options(
         folder: folder.clone(),
         resources: surroundings.own.resources.clone(),
         store_limit: surroundings.own.store_limit,
+        gpu_memory: gpu_memory(&surroundings.own),
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,
@@ -192,6 +193,12 @@ fn agent_options(
         })),
         known: None,
     })
+}
+
+/// The memory of the agent's GPUs: CUDA's, or, where that does not have one, as much host memory as is its share of the store.
+fn gpu_memory(own: &AgentConfig) -> Vec<bridgehead_store_gpu::Device> {
+    let gpus = own.resources.gpus;
+    bridgehead_store_gpu::devices(gpus, own.store_limit / u64::from(gpus.max(1)))
 }
 
 /// `bridgehead agent`.

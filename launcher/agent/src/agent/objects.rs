@@ -7,8 +7,8 @@ use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, Locate, Located, ObjectRef, Outcome,
-    Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, Locate, Located, Memory, ObjectRef,
+    Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -83,6 +83,7 @@ impl Agent {
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
         match &fetch.object {
+            Some(object) if fetch.memory() == Memory::Gpu => self.move_to_gpu(object, &fetch, asker),
             Some(object) if fetch.len == 0 => self.bring(object, asker),
             Some(object) => {
                 let events = self.events.clone();
@@ -265,7 +266,7 @@ impl Agent {
         self.tell(release);
     }
 
-    fn answer(&mut self, asker: &Asker, outcome: Outcome) {
+    pub(super) fn answer(&mut self, asker: &Asker, outcome: Outcome) {
         self.answer_with(asker, outcome, false);
     }
 
