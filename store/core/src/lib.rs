@@ -5,11 +5,13 @@
 //! until the run releases it; pins and leases keep its bytes where they are, views those on a device. Hot path: `Core::grant`, `Core::publish`,
 //! `Core::pin`, once an object each.
 
+mod arenas;
 mod extents;
 mod media;
 mod objects;
 mod slots;
 
+pub use arenas::{Arena, Domain, divide};
 pub use extents::{ALIGN, Extent, Extents};
 pub use media::{Device, Medium, NotThere};
 pub use objects::{ClientId, Core, Denied, Freed, Place, PublishError, Spill, Usage};

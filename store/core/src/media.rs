@@ -4,7 +4,7 @@
 //! An object is moved to a device on purpose, never to make room. Its copy there stays until the object is freed or is moved to
 //! another device: bytes that come back to the arena for a reader on the host are a copy, which leaves without being written.
 
-use crate::objects::{Core, Place, Spill};
+use crate::objects::{Core, Object, Place, Spill};
 use bridgehead_spec::ObjectId;
 use thiserror::Error;
 
@@ -74,6 +74,22 @@ pub enum NotThere {
         /// That one.
         device: u32,
     },
+}
+
+impl Object {
+    /// Nothing is moving it, and neither pins nor readers of a device's memory hold it.
+    pub(crate) fn is_still(&self) -> bool {
+        let moving = matches!(self.place, Place::Spilling(_) | Place::Restoring(..));
+        !moving && self.pins == 0 && self.viewers == 0 && !matches!(self.copy, Copy::Coming(_))
+    }
+
+    /// Where it lies once it has left the arena.
+    pub(crate) fn away(&self) -> Medium {
+        match self.copy {
+            Copy::There(device) => Medium::Device(device),
+            _ => Medium::Disk,
+        }
+    }
 }
 
 impl Core {

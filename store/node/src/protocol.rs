@@ -23,9 +23,11 @@ const WORDS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Client: version. Agent's answer: version, node, bytes of the arena; descriptors of index, lease table and arena.
+    /// Client: version. Agent's answer: version, node, bytes of all arenas; descriptors of index, lease table and memory; as text
+    /// bytes a number for each arena: 1 + its NUMA node, 0 without one.
     Hello = 1,
-    /// Client: bytes wanted, places wanted. Answer: offset, length; the places follow as text bytes.
+    /// Client: bytes wanted, places wanted, 1 + the arena that they should be in (0: any). Answer: offset, length; the places
+    /// follow as text bytes.
     Grant = 2,
     /// Client: offset, length of a granted range that it does not need. No answer.
     GiveBack = 3,

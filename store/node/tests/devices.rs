@@ -2,6 +2,7 @@
 //! shown is the store's part, not CUDA's.
 
 use bridgehead_spec::ObjectId;
+use bridgehead_store_core::Arena;
 use bridgehead_store_gpu::{Device, HostStandIn};
 use bridgehead_store_node::{Arrival, Client, ClientError, DeviceView, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
@@ -25,7 +26,7 @@ fn start(limit: u64, memory: u64) -> Bench {
     let options = NodeOptions {
         agent: 4,
         socket: folder.path().join("store.sock"),
-        limit,
+        arenas: vec![Arena::only(limit)],
         spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_secs(2),
         devices: vec![device(0), device(1)],

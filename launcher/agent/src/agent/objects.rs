@@ -12,6 +12,7 @@ use bridgehead_wire::{
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
+use std::time::Instant;
 
 fn lost(object: ObjectId, reason: &str) -> Outcome {
     let message = format!("object {object} cannot be had on this node: {reason}");
@@ -80,10 +81,37 @@ impl Agent {
         }
     }
 
+    /// The head wants an object here, in a memory of its choice.
+    fn settle(&mut self, fetch: &Fetch, object: &ObjectRef) {
+        let (events, token, begun) = (self.events.clone(), fetch.token, Instant::now());
+        let done = move |arrival| {
+            let _ = events.send(Event::Settled(token, arrival, begun)); // As in `bring`.
+        };
+        self.store.bring_near(object, fetch.turn, Box::new(done));
+    }
+
+    /// An object is where the head wanted it, with one pin, or cannot be had.
+    pub(super) fn on_settled(&mut self, token: u64, arrival: Arrival, begun: Instant) {
+        let outcome = match arrival {
+            Err(reason) => lost(ObjectId(0), &reason),
+            Ok(place) => {
+                self.tell(Copied {
+                    object: Some(place.clone()),
+                    started_ns: epoch_ns(begun),
+                    elapsed_ns: nanos(begun.elapsed()),
+                });
+                self.store.unpin(place.id());
+                Outcome::value(Value::stored(place))
+            }
+        };
+        self.answer(&Asker::Head(token), outcome);
+    }
+
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
         match &fetch.object {
             Some(object) if fetch.memory() == Memory::Gpu => self.move_to_gpu(object, &fetch, asker),
+            Some(object) if fetch.memory() == Memory::Numa => self.settle(&fetch, object),
             Some(object) if fetch.len == 0 => self.bring(object, asker),
             Some(object) => {
                 let events = self.events.clone();
