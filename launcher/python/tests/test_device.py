@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bridgehead as bh
@@ -15,14 +17,15 @@ import pytest
 from conftest import wait_until
 
 LIMIT = 60.0
-STAND_IN = {"CUDA_VISIBLE_DEVICES": "0,1", "BRIDGEHEAD_CUDA": "/nowhere/libcuda.so.1"}
+PRETENDED = sorted(Path(__file__).parents[3].glob("target/*/examples/libpretend_cuda.so"))
+"""A library with libcuda's interface whose devices are host memory, which `cargo test` builds."""
 
 
-def given_gpus(**options: Any) -> bh.Executor:
+def given_gpus(visible: str = "0,1", **options: Any) -> bh.Executor:
     """An Executor whose agents share two GPUs."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in STAND_IN.items():
-            patch.setenv(name, value)
+        patch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        patch.setenv("BRIDGEHEAD_CUDA", "/nowhere/libcuda.so.1")
         return bh.Executor(**options)
 
 
@@ -240,3 +243,43 @@ def test_shards_go_to_the_gpus_of_all_nodes_in_turn_and_are_read_from_everywhere
         np.testing.assert_array_equal(sharded.gather(), array)
         check(bh.get(sharded.shards[1], gpu=True), array[150:300], 0)
         wait_until(lambda: all(agent["store"]["to_gpu"]["operations"] for agent in agents(both)))
+
+
+def seen(part: bh.ShardedArray) -> tuple[str, int]:
+    return os.environ["CUDA_VISIBLE_DEVICES"], bh.get(part.shards[0], gpu=True).gpu
+
+
+def test_a_task_sees_its_gpu_by_the_name_that_the_scheduler_gave_it() -> None:
+    with given_gpus("4,GPU-7", max_workers=1, store="64MiB") as pool:
+        sharded = bh.shard(numbers(), parts=2, place="by_gpu")
+        task = bh.task(gpus=1)(seen)
+        found = [pool.submit(task, sharded.part(number)).result(LIMIT) for number in range(2)]
+        assert found == [("4", 0), ("GPU-7", 1)]
+
+
+def by_cuda(part: bh.ShardedArray) -> tuple[Any, ...]:
+    found = bh.get(part.shards[0], gpu=True)
+    interface = found.__cuda_array_interface__
+    assert interface["data"][1] and interface["version"] == 3 and interface["stream"] is None
+    assert (interface["shape"], interface["typestr"]) == (found.shape, "<f8")
+    assert not hasattr(found, "__array_interface__")
+    with pytest.raises((BufferError, RuntimeError)):
+        np.from_dlpack(found)  # Of a GPU numpy takes nothing without a copy.
+    np.testing.assert_array_equal(np.asarray(found), found.to_host())
+    return found.stand_in, found.gpu, found.__dlpack_device__(), float(found.to_host().sum())
+
+
+@pytest.mark.skipif(
+    not PRETENDED, reason="no library that pretends to be CUDA's: run `cargo test -p bridgehead-store-gpu`"
+)
+def test_by_cuda_an_array_is_what_other_libraries_expect_of_a_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("BRIDGEHEAD_CUDA", str(PRETENDED[0]))
+    with bh.Executor(2, store="64MiB") as pool:
+        sharded = bh.shard(numbers(), parts=2, place="by_gpu")
+        task = bh.task(gpus=1)(by_cuda)
+        for gpu, rows in enumerate(np.split(numbers(), 2)):
+            assert pool.submit(task, sharded.part(gpu)).result(LIMIT) == (False, gpu, (2, gpu), rows.sum())
+        with pytest.raises(bh.StoreFull, match="GPU 1 is full"):
+            bh.put(np.ones(1_100_000), gpu=1)
+        assert agents(pool)[0]["gpu_memory"][1]["name"] == "GPU 1: Pretended GPU, by CUDA"
