@@ -19,7 +19,7 @@ mod room;
 mod server;
 mod traffic;
 
-pub use bridgehead_store_core::{Arena, Domain, divide};
+pub use bridgehead_store_core::{Arena, divide};
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use node::{Arrival, Node, NodeOptions, StoreError};
 pub use numa::Binding;
