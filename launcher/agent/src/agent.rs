@@ -18,7 +18,8 @@ use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
-use bridgehead_store_node::{Arrival, Domain, Node, NodeOptions, StoreError, divide};
+use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError, divide};
+use bridgehead_topology::NumaNode;
 use bridgehead_wire::{
     AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
     TaskCall,
@@ -53,7 +54,7 @@ pub struct AgentOptions {
     /// The memory of its GPUs, by number, as its store uses it.
     pub gpu_memory: Vec<bridgehead_store_gpu::Device>,
     /// The machine's NUMA nodes, among which the store's memory is divided.
-    pub numa: Vec<Domain>,
+    pub numa: Vec<NumaNode>,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.

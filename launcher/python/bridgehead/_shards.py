@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
-    Place = Literal["pack", "spread", "by_rank", "by_gpu"]
+    Place = Literal["pack", "spread", "by_rank", "by_gpu", "by_numa"]
 
-_PLACES = {"pack": 0, "spread": 1, "by_rank": 2, "by_gpu": 3}
+_PLACES = {"pack": 0, "spread": 1, "by_rank": 2, "by_gpu": 3, "by_numa": 5}
 _NEAR = 4
 _PART = 64 << 20
 """Bytes of a part where ``parts="auto"``."""
@@ -50,6 +50,7 @@ class Part:
         stop: the index behind its last one.
         nbytes: bytes of its values.
         node: the node that it lies on; `None` where it is so small that it travels with the array.
+        numa: the NUMA node of that node in whose memory it was placed; `None` where none was asked for, or there is only one.
         gpu: the number of that node's GPU in whose memory it was placed; `None` where it was not.
     """
 
@@ -57,6 +58,7 @@ class Part:
     stop: int
     nbytes: int
     node: int | None
+    numa: int | None = None
     gpu: int | None = None
 
 
@@ -202,8 +204,8 @@ class ShardedArray:
             stop = start + shard.shape[self.axis]
             nbytes = shard.dtype.itemsize * math.prod(shard.shape)
             kept = shard.source if isinstance(shard.source, _bridgehead.Kept) else None
-            node, gpu = (kept.node(), kept.gpu()) if kept is not None else (None, None)
-            found.append(Part(start, stop, nbytes, node, gpu))
+            node, numa, gpu = (kept.node(), kept.numa(), kept.gpu()) if kept is not None else (None, None, None)
+            found.append(Part(start, stop, nbytes, node, numa, gpu))
             start = stop
         return tuple(found)
 
@@ -327,7 +329,9 @@ def shard(
         parts: how many, as equal as they can be; ``"auto"`` is parts of 64 MiB, and at least one a node; `None` is one a
             node in a driver, and ``"auto"`` inside a task.
         place: ``"spread"``: in turn on all nodes; ``"by_rank"``: neighbours together, as ranks are given to nodes;
-            ``"by_gpu"``: in the memory of the run's GPUs in turn, numbers only; ``"pack"``: all on this node; `near`: where something else lies.
+            ``"by_numa"``: neighbours together on nodes, and there in turn in the memory of the NUMA nodes (the nearest that has
+            room); ``"by_gpu"``: in the memory of the run's GPUs in turn, numbers only;
+            ``"pack"``: all on this node; `near`: where something else lies.
         replicas: how many nodes have each part; a part whose node is lost is read from another.
 
     Raises:
@@ -397,10 +401,6 @@ def _connection() -> _bridgehead.Client | _bridgehead.Worker | None:
 def _place_code(place: Any) -> int:
     if isinstance(place, Near):
         return _NEAR
-    if place == "by_numa":
-        raise ValueError(
-            "place='by_numa' needs arenas for each NUMA node, which the store does not have yet: use 'pack'"
-        )
     if place not in _PLACES:
         raise ValueError(f"place={place!r}: give one of {', '.join(map(repr, _PLACES))}, or bridgehead.near(other)")
     return _PLACES[place]

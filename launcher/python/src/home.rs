@@ -389,6 +389,11 @@ impl Kept {
         self.object().map(|(object, _)| object.node)
     }
 
+    /// The NUMA node of its node in whose memory it was placed on purpose.
+    fn numa(&self) -> Option<u32> {
+        self.object().and_then(|(object, _)| object.numa.checked_sub(1))
+    }
+
     /// The number of its node's GPU in whose memory it was put or placed; `None` where that is no GPU's.
     fn gpu(&self) -> Option<u32> {
         self.object()?.0.gpu.checked_sub(1)

@@ -74,6 +74,10 @@ def test_parts_lie_where_they_were_asked_to(nodes: bh.Executor) -> None:
     array = numbers()
     assert bh.shard(array, parts=4).placement == [0, 1, 0, 1]
     assert bh.shard(array, parts=4, place="by_rank").placement == [0, 0, 1, 1]
+    near = bh.shard(array, parts=4, place="by_numa")
+    assert near.placement == [0, 0, 1, 1]
+    assert {part.numa for part in near.parts} <= {None, 0, 1}
+    check(near[100:500], array[100:500])
     assert bh.shard(array, parts=4, place="pack").placement == [0] * 4
     spread = bh.shard(array, parts=2)
     assert bh.shard(array, parts=4, place=bh.near(spread)).placement == [0, 0, 1, 1]
@@ -222,8 +226,7 @@ def test_objects_are_pickled_and_what_is_not_contiguous_is_copied(nodes: bh.Exec
         (lambda a: bh.shard(a, parts=601), ValueError, "axis 0 has 600 indices; give 1 to 600"),
         (lambda a: bh.shard(a, parts=0), ValueError, "give 1 to 600"),
         (lambda a: bh.shard(a, parts="many"), ValueError, "give a number, 'auto', or None"),
-        (lambda a: bh.shard(a, place="here"), ValueError, "'pack', 'spread', 'by_rank', 'by_gpu', or bridgehead.near"),
-        (lambda a: bh.shard(a, place="by_numa"), ValueError, "use 'pack'"),
+        (lambda a: bh.shard(a, place="here"), ValueError, "'by_gpu', 'by_numa', or bridgehead.near"),
         (lambda a: bh.shard(a, place="by_gpu"), ValueError, "no agent of this run was given a GPU"),
         (lambda a: bh.shard(a, replicas=3), ValueError, "the run has 2 nodes"),
         (lambda a: bh.shard(a, replicas=0), ValueError, "1 or more"),

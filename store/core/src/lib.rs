@@ -11,7 +11,7 @@ mod media;
 mod objects;
 mod slots;
 
-pub use arenas::{Arena, Domain, divide};
+pub use arenas::{Arena, divide};
 pub use extents::{ALIGN, Extent, Extents};
 pub use media::{Device, Medium, NotThere};
 pub use objects::{ClientId, Core, Denied, Freed, Place, PublishError, Spill, Usage};

@@ -21,7 +21,7 @@ mod room;
 mod server;
 mod traffic;
 
-pub use bridgehead_store_core::{Arena, Domain, divide};
+pub use bridgehead_store_core::{Arena, divide};
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use device_view::DeviceView;
 pub use devices::DeviceUse;
