@@ -45,6 +45,8 @@ pub struct DeviceUse {
 pub(crate) struct Devices {
     devices: Vec<Device>,
     blocks: Mutex<HashMap<ObjectId, Arc<dyn Block>>>,
+    /// Blocks of objects that are gone. The driver may take its time to free them, so that is not done under the store's lock.
+    gone: Mutex<Vec<Arc<dyn Block>>>,
 }
 
 impl Devices {
@@ -52,6 +54,7 @@ impl Devices {
         Self {
             devices: devices.to_vec(),
             blocks: Mutex::default(),
+            gone: Mutex::default(),
         }
     }
 
@@ -61,9 +64,16 @@ impl Devices {
         block.ok_or_else(|| gone(format!("object {id} is in no GPU's memory of this node any more")))
     }
 
+    /// An object has no copy on a device any more; its memory is free after `bury`.
     pub(crate) fn remove(&self, id: ObjectId) {
         let block = lock(&self.blocks).remove(&id);
-        drop(block); // Outside of the lock: the driver may take its time.
+        lock(&self.gone).extend(block);
+    }
+
+    /// Frees the memory of objects that are gone; the caller holds no lock of the store.
+    pub(crate) fn bury(&self) {
+        let gone = std::mem::take(&mut *lock(&self.gone));
+        drop(gone);
     }
 
     /// Reads an object back from its device.
@@ -74,6 +84,7 @@ impl Devices {
     fn copy(&self, id: ObjectId, device: u32, bytes: &[u8]) -> Result<(), DeviceError> {
         let memory = self.devices.get(device as usize).map(|device| &device.memory);
         let memory = memory.ok_or_else(|| DeviceError::Absent(format!("there is no GPU {device}")))?;
+        self.bury();
         let block = memory.allocate(bytes.len() as u64)?;
         block.write(0, bytes)?;
         lock(&self.blocks).insert(id, Arc::from(block));
@@ -203,6 +214,7 @@ impl Shared {
             self.free(&mut state, id);
         }
         drop(state);
+        self.devices.bury();
         self.changed.notify_all();
     }
 

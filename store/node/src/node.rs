@@ -216,6 +216,8 @@ impl Node {
         if state.core.release(id) {
             self.shared.free(&mut state, id);
         }
+        drop(state);
+        self.shared.devices.bury();
     }
 
     /// Whether the object is here, in memory or on disk.
@@ -360,7 +362,10 @@ impl Node {
     pub fn usage(&self) -> Usage {
         let mut state = self.shared.lock();
         self.shared.sweep(&mut state);
-        state.core.usage()
+        let usage = state.core.usage();
+        drop(state);
+        self.shared.devices.bury(); // What readers have let go of since.
+        usage
     }
 
     /// Gives memory back to the system that has been free for a while: what is beyond a share kept warm for puts to come.
@@ -452,6 +457,7 @@ impl Shared {
             self.free(&mut state, id);
         }
         drop(state);
+        self.devices.bury();
         self.changed.notify_all();
     }
 

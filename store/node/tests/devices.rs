@@ -3,7 +3,7 @@
 
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::Arena;
-use bridgehead_store_gpu::{Device, HostStandIn};
+use bridgehead_store_gpu::{Device, DeviceMemory, HostStandIn};
 use bridgehead_store_node::{Arrival, Client, ClientError, DeviceView, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
 use std::path::Path;
@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 struct Bench {
     node: Node,
+    memory: Vec<Arc<HostStandIn>>,
     folder: tempfile::TempDir,
 }
 
 /// A store of `limit` bytes with two GPUs, of each of which objects may take half of `memory`.
 fn start(limit: u64, memory: u64) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
-    let device = |gpu| Device {
-        memory: Arc::new(HostStandIn::new(gpu, memory)),
+    let memory: Vec<_> = (0..2).map(|gpu| Arc::new(HostStandIn::new(gpu, memory))).collect();
+    let device = |memory: &Arc<HostStandIn>| Device {
+        memory: memory.clone(),
         why: Some("a test".to_owned()),
     };
     let options = NodeOptions {
@@ -29,10 +31,10 @@ fn start(limit: u64, memory: u64) -> Bench {
         arenas: vec![Arena::only(limit)],
         spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_secs(2),
-        devices: vec![device(0), device(1)],
+        devices: memory.iter().map(device).collect(),
     };
     let node = Node::start(options).expect("a store");
-    Bench { node, folder }
+    Bench { node, memory, folder }
 }
 
 impl Bench {
@@ -55,8 +57,12 @@ impl Bench {
         answer.recv().expect("an answer")
     }
 
+    /// Bytes of objects on a GPU, which are also those that its memory has given.
     fn on(&self, gpu: usize) -> u64 {
-        self.node.devices()[gpu].used
+        let used = self.node.devices()[gpu].used;
+        let memory = &self.memory[gpu];
+        let given = memory.capacity() - memory.available().expect("it counts");
+        if used == given { used } else { u64::MAX }
     }
 }
 
