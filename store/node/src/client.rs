@@ -13,7 +13,7 @@ use bridgehead_wire::ObjectRef;
 use rustix::net::{SocketAddrUnix, connect};
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -367,6 +367,11 @@ impl Lease {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the lease keeps the bytes where they are, and sealed objects never change.
         unsafe { self.client.0.view.slice(self.offset, self.len) }
+    }
+
+    /// The arena's memory, and where in it the object begins.
+    pub(crate) fn place(&self) -> (BorrowedFd<'_>, u64) {
+        (self.client.0.arena_fd.as_fd(), self.offset)
     }
 }
 

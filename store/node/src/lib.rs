@@ -11,6 +11,7 @@ mod index;
 mod lending;
 mod map;
 mod node;
+mod own;
 mod protocol;
 mod remote;
 mod room;
@@ -19,4 +20,5 @@ mod traffic;
 
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use node::{Arrival, Node, NodeOptions, StoreError};
+pub use own::Own;
 pub use traffic::{Moved, Traffic};
