@@ -49,6 +49,8 @@ pub struct AgentOptions {
     pub resources: Resources,
     /// Most bytes that its store holds in memory.
     pub store_limit: u64,
+    /// Objects of its store have sums, which are checked wherever their bytes are moved.
+    pub verify_objects: bool,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -235,6 +237,7 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
         agent: options.agent.0,
         socket: options.store_socket(),
         limit: options.store_limit,
+        verify: options.verify_objects,
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,
     }

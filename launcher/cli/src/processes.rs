@@ -181,6 +181,7 @@ fn agent_options(
         folder: folder.clone(),
         resources: surroundings.own.resources.clone(),
         store_limit: surroundings.own.store_limit,
+        verify_objects: config.verify_objects,
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,

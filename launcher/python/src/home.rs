@@ -205,7 +205,7 @@ pub fn write(home: &Home, layout: &Layout<'_>) -> PyResult<(ObjectRef, Lease)> {
     let mut reservation = reserved.map_err(|e| raise(py, &e, "too_large"))?;
     layout.write(reservation.bytes())?;
     let id = new_id().map_err(PyErr::from)?;
-    Ok(reservation.seal(id))
+    Ok(py.detach(|| reservation.seal(id))) // Where objects have sums it takes a while.
 }
 
 /// An error of the store as the exception that `bridgehead._failures` names for it.

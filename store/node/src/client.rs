@@ -7,6 +7,7 @@ use crate::index::{Index, Leases};
 use crate::map::{Access, Mapping};
 use crate::node::lock;
 use crate::protocol::{Kind, Message, VERSION, new_socket, receive, send};
+use crate::verify::sum_of;
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::{ALIGN, Extent, SlotId};
 use bridgehead_wire::ObjectRef;
@@ -54,6 +55,8 @@ struct Inner {
     arena_fd: OwnedFd,
     node: u32,
     pid: u32,
+    /// Objects are to have sums.
+    verify: bool,
     stock: Mutex<Stock>,
 }
 
@@ -93,6 +96,7 @@ impl Client {
             arena_fd: arena,
             node: u32::try_from(message.words[1]).map_err(|_| bad("a node's number is beyond 32 bits"))?,
             pid: std::process::id(),
+            verify: message.words[3] == 1,
             socket: Mutex::new(socket),
             stock: Mutex::default(),
         })))
@@ -320,16 +324,19 @@ impl Reservation {
     }
 
     /// The object is complete: a reference to it, for the message that publishes it. Nobody may write it from now on.
-    /// The lease keeps it in memory for this process, also before it is published.
+    /// The lease keeps it in memory for this process, also before it is published. Where objects are to have sums, this reads
+    /// all of its bytes.
     #[must_use]
     pub fn seal(mut self, id: ObjectId) -> (ObjectRef, Lease) {
         self.sealed = true;
+        let sum = if self.client.0.verify { sum_of(self.bytes()) } else { 0 };
         let inner = &self.client.0;
         if let Some(count) = inner.leases.count(self.slot) {
             count.fetch_add(1, Ordering::SeqCst);
         }
         let (offset, len) = (self.extent.offset, self.len as u64);
         let object = ObjectRef::new(id, len, inner.node, offset, self.slot.0.into());
+        let object = ObjectRef { sum, ..object };
         let lease = Lease {
             client: self.client.clone(),
             slot: self.slot,

@@ -17,8 +17,10 @@ mod remote;
 mod room;
 mod server;
 mod traffic;
+mod verify;
 
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use node::{Arrival, Node, NodeOptions, StoreError};
 pub use own::Own;
 pub use traffic::{Moved, Traffic};
+pub use verify::sum_of;

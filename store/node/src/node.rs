@@ -6,6 +6,7 @@ use crate::map::{Access, Mapping, sealed};
 use crate::remote::Remote;
 use crate::server::Server;
 use crate::traffic::{Lanes, Traffic};
+use crate::verify::{Others, Sums};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::{ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
@@ -44,6 +45,8 @@ pub struct NodeOptions {
     pub spill_dir: PathBuf,
     /// How long a put waits for room before it fails.
     pub patience: Duration,
+    /// Writers take sums of their objects, which are checked wherever bytes are moved.
+    pub verify: bool,
 }
 
 /// Why a store cannot begin or go on.
@@ -66,6 +69,9 @@ pub enum StoreError {
     /// It is not here.
     #[error("{0}")]
     Gone(String),
+    /// Its bytes are not those that were written.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
@@ -78,6 +84,8 @@ pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Stor
 pub(crate) struct State {
     pub core: Core,
     pub leases: HashMap<ClientId, Leases>,
+    /// Sums of objects that have one.
+    pub sums: Sums,
     /// Views that processes took which are gone.
     pub views: u64,
     /// Released objects that readers still have leases on.
@@ -110,6 +118,8 @@ pub(crate) struct Shared {
     pub stop: AtomicBool,
     pub files: SpillFolder,
     pub lanes: Lanes,
+    /// How other nodes are asked for what is damaged here.
+    pub elsewhere: Others,
 }
 
 pub(crate) type Job = Box<dyn FnOnce(&Shared) + Send>;
@@ -138,9 +148,11 @@ impl Node {
             index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
             files: SpillFolder::new(options.spill_dir.clone()),
             lanes: Lanes::default(),
+            elsewhere: Others::default(),
             state: Mutex::new(State {
                 core: Core::new(len, SLOTS - 1),
                 leases: HashMap::new(),
+                sums: Sums::default(),
                 views: 0,
                 lingering: Vec::new(),
                 trouble: None,
@@ -172,6 +184,7 @@ impl Node {
         let slot = SlotId(u32::try_from(object.slot).map_err(|_| PublishError::NoSlot)?);
         let mut state = self.shared.lock();
         state.core.publish(object.id(), object.offset, object.len, slot)?;
+        state.sums.note(object.id(), object.sum);
         self.shared.index.enter(slot, object.id(), object.offset, object.len);
         Ok(())
     }
@@ -217,7 +230,9 @@ impl Node {
     /// The arena cannot be registered, or there is no thread.
     pub fn connect(&mut self, fabric: Arc<dyn Fabric>) -> Result<(), StoreError> {
         let Some(jobs) = self.jobs.clone() else { return Ok(()) };
-        self.remote = Some(Remote::start(&self.shared, fabric, jobs)?);
+        let remote = Remote::start(&self.shared, fabric, jobs)?;
+        *lock(&self.shared.elsewhere) = Some(remote.elsewhere());
+        self.remote = Some(remote);
         Ok(())
     }
 
@@ -252,7 +267,8 @@ impl Node {
     }
 
     /// Brings `len` bytes of an object from `offset` on to this node's memory, as an object of its own, and pins that; where
-    /// the whole object is here, that is pinned instead (and named with its own id). `done` may be called from any thread.
+    /// the whole object is here, that is pinned instead (and named with its own id). An object that has a sum comes whole, since
+    /// only the whole can be checked. `done` may be called from any thread.
     pub fn bring_range(&self, object: &ObjectRef, offset: u64, len: u64, done: Box<dyn FnOnce(Arrival) + Send>) {
         let inside = offset.checked_add(len).is_some_and(|end| end <= object.len);
         let id = object.id();
@@ -264,7 +280,7 @@ impl Node {
             )));
         }
         self.shared.revive(id);
-        if self.has(id) || object.node == self.shared.options.agent {
+        if self.has(id) || object.node == self.shared.options.agent || object.sum != 0 {
             return self.bring(object, done);
         }
         match &self.remote {
@@ -276,14 +292,21 @@ impl Node {
         }
     }
 
-    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written.
+    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written. Bytes that are not the
+    /// object's are not written: another node's are, where one has it.
     pub fn persist(&self, id: ObjectId, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>) {
         let path = path.to_owned();
         self.later(Box::new(move |shared| {
             let deadline = Instant::now() + shared.options.patience;
             let result = shared.bring(id, deadline).and_then(|object| {
-                let written = write_whole(&path, shared.bytes(&object));
+                let bytes = shared.bytes(&object);
+                let intact = shared.verify(id, bytes, "in the memory of this node");
+                let written = intact.map(|()| write_whole(&path, bytes));
                 shared.unpin(id);
+                let written = match written {
+                    Err(damaged) => shared.write_copy(&object, &path, damaged, deadline)?,
+                    Ok(written) => written,
+                };
                 written.map_err(system(format!("write {}", path.display())))
             });
             done(result.map_err(|e| e.to_string()));
@@ -314,6 +337,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.changed.notify_all();
+        drop(lock(&self.shared.elsewhere).take());
         drop(self.remote.take());
         drop(self.server.take());
         drop(self.jobs.take());
@@ -359,8 +383,10 @@ impl Shared {
         let (len, slot, extent) = state.core.pin(id)?;
         // It may be on its way to disk; pinned, it stays, so readers may find it again.
         self.index.mark(slot, Mark::Memory);
+        let sum = state.sums.of(id);
         drop(state);
-        Some(self.reference(id, len, slot, extent.offset))
+        let object = self.reference(id, len, slot, extent.offset);
+        Some(ObjectRef { sum, ..object })
     }
 
     /// What the run wants again, and a reader has kept here since it was released, is the run's once more.
@@ -390,24 +416,38 @@ impl Shared {
         unsafe { self.arena.slice_mut(extent.offset, bytes.len() as u64) }.copy_from_slice(bytes);
     }
 
-    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is here already, the
-    /// range is given back.
-    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64) -> Arrival {
+    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is in memory already, the
+    /// range is given back; where it is on disk, these bytes take the place of its file.
+    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64, sum: u64) -> Arrival {
         let mut state = self.lock();
         let Some(slot) = state.core.lend_slots(SELF, 1).pop() else {
             state.core.give_back(SELF, extent);
             return Err("the store's index is full".to_owned());
         };
         match state.core.publish(id, extent.offset, len, slot) {
-            Ok(_) => self.index.enter(slot, id, extent.offset, len),
+            Ok(_) => {
+                state.sums.note(id, sum);
+                self.index.enter(slot, id, extent.offset, len);
+            }
             Err(_) => {
-                state.core.give_back(SELF, extent);
+                if state.core.restore(id, SELF, extent).is_ok() {
+                    self.restored(&mut state, id, extent, len);
+                } else {
+                    state.core.give_back(SELF, extent);
+                }
                 state.core.return_slot(slot);
             }
         }
         drop(state);
         self.pin(id)
             .ok_or_else(|| format!("object {id} was released while it came"))
+    }
+
+    /// The bytes of a range that was granted to this store itself, and is complete.
+    #[allow(unsafe_code)]
+    pub(crate) fn granted(&self, extent: Extent, len: u64) -> &[u8] {
+        // SAFETY: nobody writes a range that is complete, and whoever has it gives it to nobody while this is looked at.
+        unsafe { self.arena.slice(extent.offset, len) }
     }
 
     /// The bytes of a pinned object.
@@ -430,6 +470,7 @@ impl Shared {
             if freed.on_disk {
                 self.files.remove(id);
             }
+            state.sums.forget(id);
             self.changed.notify_all();
         }
     }
@@ -443,8 +484,29 @@ impl Shared {
         state.lingering.len() < before
     }
 
-    /// Pins an object, read back from disk first if it is there.
+    /// Pins an object, read back from disk first if it is there; from another node where its file is no good.
     pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
+        match self.bring_own(id, deadline) {
+            Err(why @ (StoreError::Damaged(_) | StoreError::Io { .. })) => {
+                let Some((len, sum)) = self.length_and_sum(id).filter(|(_, sum)| *sum != 0) else {
+                    return Err(why);
+                };
+                let object = ObjectRef::new(id, len, self.options.agent, u64::MAX, 0);
+                self.fetch_elsewhere(&ObjectRef { sum, ..object }, id, why, deadline)
+            }
+            other => other,
+        }
+    }
+
+    fn length_and_sum(&self, id: ObjectId) -> Option<(u64, u64)> {
+        let state = self.lock();
+        let (len, ..) = state.core.find(id)?;
+        Some((len, state.sums.of(id)))
+    }
+
+    /// Pins an object, read back from disk first if it is there. For those who were asked by another node: they ask nobody, so
+    /// that two nodes with damaged files do not ask each other for ever.
+    pub(crate) fn bring_own(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
         loop {
             if let Some(object) = self.pin(id) {
                 return Ok(object);

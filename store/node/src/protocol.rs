@@ -23,7 +23,7 @@ const WORDS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Client: version. Agent's answer: version, node, bytes of the arena; descriptors of index, lease table and arena.
+    /// Client: version. Agent's answer: version, node, bytes of the arena, 1 where objects are to have sums; descriptors of index, lease table and arena.
     Hello = 1,
     /// Client: bytes wanted, places wanted. Answer: offset, length; the places follow as text bytes.
     Grant = 2,

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod check;
 mod fetches;
 
 use fetches::Fetch;
@@ -34,12 +35,36 @@ enum Order {
     Fetch(ObjectRef, Done),
     /// These bytes of an object, from an offset, so many.
     Range(ObjectRef, u64, u64, Done),
+    /// An object of which this node has no good bytes, under this name, from whichever other node has it.
+    Elsewhere(ObjectRef, ObjectId, Done),
+    /// A mover has taken the sum of what has come.
+    Checked(u64, u64),
     Peers(Vec<(u32, Bytes)>),
     /// A mover found room for a fetch, or none.
     Room(u64, Result<Extent, StoreError>),
     /// A mover has an answer for a peer; an object that it names is pinned.
     Answer(PeerId, Note, Option<ObjectId>),
     Stop,
+}
+
+/// Asks all other nodes for an object, one after the other.
+#[derive(Clone)]
+pub(crate) struct Elsewhere {
+    orders: Arc<Orders>,
+    fabric: Arc<dyn Fabric>,
+}
+
+impl Elsewhere {
+    pub(crate) fn fetch(&self, object: ObjectRef, id: ObjectId, done: Done) {
+        lock(&self.orders.0).push(Order::Elsewhere(object, id, done));
+        self.fabric.wake();
+    }
+}
+
+impl std::fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Elsewhere({})", self.fabric.name())
+    }
 }
 
 #[derive(Default)]
@@ -108,6 +133,13 @@ impl Remote {
             fabric,
             thread: Some(thread),
         })
+    }
+
+    pub(crate) fn elsewhere(&self) -> Elsewhere {
+        Elsewhere {
+            orders: self.orders.clone(),
+            fabric: self.fabric.clone(),
+        }
     }
 
     fn order(&self, order: Order) {
@@ -181,6 +213,8 @@ impl Conversation {
                 match order {
                     Order::Fetch(object, done) => self.begin(object, done),
                     Order::Range(object, offset, len, done) => self.begin_range(&object, (offset, len), done),
+                    Order::Elsewhere(object, id, done) => self.begin_elsewhere(&object, id, done),
+                    Order::Checked(token, sum) => self.on_checked(token, sum),
                     Order::Peers(peers) => self.set_peers(peers),
                     Order::Room(token, room) => self.on_room(token, room),
                     Order::Answer(peer, note, pinned) => self.answer(peer, &note, pinned),
@@ -306,7 +340,7 @@ impl Conversation {
             Note::Inline { token, bytes } => self.on_inline(peer, token, &bytes),
             Note::Gone { token, reason } => {
                 if self.is_from(peer, token) {
-                    self.fail(token, &reason);
+                    self.pass_over(token, &reason);
                 }
             }
             Note::Return { id } => {
@@ -325,7 +359,7 @@ impl Conversation {
         }
         let (orders, fabric, lending) = (self.orders.clone(), self.fabric.clone(), self.lending.key());
         let job: Job = Box::new(move |shared| {
-            let brought = shared.bring(id, Instant::now() + shared.options.patience);
+            let brought = shared.bring_own(id, Instant::now() + shared.options.patience);
             let (note, pinned) = match brought {
                 Ok(object) => (Lending::new(lending).note(shared, token, &object), Some(id)),
                 Err(error) => (
@@ -367,7 +401,7 @@ impl Conversation {
         }
         let theirs = |(token, fetch): (&u64, &Fetch)| (fetch.peer == peer && fetch.open == 0).then_some(*token);
         for token in self.fetches.iter().filter_map(theirs).collect::<Vec<_>>() {
-            self.fail(token, reason);
+            self.lose(token, reason);
         }
         self.given_up.retain(|_, (from, _)| *from != peer);
         for id in self.lending.lost(peer) {

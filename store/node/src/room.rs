@@ -157,25 +157,32 @@ impl Shared {
         }
         // SAFETY: the range was granted to this thread just now, and the object's readers wait for `restored`.
         let bytes = unsafe { self.arena.slice_mut(extent.offset, len) };
-        let read = self.files.read(id, bytes);
+        let path = self.files.path(id);
+        let doing = || format!("read object {id} back from {}", path.display());
+        let read = self.files.read(id, bytes).map_err(system(doing()));
+        let read = read.and_then(|()| self.verify(id, bytes, &format!("in {}", path.display())));
+        let mut state = self.lock();
         if read.is_ok() {
             self.lanes.restored.add(len);
-        }
-        let mut state = self.lock();
-        let released = state.core.restored(id, read.is_ok());
-        if let (Ok(()), Some((slot, _))) = (&read, state.core.slot(id)) {
-            self.index.enter(slot, id, extent.offset, len);
-            self.files.remove(id);
-        }
-        if released {
+            self.restored(&mut state, id, extent, len);
+        } else if state.core.restored(id, false) {
             self.free(&mut state, id);
         }
         drop(state);
         self.changed.notify_all();
-        read.map_err(system(format!(
-            "read object {id} back from {}",
-            self.files.path(id).display()
-        )))
+        read
+    }
+
+    /// The bytes of an object that was on disk are complete in `extent`, for which `Core::restore` was asked.
+    pub(crate) fn restored(&self, state: &mut State, id: ObjectId, extent: Extent, len: u64) {
+        let released = state.core.restored(id, true);
+        if let Some((slot, _)) = state.core.slot(id) {
+            self.index.enter(slot, id, extent.offset, len);
+            self.files.remove(id);
+        }
+        if released {
+            self.free(state, id);
+        }
     }
 
     /// Gives pages back that nobody uses, beyond what is kept warm.

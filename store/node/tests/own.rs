@@ -19,6 +19,7 @@ fn start(limit: u64) -> Bench {
         limit,
         spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_millis(100),
+        verify: false,
     };
     let node = Node::start(options).expect("a store");
     let client = Client::connect(&folder.path().join("store.sock")).expect("a connection");

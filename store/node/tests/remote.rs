@@ -44,6 +44,7 @@ impl Side {
             limit: limit as u64,
             spill_dir: folder.path().join("spill/0/life"),
             patience,
+            verify: false,
         };
         let mut node = Node::start(options).expect("a store");
         let address = fabric.address();

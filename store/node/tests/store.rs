@@ -20,6 +20,7 @@ fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
         limit,
         spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
         patience: Duration::from_millis(patience_ms),
+        verify: false,
     };
     let node = Node::start(options).expect("a store");
     Bench { node, folder }

@@ -25,6 +25,9 @@ pub struct ObjectRef {
     /// Its place in the node's index.
     #[prost(uint64, tag = "7")]
     pub slot: u64,
+    /// The sum of its bytes (XXH3, 64 bits) that its writer has taken; 0 where none was asked for.
+    #[prost(fixed64, tag = "8")]
+    pub sum: u64,
 }
 
 impl ObjectRef {
@@ -45,6 +48,18 @@ impl ObjectRef {
             node,
             offset,
             slot,
+            sum: 0,
+        }
+    }
+
+    /// The same object at another node, which finds it by its id.
+    #[must_use]
+    pub fn at(&self, node: u32) -> Self {
+        Self {
+            node,
+            offset: u64::MAX,
+            slot: 0,
+            ..self.clone()
         }
     }
 }
