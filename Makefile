@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test test-slurm soak check docs setup examples bench bench-quick bench-slurm clean
+.PHONY: demo test test-slurm test-hwloc soak check docs setup examples bench bench-quick bench-slurm clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -17,6 +17,10 @@ test: setup
 # On a virtual Slurm cluster of several nodes on this machine, as root. TESTS is handed on to pytest: TESTS=test_faults.py.
 test-slurm: examples
 	tests/slurm/run $(BIN)/python $(TESTS)
+
+# With libhwloc, which Debian's packages bring; TESTS is handed on to cargo.
+test-hwloc:
+	tests/hwloc/run $(TESTS)
 
 # Random work and kills on the stores of three nodes against a model, half of the time over each network; SEED=N runs the same again.
 SEED ?= 1

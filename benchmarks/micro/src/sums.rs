@@ -3,7 +3,7 @@
 
 use crate::meter::cpu_ns;
 use crate::report::Report;
-use bridgehead_store_node::{Client, Node, NodeOptions, new_id, sum_of};
+use bridgehead_store_node::{Arena, Client, Node, NodeOptions, new_id, sum_of};
 use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn puts(repeats: usize, times: usize, bytes: &[u8], verify: bool) -> Result<f64,
     let options = NodeOptions {
         agent: 0,
         socket: folder.path().join("store.sock"),
-        limit: 256 << 20,
+        arenas: vec![Arena::only(256 << 20)],
         spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(1),
         verify,

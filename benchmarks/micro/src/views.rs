@@ -3,7 +3,7 @@
 
 use crate::meter::cpu_ns;
 use crate::report::{Report, Target};
-use bridgehead_store_node::{Client, Lease, Node, NodeOptions, Own, new_id};
+use bridgehead_store_node::{Arena, Client, Lease, Node, NodeOptions, Own, new_id};
 use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<(), Box<dyn Error>> {
     let options = NodeOptions {
         agent: 0,
         socket: folder.path().join("store.sock"),
-        limit: 256 << 20,
+        arenas: vec![Arena::only(256 << 20)],
         spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(1),
         verify: false,

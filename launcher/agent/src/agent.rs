@@ -17,7 +17,7 @@ use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
-use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError};
+use bridgehead_store_node::{Arrival, Domain, Node, NodeOptions, StoreError, divide};
 use bridgehead_wire::{
     AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
     TaskCall,
@@ -51,6 +51,8 @@ pub struct AgentOptions {
     pub store_limit: u64,
     /// Objects of its store have sums, which are checked wherever their bytes are moved.
     pub verify_objects: bool,
+    /// The machine's NUMA nodes, among which the store's memory is divided.
+    pub numa: Vec<Domain>,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -145,6 +147,8 @@ enum Event {
     Arrived(ObjectRef, Arrival),
     /// Bytes of an object that somebody asked for.
     Ranged(Asker, Fetch, Arrival),
+    /// An object lies in the memory that the head wanted it in: its token.
+    Settled(u64, Arrival, Instant),
     Persisted(Persisted),
 }
 
@@ -236,11 +240,31 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
     NodeOptions {
         agent: options.agent.0,
         socket: options.store_socket(),
-        limit: options.store_limit,
         verify: options.verify_objects,
+        arenas: divide(options.store_limit, &options.numa),
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,
     }
+}
+
+fn start_store(options: &AgentOptions) -> Result<Node, AgentError> {
+    let store = Node::start(store_options(options))?;
+    for binding in store.bindings() {
+        match &binding.refused {
+            None => tracing::info!(
+                numa = binding.numa,
+                bytes = binding.len,
+                "an arena of the store lies near a NUMA node"
+            ),
+            Some(why) => tracing::warn!(
+                numa = binding.numa,
+                bytes = binding.len,
+                why,
+                "the kernel does not bind an arena"
+            ),
+        }
+    }
+    Ok(store)
 }
 
 impl Agent {
@@ -263,7 +287,7 @@ impl Agent {
             programs: Programs::new(move |told| {
                 let _ = report.send(Event::Program(told)); // The loop is gone only at the end.
             }),
-            store: Node::start(store_options(&options))?,
+            store: start_store(&options)?,
             pins: Pins::new(options.store_limit / 2),
             backlog: VecDeque::new(),
             holds: Holds::default(),
@@ -368,6 +392,7 @@ impl Agent {
             Event::Program(Report::Printed(text)) => self.log.add(&text),
             Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
+            Event::Settled(token, arrival, begun) => self.on_settled(token, arrival, begun),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),
             Event::Persisted(persisted) => self.tell(persisted),
         }

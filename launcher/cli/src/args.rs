@@ -288,6 +288,9 @@ pub(crate) struct Doctor {
     /// The ways between nodes: what there is, what a run would take and why, and how fast each is on this machine. Takes some seconds.
     #[arg(long)]
     pub transport: bool,
+    /// Another machine, from the XML of hwloc (`lstopo --of xml`): its processors, NUMA nodes, GPUs and cards.
+    #[arg(long, value_name = "FILE", conflicts_with = "transport")]
+    pub topology: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

@@ -102,6 +102,14 @@ impl Objects {
         }
     }
 
+    /// The copy of an object on the node that others read it from lies in another memory now.
+    pub fn moved(&mut self, to: &ObjectRef) {
+        let entry = self.entries.get_mut(&to.id());
+        if let Some(entry) = entry.filter(|entry| entry.reference.node == to.node) {
+            entry.reference = to.clone();
+        }
+    }
+
     /// The copy of `id` on `node` is not needed; what to tell that node. Never the last one.
     pub fn drop_copy(&mut self, id: ObjectId, node: u32) -> Option<ObjectRef> {
         let entry = self.entries.get_mut(&id)?;
@@ -203,5 +211,19 @@ mod tests {
         assert_eq!(objects.nodes(ObjectId(1)), [1, 0]);
         assert!(objects.drop_copy(ObjectId(1), 0).is_some());
         assert!(objects.drop_copy(ObjectId(1), 1).is_none());
+    }
+
+    #[test]
+    fn a_move_within_a_node_is_known_only_where_others_read_the_object() {
+        let mut objects = Objects::default();
+        objects.hold(&object(1, 0));
+        let elsewhere = |node| ObjectRef {
+            numa: 2,
+            ..object(1, node)
+        };
+        objects.moved(&elsewhere(1));
+        assert_eq!(objects.locate(ObjectId(1)), Some(&object(1, 0)));
+        objects.moved(&elsewhere(0));
+        assert_eq!(objects.locate(ObjectId(1)), Some(&elsewhere(0)));
     }
 }

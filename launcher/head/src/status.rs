@@ -2,7 +2,7 @@
 
 use crate::core::Core;
 use crate::state::{End, Phase};
-use bridgehead_wire::Heartbeat;
+use bridgehead_wire::{ArenaUse, Heartbeat};
 use serde_json::{Value, json};
 
 /// Failures that are listed; all are in the journal.
@@ -56,7 +56,13 @@ pub fn snapshot(core: &Core) -> Value {
 /// A store as its agent's last beat told of it: how full it is, and what it has moved by lane since it began.
 fn store(beat: &Heartbeat) -> Value {
     let lane = |operations: u64, bytes: u64| json!({ "operations": operations, "bytes": bytes });
+    let arena = |arena: &ArenaUse| {
+        let refused = (!arena.refused.is_empty()).then_some(&arena.refused);
+        json!({ "numa": arena.numa, "used": arena.used, "limit": arena.limit, "unbound": refused })
+    };
+    let arenas: Vec<Value> = beat.arenas.iter().map(arena).collect();
     json!({
+        "arenas": arenas,
         "used": beat.store_used, "limit": beat.store_limit, "spilled": beat.store_spilled, "objects": beat.objects,
         "views": beat.views, "hit_rate": hit_rate(beat),
         "local": lane(beat.local_operations, beat.local_bytes),

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
-    Place = Literal["pack", "spread", "by_rank", "by_gpu"]
+    Place = Literal["pack", "spread", "by_rank", "by_gpu", "by_numa"]
 
-_PLACES = {"pack": 0, "spread": 1, "by_rank": 2, "by_gpu": 3}
+_PLACES = {"pack": 0, "spread": 1, "by_rank": 2, "by_gpu": 3, "by_numa": 5}
 _NEAR = 4
 _PART = 64 << 20
 """Bytes of a part where ``parts="auto"``."""
@@ -51,12 +51,14 @@ class Part:
         stop: the index behind its last one.
         nbytes: bytes of its values.
         node: the node that it lies on; `None` where it is so small that it travels with the array.
+        numa: the NUMA node of that node in whose memory it was placed; `None` where none was asked for, or there is only one.
     """
 
     start: int
     stop: int
     nbytes: int
     node: int | None
+    numa: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +202,10 @@ class ShardedArray:
         for shard in self._known():
             stop = start + shard.shape[self.axis]
             nbytes = shard.dtype.itemsize * math.prod(shard.shape)
-            node = shard.source.node() if isinstance(shard.source, _bridgehead.Kept) else None
-            found.append(Part(start, stop, nbytes, node))
+            node, numa = None, None
+            if isinstance(shard.source, _bridgehead.Kept):
+                node, numa = shard.source.node(), shard.source.numa()
+            found.append(Part(start, stop, nbytes, node, numa))
             start = stop
         return tuple(found)
 
@@ -317,7 +321,8 @@ def shard(
         parts: how many, as equal as they can be; ``"auto"`` is parts of 64 MiB, and at least one a node; `None` is one a
             node in a driver, and ``"auto"`` inside a task.
         place: ``"spread"``: in turn on all nodes; ``"by_rank"``: neighbours together, as ranks are given to nodes;
-            ``"by_gpu"``: on the nodes of the GPUs in turn; ``"pack"``: all on this node; `near`: where something else lies.
+            ``"by_numa"``: neighbours together on nodes, and there in turn in the memory of the NUMA nodes (the nearest that has
+            room); ``"by_gpu"``: on the nodes of the GPUs in turn; ``"pack"``: all on this node; `near`: where something else lies.
         replicas: how many nodes have each part; a part whose node is lost is read from another.
 
     Raises:
@@ -387,10 +392,6 @@ def _connection() -> _bridgehead.Client | _bridgehead.Worker | None:
 def _place_code(place: Any) -> int:
     if isinstance(place, Near):
         return _NEAR
-    if place == "by_numa":
-        raise ValueError(
-            "place='by_numa' needs arenas for each NUMA node, which the store does not have yet: use 'pack'"
-        )
     if place not in _PLACES:
         raise ValueError(f"place={place!r}: give one of {', '.join(map(repr, _PLACES))}, or bridgehead.near(other)")
     return _PLACES[place]

@@ -259,6 +259,7 @@ impl Client {
             object,
             offset,
             len,
+            ..Fetch::default()
         };
         this.send(slf.py(), fetch.into())?;
         Ok(future)

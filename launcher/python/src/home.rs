@@ -373,6 +373,11 @@ impl Kept {
         self.object().map(|(object, _)| object.node)
     }
 
+    /// The NUMA node of its node in whose memory it was placed on purpose.
+    fn numa(&self) -> Option<u32> {
+        self.object().and_then(|(object, _)| object.numa.checked_sub(1))
+    }
+
     /// The packed bytes of a value that this process keeps.
     fn packed<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         match &self.value {

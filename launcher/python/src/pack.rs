@@ -359,7 +359,7 @@ pub fn note_kept(py: Python<'_>, kept: &Kept) -> PyResult<Option<usize>> {
 }
 
 /// How a reference to an object travels: as the placeholder of an input that arrives as a reference (its number), or named
-/// in a value that holds it (the numbers of `adopt`). `None` where it cannot travel.
+/// in a value that holds it (the arguments of `adopt`). `None` where it cannot travel.
 #[pyfunction]
 pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Some((object, home)) = kept.object() else {
@@ -381,6 +381,7 @@ pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Boun
         object.node,
         object.offset,
         object.slot,
+        (object.numa, object.gpu),
         object.sum,
     );
     named.map(|()| Ok(numbers.into_pyobject(py)?.into_any())).transpose()
@@ -388,8 +389,18 @@ pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Boun
 
 /// A reference to an object that a value names, while that value is held. Pickles of such values call it.
 #[pyfunction]
-#[pyo3(signature = (id_hi, id_lo, len, node, offset, slot, sum = 0))]
-pub fn adopt(id_hi: u64, id_lo: u64, len: u64, node: u32, offset: u64, slot: u64, sum: u64) -> PyResult<Kept> {
+#[pyo3(signature = (id_hi, id_lo, len, node, offset, slot, memory, sum = 0))]
+#[allow(clippy::too_many_arguments)] // The fields of a reference.
+pub fn adopt(
+    id_hi: u64,
+    id_lo: u64,
+    len: u64,
+    node: u32,
+    offset: u64,
+    slot: u64,
+    memory: (u32, u32),
+    sum: u64,
+) -> PyResult<Kept> {
     let Some(home) = READING.with_borrow(Clone::clone) else {
         return Err(damaged("it names objects of a run, and was read outside of it"));
     };
@@ -401,6 +412,8 @@ pub fn adopt(id_hi: u64, id_lo: u64, len: u64, node: u32, offset: u64, slot: u64
         offset,
         slot,
         sum,
+        numa: memory.0,
+        gpu: memory.1,
     };
     Ok(Kept::adopted(&home, object))
 }

@@ -245,6 +245,7 @@ impl Worker {
             object,
             offset,
             len,
+            ..Fetch::default()
         };
         this.shared.add(fetch);
         this.flush(slf.py())?;

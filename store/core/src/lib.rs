@@ -5,10 +5,12 @@
 //! until the run releases it; pins and leases keep its bytes where they are. Hot path: `Core::grant`, `Core::publish`,
 //! `Core::pin`, once an object each.
 
+mod arenas;
 mod extents;
 mod objects;
 mod slots;
 
+pub use arenas::{Arena, Domain, divide};
 pub use extents::{ALIGN, Extent, Extents};
 pub use objects::{ClientId, Core, Denied, Freed, Place, PublishError, Spill, Usage};
 pub use slots::SlotId;

@@ -1,5 +1,8 @@
 //! The objects of a node and the rules of their lives: granted, published, pinned, spilled, restored, released, freed.
 
+mod moves;
+
+use crate::arenas::Arena;
 use crate::extents::{Extent, Extents, rounded};
 use crate::slots::{SlotId, Slots};
 use bridgehead_spec::ObjectId;
@@ -101,6 +104,8 @@ pub struct Usage {
     pub pinned: u64,
     /// Granted to clients and not published.
     pub granted: u64,
+    /// Left by objects that were moved to other memory, for readers who still look at it.
+    pub left: u64,
 }
 
 #[derive(Debug)]
@@ -124,6 +129,10 @@ struct Grant {
 #[derive(Debug)]
 pub struct Core {
     extents: Extents,
+    /// For each arena all of them, the nearest first.
+    nearest: Vec<Vec<usize>>,
+    /// Ranges that objects have left and readers still look at, with the places that their leases name.
+    left: Vec<(SlotId, Extent)>,
     slots: Slots,
     /// Granted ranges that hold no object, by offset.
     grants: BTreeMap<u64, Grant>,
@@ -135,11 +144,14 @@ pub struct Core {
 }
 
 impl Core {
-    /// A store with an arena of `total` bytes and an index of `slots` places.
+    /// A store with these arenas and an index of `slots` places.
     #[must_use]
-    pub fn new(total: u64, slots: u32) -> Self {
+    pub fn new(arenas: &[Arena], slots: u32) -> Self {
+        let lengths: Vec<u64> = arenas.iter().map(|arena| arena.len).collect();
         Self {
-            extents: Extents::new(total),
+            extents: Extents::new(&lengths),
+            nearest: arenas.iter().map(|arena| arena.nearest.clone()).collect(),
+            left: Vec::new(),
             slots: Slots::new(slots),
             grants: BTreeMap::new(),
             objects: HashMap::new(),
@@ -149,16 +161,20 @@ impl Core {
         }
     }
 
-    /// Lets `client` write into a range of `len` bytes (rounded up).
+    /// Lets `client` write into a range of `len` bytes (rounded up): in the arena `near` or the next one that has room, without
+    /// one where the most bytes are free.
     ///
     /// # Errors
     /// It does not fit now, or never will.
-    pub fn grant(&mut self, client: ClientId, len: u64) -> Result<Extent, Denied> {
+    pub fn grant(&mut self, client: ClientId, len: u64, near: Option<usize>) -> Result<Extent, Denied> {
         let total = self.extents.total();
         if rounded(len).is_none_or(|len| len > total) {
             return Err(Denied::Never { len, total });
         }
-        let Some(extent) = self.extents.take(len) else {
+        let near = near.filter(|&near| near < self.nearest.len());
+        let near = near.unwrap_or_else(|| self.emptiest());
+        let order = self.nearest.get(near).map_or(&[][..], Vec::as_slice);
+        let Some(extent) = self.extents.take(len, order) else {
             return Err(Denied::Full {
                 len,
                 free: self.extents.free(),
@@ -174,6 +190,17 @@ impl Core {
             },
         );
         Ok(extent)
+    }
+
+    fn emptiest(&self) -> usize {
+        let free = self.extents.free_by_arena().iter().enumerate();
+        free.rev().max_by_key(|(_, free)| **free).map_or(0, |(arena, _)| arena)
+    }
+
+    /// The arena that a byte lies in.
+    #[must_use]
+    pub fn arena_of(&self, offset: u64) -> usize {
+        self.extents.arena_of(offset)
     }
 
     /// Lends `client` up to `count` places in the index.
@@ -471,6 +498,14 @@ impl Core {
         self.extents.pieces().collect()
     }
 
+    /// Used and all bytes of each arena.
+    #[must_use]
+    pub fn usage_by_arena(&self) -> Vec<(u64, u64)> {
+        let all = self.extents.arenas().map(|arena| arena.len);
+        let free = self.extents.free_by_arena();
+        all.zip(free).map(|(all, free)| (all - free, all)).collect()
+    }
+
     /// How full it is.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -482,6 +517,7 @@ impl Core {
             spilled: self.spilled,
             pinned,
             granted: self.grants.values().map(|grant| grant.len).sum(),
+            left: self.left.iter().map(|(_, extent)| extent.len).sum(),
         }
     }
 
@@ -498,7 +534,14 @@ impl Core {
             .grants
             .iter()
             .map(|(&offset, grant)| Extent::new(offset, grant.len));
-        let mut all: Vec<Extent> = self.extents.pieces().chain(resident).chain(granted).collect();
+        let left = self.left.iter().map(|(_, extent)| *extent);
+        let mut all: Vec<Extent> = self
+            .extents
+            .pieces()
+            .chain(resident)
+            .chain(granted)
+            .chain(left)
+            .collect();
         all.sort();
         let mut at = 0;
         for extent in all {
@@ -513,7 +556,12 @@ impl Core {
             let idle = matches!(object.place, Place::Memory(_)) && object.pins == 0 && !object.released;
             assert_eq!(self.idle.contains(&(object.used, id)), idle, "{id} in the order of use");
         }
-        assert_eq!(self.slots.in_use(), self.objects.len(), "one place an object");
+        let places = self.objects.len() + self.left.len();
+        assert_eq!(
+            self.slots.in_use(),
+            places,
+            "one place an object, and one for each range that it has left"
+        );
         let on_disk = |o: &&Object| matches!(o.place, Place::Disk | Place::Restoring(_));
         let spilled: u64 = self.objects.values().filter(on_disk).map(|o| o.len).sum();
         assert_eq!(spilled, self.spilled, "bytes on disk");

@@ -2,7 +2,7 @@
 //! lost or freed too early.
 
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{ClientId, Core, Denied, Extent, Place, PublishError, SlotId};
+use bridgehead_store_core::{Arena, ClientId, Core, Denied, Extent, Place, PublishError, SlotId};
 use std::collections::HashMap;
 
 struct Random(u64);
@@ -23,6 +23,7 @@ struct Model {
     released: Vec<ObjectId>,
     spilling: Vec<ObjectId>,
     restoring: Vec<ObjectId>,
+    moving: Vec<ObjectId>,
     live: Vec<ObjectId>,
 }
 
@@ -32,7 +33,10 @@ const CLIENTS: u64 = 3;
 fn produce(core: &mut Core, random: &mut Random, model: &mut Model, id: ObjectId) {
     let client = ClientId(random.below(CLIENTS));
     let len = 1 + random.below(8 << 10);
-    let Ok(extent) = core.grant(client, len) else { return };
+    let near = [None, Some(0), Some(1), Some(7)][random.below(4) as usize];
+    let Ok(extent) = core.grant(client, len, near) else {
+        return;
+    };
     let slot = core.lend_slots(client, 1)[0];
     match random.below(8) {
         0 => core.give_back(client, extent),
@@ -62,7 +66,7 @@ fn free(core: &mut Core, model: &mut Model, id: ObjectId) {
 
 fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
     let mut freeable = None;
-    match random.below(11) {
+    match random.below(14) {
         0..=2 => produce(core, random, model, ObjectId(u128::from(number))),
         3 => {
             if let Some(id) = pick(random, &model.live) {
@@ -106,7 +110,7 @@ fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
         8 => {
             if let Some(id) = pick(random, &model.live) {
                 if let Some((len, _, Place::Disk)) = core.find(id) {
-                    if let Ok(extent) = core.grant(ClientId(9), len) {
+                    if let Ok(extent) = core.grant(ClientId(9), len, None) {
                         core.restore(id, ClientId(9), extent).expect("it is on disk");
                         model.restoring.push(id);
                     }
@@ -118,6 +122,28 @@ fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
                 freeable = core.restored(id, random.below(3) > 0).then_some(id);
             }
         }
+        10 => {
+            if let Some(moving) = pick(random, &model.live).and_then(|id| core.begin_move(id)) {
+                assert_eq!(
+                    model.pins.get(&moving.id).copied().unwrap_or(0),
+                    0,
+                    "a pinned object is not moved"
+                );
+                model.moving.push(moving.id);
+            }
+        }
+        11 => {
+            if let Some(id) = model.moving.pop() {
+                freeable = end_move(core, random, model, id).then_some(id);
+            }
+        }
+        12 => {
+            let held = SlotId(u32::try_from(random.below(4)).expect("small"));
+            assert!(
+                !core.forget_left(|slot| slot == held).contains(&held),
+                "readers keep what they look at"
+            );
+        }
         _ => core.client_gone(ClientId(random.below(CLIENTS))),
     }
     if let Some(id) = freeable {
@@ -125,11 +151,35 @@ fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
     }
 }
 
+/// The object lies elsewhere in memory now, or stays; whether it can be freed.
+fn end_move(core: &mut Core, random: &mut Random, model: &Model, id: ObjectId) -> bool {
+    let writer = ClientId(9);
+    if let (Some((len, ..)), true) = (core.find(id), random.below(4) > 0) {
+        if let Ok(extent) = core.grant(writer, len, Some(1)) {
+            let slot = core.lend_slots(writer, 1)[0];
+            if core.moved(id, writer, extent, slot) {
+                assert_eq!(core.find(id), Some((len, slot, Place::Memory(extent))));
+                return false;
+            }
+            core.give_back(writer, extent);
+            core.return_slot(slot);
+            assert!(model.pins[&id] > 0, "only a pin keeps it where it is");
+        }
+    }
+    core.keep(id)
+}
+
 #[test]
 fn each_byte_has_one_owner_whatever_happens() {
-    for seed in 0..60 {
+    for seed in 0..40 {
         let mut random = Random(seed);
-        let mut core = Core::new(TOTAL, 64);
+        let arena = |len, nearest: &[usize]| Arena {
+            numa: None,
+            len,
+            nearest: nearest.to_vec(),
+        };
+        let two = [arena(TOTAL / 4, &[0, 1]), arena(TOTAL / 4 * 3, &[1, 0])];
+        let mut core = Core::new(if seed % 2 == 0 { &two } else { &two[..1] }, 128);
         let mut model = Model::default();
         for number in 0..1_500 {
             step(&mut core, &mut random, &mut model, number);
@@ -140,20 +190,23 @@ fn each_byte_has_one_owner_whatever_happens() {
 
 #[test]
 fn what_can_never_fit_is_told_apart_from_what_does_not_fit_now() {
-    let mut core = Core::new(1 << 12, 8);
+    let mut core = Core::new(&[Arena::only(1 << 12)], 8);
     let client = ClientId(1);
-    assert!(matches!(core.grant(client, 1 << 13), Err(Denied::Never { .. })));
-    assert!(matches!(core.grant(client, u64::MAX), Err(Denied::Never { .. })));
-    core.grant(client, 1 << 12).expect("the whole arena");
-    assert!(matches!(core.grant(client, 64), Err(Denied::Full { free: 0, .. })));
+    assert!(matches!(core.grant(client, 1 << 13, None), Err(Denied::Never { .. })));
+    assert!(matches!(core.grant(client, u64::MAX, None), Err(Denied::Never { .. })));
+    core.grant(client, 1 << 12, None).expect("the whole arena");
+    assert!(matches!(
+        core.grant(client, 64, None),
+        Err(Denied::Full { free: 0, .. })
+    ));
     core.client_gone(client);
-    assert!(core.grant(client, 64).is_ok());
+    assert!(core.grant(client, 64, None).is_ok());
 }
 
 #[test]
 fn a_writer_can_only_publish_what_it_was_granted() {
-    let mut core = Core::new(1 << 12, 8);
-    let extent = core.grant(ClientId(1), 256).expect("room");
+    let mut core = Core::new(&[Arena::only(1 << 12)], 8);
+    let extent = core.grant(ClientId(1), 256, None).expect("room");
     let slot = core.lend_slots(ClientId(1), 1)[0];
     let id = ObjectId(1);
     for (offset, len) in [
@@ -187,10 +240,10 @@ fn a_writer_can_only_publish_what_it_was_granted() {
 
 #[test]
 fn the_longest_unused_object_is_moved_first() {
-    let mut core = Core::new(1 << 12, 8);
+    let mut core = Core::new(&[Arena::only(1 << 12)], 8);
     let client = ClientId(1);
     for n in 1..=3 {
-        let extent = core.grant(client, 64).expect("room");
+        let extent = core.grant(client, 64, None).expect("room");
         let slot = core.lend_slots(client, 1)[0];
         core.publish(ObjectId(n), extent.offset, 64, slot).expect("granted");
     }

@@ -53,6 +53,8 @@ struct Inner {
     /// For writing: what reservations give out.
     work: Mapping,
     arena_fd: OwnedFd,
+    /// The NUMA node of each arena; empty where there is one arena only.
+    arenas: Vec<Option<u32>>,
     node: u32,
     pid: u32,
     /// Objects are to have sums.
@@ -94,6 +96,7 @@ impl Client {
             view: Mapping::new(&arena, len, Access::Read)?,
             work: Mapping::new(&arena, len, Access::Write)?,
             arena_fd: arena,
+            arenas: arenas(&message.text),
             node: u32::try_from(message.words[1]).map_err(|_| bad("a node's number is beyond 32 bits"))?,
             pid: std::process::id(),
             verify: message.words[3] == 1,
@@ -215,7 +218,25 @@ fn answer(socket: &OwnedFd) -> Result<(Message, Vec<OwnedFd>), ClientError> {
     }
 }
 
+/// The NUMA nodes of the arenas that a greeting names.
+fn arenas(text: &[u8]) -> Vec<Option<u32>> {
+    let numbers = text.chunks_exact(4);
+    let numbers = numbers.map(|raw| u32::from_le_bytes(raw.try_into().expect("four bytes each")));
+    let arenas: Vec<_> = numbers.map(|number| number.checked_sub(1)).collect();
+    if arenas.len() > 1 { arenas } else { Vec::new() }
+}
+
 impl Inner {
+    /// 1 + the arena in the memory of the NUMA node where this thread runs now; 0 where it makes no difference.
+    fn near(&self) -> u64 {
+        if self.arenas.is_empty() {
+            return 0;
+        }
+        let here = crate::numa::here();
+        let arena = self.arenas.iter().position(|numa| numa.is_some() && *numa == here);
+        arena.map_or(0, |arena| arena as u64 + 1)
+    }
+
     fn ask(&self, message: &Message) -> Result<Message, ClientError> {
         let socket = lock(&self.socket);
         send(&*socket, message, &[])?;
@@ -228,7 +249,7 @@ impl Inner {
     }
 
     fn grant(&self, len: u64) -> Result<u64, ClientError> {
-        let extent = self.ask(&Message::new(Kind::Grant, &[len]))?.extent();
+        let extent = self.ask(&Message::new(Kind::Grant, &[len, 0, self.near()]))?.extent();
         let inside = extent
             .offset
             .checked_add(len)

@@ -91,7 +91,7 @@ impl Mapping {
     }
 
     /// The address of a range that lies inside the mapping.
-    fn at(&self, offset: u64, len: u64) -> *mut u8 {
+    pub(crate) fn at(&self, offset: u64, len: u64) -> *mut u8 {
         let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
         assert!(
             end.is_some_and(|end| end <= self.len),

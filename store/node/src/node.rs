@@ -3,13 +3,14 @@
 use crate::files::{SpillFolder, write_whole};
 use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
 use crate::map::{Access, Mapping, sealed};
+use crate::numa::{Binding, bind_all};
 use crate::remote::Remote;
 use crate::server::Server;
 use crate::traffic::{Lanes, Traffic};
 use crate::verify::{Others, Sums};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
+use bridgehead_store_core::{Arena, ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -39,8 +40,8 @@ pub struct NodeOptions {
     pub agent: u32,
     /// Where processes of this node connect; in a folder of mode 0700.
     pub socket: PathBuf,
-    /// Most bytes that objects take in memory.
-    pub limit: u64,
+    /// The memory that objects may take, by NUMA node: see [`bridgehead_store_core::divide`].
+    pub arenas: Vec<Arena>,
     /// Where objects go that memory has no room for; made when needed, removed at the end.
     pub spill_dir: PathBuf,
     /// How long a put waits for room before it fails.
@@ -110,6 +111,7 @@ pub(crate) struct Shared {
     pub options: NodeOptions,
     pub arena: Mapping,
     pub arena_fd: OwnedFd,
+    pub bindings: Vec<Binding>,
     pub index: Index,
     pub index_fd: OwnedFd,
     pub state: Mutex<State>,
@@ -139,18 +141,20 @@ impl Node {
     ///
     /// # Errors
     /// The system gives no memory file, no thread or no socket.
-    pub fn start(options: NodeOptions) -> Result<Self, StoreError> {
-        let len = options.limit.max(LEAST).next_multiple_of(LEAST);
+    pub fn start(mut options: NodeOptions) -> Result<Self, StoreError> {
+        let len = round(&mut options.arenas);
         let arena_fd = sealed("bridgehead-arena", len).map_err(system("make the store's arena"))?;
         let index_fd = sealed("bridgehead-index", INDEX_BYTES).map_err(system("make the store's index"))?;
+        let arena = Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?;
         let shared = Arc::new(Shared {
-            arena: Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?,
+            bindings: bind_all(&arena, &options.arenas),
+            arena,
             index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
             files: SpillFolder::new(options.spill_dir.clone()),
             lanes: Lanes::default(),
             elsewhere: Others::default(),
             state: Mutex::new(State {
-                core: Core::new(len, SLOTS - 1),
+                core: Core::new(&options.arenas, SLOTS - 1),
                 leases: HashMap::new(),
                 sums: Sums::default(),
                 views: 0,
@@ -292,6 +296,43 @@ impl Node {
         }
     }
 
+    /// As [`Node::bring`], into the memory of one of the machine's NUMA nodes: the one with this number modulo how many the store
+    /// has memory of. The reference says which that is; where it has no room, the nearest one that has.
+    pub fn bring_near(&self, object: &ObjectRef, turn: u32, done: Box<dyn FnOnce(Arrival) + Send>) {
+        let Some(jobs) = self.jobs.clone() else { return };
+        let (id, shared) = (object.id(), self.shared.clone());
+        let arena = turn as usize % self.shared.options.arenas.len();
+        let settle = move |arrival: Arrival| match arrival {
+            Err(reason) => done(Err(reason)),
+            Ok(_) => {
+                shared.unpin(id); // What is pinned does not move.
+                let job: Job = Box::new(move |shared| {
+                    let deadline = Instant::now() + shared.options.patience;
+                    done(shared.settle_in(id, arena, deadline).map_err(|e| e.to_string()));
+                });
+                let _ = jobs.send(job); // The movers are gone only at the end.
+            }
+        };
+        self.bring(object, Box::new(settle));
+    }
+
+    /// What was asked of the kernel for the store's arenas, and what it answered; none where there is one arena.
+    #[must_use]
+    pub fn bindings(&self) -> &[Binding] {
+        &self.shared.bindings
+    }
+
+    /// The NUMA node of each arena, its used bytes and all its bytes.
+    #[must_use]
+    pub fn usage_by_arena(&self) -> Vec<(Option<u32>, u64, u64)> {
+        let usage = self.shared.lock().core.usage_by_arena();
+        let arenas = self.shared.options.arenas.iter();
+        arenas
+            .zip(usage)
+            .map(|(arena, (used, all))| (arena.numa, used, all))
+            .collect()
+    }
+
     /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written. Bytes that are not the
     /// object's are not written: another node's are, where one has it.
     pub fn persist(&self, id: ObjectId, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>) {
@@ -358,6 +399,19 @@ fn mover(shared: &Arc<Shared>, queue: &Arc<Mutex<Receiver<Job>>>) -> Result<std:
     };
     let builder = std::thread::Builder::new().name("store-mover".to_owned());
     builder.spawn(work).map_err(system("start a thread of the store"))
+}
+
+/// Makes the arenas at least as large as a store has to be, and whole pages; all their bytes.
+fn round(arenas: &mut Vec<Arena>) -> u64 {
+    if arenas.is_empty() {
+        arenas.push(Arena::only(0));
+    }
+    let len: u64 = arenas.iter().map(|arena| arena.len).sum();
+    let rounded = len.max(LEAST).next_multiple_of(LEAST);
+    if let Some(last) = arenas.last_mut() {
+        last.len += rounded - len;
+    }
+    rounded
 }
 
 /// A panic elsewhere must not take the store down with it: what the mutex guards is whole between calls.
@@ -481,7 +535,12 @@ impl Shared {
         for id in std::mem::take(&mut state.lingering) {
             self.free(state, id);
         }
-        state.lingering.len() < before
+        let State { core, leases, .. } = state;
+        let left = core.forget_left(|slot| any_holds(leases, slot));
+        for slot in &left {
+            self.index.mark(*slot, Mark::Empty);
+        }
+        state.lingering.len() < before || !left.is_empty()
     }
 
     /// Pins an object, read back from disk first if it is there; from another node where its file is no good.

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The version of this protocol.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 /// Most bytes of a message.
 const MOST: usize = 4096;
 /// Most descriptors beside a message.
@@ -23,9 +23,11 @@ const WORDS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Client: version. Agent's answer: version, node, bytes of the arena, 1 where objects are to have sums; descriptors of index, lease table and arena.
+    /// Client: version. Agent's answer: version, node, bytes of all arenas, 1 where objects are to have sums; descriptors of index,
+    /// lease table and memory; as text bytes a number for each arena: 1 + its NUMA node, 0 without one.
     Hello = 1,
-    /// Client: bytes wanted, places wanted. Answer: offset, length; the places follow as text bytes.
+    /// Client: bytes wanted, places wanted, 1 + the arena that they should be in (0: any). Answer: offset, length; the places
+    /// follow as text bytes.
     Grant = 2,
     /// Client: offset, length of a granted range that it does not need. No answer.
     GiveBack = 3,

@@ -18,13 +18,20 @@ const SPILL_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 const WORTH: u64 = 2 << 20;
 
 impl Shared {
-    /// Grants `client` a range; moves objects to disk, or waits for others to let go, until `deadline`.
-    pub(crate) fn make_room(&self, client: ClientId, len: u64, deadline: Instant) -> Result<Extent, StoreError> {
+    /// Grants `client` a range, in the arena `near` if that has room; moves objects to disk, or waits for others to let go, until
+    /// `deadline`.
+    pub(crate) fn make_room(
+        &self,
+        client: ClientId,
+        len: u64,
+        near: Option<usize>,
+        deadline: Instant,
+    ) -> Result<Extent, StoreError> {
         let mut state = self.lock();
         let mut next_spill = Instant::now();
         self.sweep(&mut state); // What readers have let go is warm; other free pages may never have been touched.
         loop {
-            let denied = match state.core.grant(client, len) {
+            let denied = match state.core.grant(client, len, near) {
                 Ok(extent) => return Ok(extent),
                 Err(denied) => denied,
             };
@@ -149,7 +156,7 @@ impl Shared {
     /// Reads an object back from disk. That somebody else did so meanwhile is no error.
     #[allow(unsafe_code)]
     pub(crate) fn read_back(&self, id: ObjectId, len: u64, deadline: Instant) -> Result<(), StoreError> {
-        let extent = self.make_room(SELF, len, deadline)?;
+        let extent = self.make_room(SELF, len, None, deadline)?;
         let begun = self.lock().core.restore(id, SELF, extent);
         if begun.is_err() {
             self.lock().core.give_back(SELF, extent);

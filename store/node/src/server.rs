@@ -208,14 +208,20 @@ fn hello(shared: &Shared, socket: &OwnedFd, client: ClientId, message: &Message)
     let verify = u64::from(shared.options.verify);
     let words = [VERSION, shared.options.agent.into(), shared.arena.len() as u64, verify];
     let fds = [shared.index_fd.as_fd(), table.as_fd(), shared.arena_fd.as_fd()];
-    send(socket, &Message::new(Kind::Hello, &words), &fds).map_err(system("greet a process"))
+    let mut answer = Message::new(Kind::Hello, &words);
+    for arena in &shared.options.arenas {
+        let numa = arena.numa.map_or(0, |numa| numa + 1);
+        answer.text.extend_from_slice(&numa.to_le_bytes());
+    }
+    send(socket, &answer, &fds).map_err(system("greet a process"))
 }
 
 fn grant(shared: &Shared, client: ClientId, message: &Message) -> Result<Message, StoreError> {
-    let [len, places, ..] = message.words;
+    let [len, places, near, ..] = message.words;
+    let near = near.checked_sub(1).and_then(|near| usize::try_from(near).ok());
     let mut answer = Message::new(Kind::Grant, &[0, 0]);
     if len > 0 {
-        let extent = shared.make_room(client, len, Instant::now() + shared.options.patience)?;
+        let extent = shared.make_room(client, len, near, Instant::now() + shared.options.patience)?;
         answer.words[..2].copy_from_slice(&[extent.offset, extent.len]);
     }
     let places = usize::try_from(places.min(MOST_SLOTS)).unwrap_or(0);

@@ -2,7 +2,7 @@
 //! with the right bytes or with a reason, in bounded time, and reads work again once the link is there. Where no namespace can be
 //! made the tests say so and do nothing.
 
-use bridgehead_store_node::{Arrival, Client, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Arena, Arrival, Client, Node, NodeOptions, new_id};
 use bridgehead_tcp::{Options, TcpFabric};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
@@ -120,7 +120,7 @@ fn start(agent: u32, end: &Namespace) -> Side {
         let options = NodeOptions {
             agent,
             socket: folder.path().join("store.sock"),
-            limit: 256 << 20,
+            arenas: vec![Arena::only(256 << 20)],
             spill_dir: folder.path().join("spill/0/life"),
             patience: Duration::from_secs(5),
             verify: false,

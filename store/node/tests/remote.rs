@@ -3,7 +3,7 @@
 
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::sim::{Network, Options};
-use bridgehead_store_node::{Arrival, Client, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Arena, Arrival, Client, Node, NodeOptions, new_id};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
@@ -41,7 +41,7 @@ impl Side {
         let options = NodeOptions {
             agent,
             socket: folder.path().join("store.sock"),
-            limit: limit as u64,
+            arenas: vec![Arena::only(limit as u64)],
             spill_dir: folder.path().join("spill/0/life"),
             patience,
             verify: false,

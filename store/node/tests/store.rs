@@ -1,7 +1,7 @@
 //! Laws of a node's store, over its real socket and real shared memory, with clients in threads of this process.
 
 use bridgehead_spec::ObjectId;
-use bridgehead_store_node::{Client, ClientError, Lease, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Arena, Client, ClientError, Lease, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -17,7 +17,7 @@ fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
     let options = NodeOptions {
         agent: 4,
         socket: folder.path().join("store.sock"),
-        limit,
+        arenas: vec![Arena::only(limit)],
         spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
         patience: Duration::from_millis(patience_ms),
         verify: false,
@@ -344,4 +344,111 @@ fn many_writers_and_readers_under_pressure_never_see_wrong_bytes() {
 fn ids_of_one_process_differ() {
     let ids: std::collections::HashSet<ObjectId> = (0..1000).map(|_| new_id().expect("randomness")).collect();
     assert_eq!(ids.len(), 1000);
+}
+
+/// Two arenas: one of the NUMA node that this test runs on, one of a node that the machine does not have.
+fn start_in_two(limit: u64) -> Bench {
+    let folder = tempfile::tempdir().expect("a folder");
+    let arena = |numa, nearest: [usize; 2]| Arena {
+        numa: Some(numa),
+        len: limit / 2,
+        nearest: nearest.to_vec(),
+    };
+    let options = NodeOptions {
+        agent: 4,
+        socket: folder.path().join("store.sock"),
+        arenas: vec![arena(1000, [0, 1]), arena(0, [1, 0])],
+        spill_dir: folder.path().join("spill"),
+        patience: Duration::from_millis(2_000),
+        verify: false,
+    };
+    let node = Node::start(options).expect("a store");
+    Bench { node, folder }
+}
+
+fn used(bench: &Bench) -> Vec<u64> {
+    bench
+        .node
+        .usage_by_arena()
+        .into_iter()
+        .map(|(_, used, _)| used)
+        .collect()
+}
+
+/// Brings an object to the memory with this number: where it lies then.
+fn bring_near(bench: &Bench, object: &ObjectRef, turn: u32) -> ObjectRef {
+    let (done, arrived) = channel();
+    let answer = move |arrival| done.send(arrival).expect("the test waits");
+    bench.node.bring_near(object, turn, Box::new(answer));
+    let place = arrived.recv_timeout(Duration::from_secs(20)).expect("in time");
+    let place = place.expect("the object is here");
+    bench.node.unpin(place.id());
+    place
+}
+
+#[test]
+fn a_process_writes_in_the_memory_of_the_numa_node_that_it_runs_on() {
+    if std::fs::exists("/sys/devices/system/node/node1").unwrap_or(false) {
+        return eprintln!("skipped: this machine has several NUMA nodes, the test is for one");
+    }
+    let bench = start_in_two(32 << 20);
+    let refused: Vec<_> = bench
+        .node
+        .bindings()
+        .iter()
+        .map(|b| (b.numa, b.refused.is_some()))
+        .collect();
+    assert_eq!(refused, [(1000, true), (0, false)]);
+    let client = bench.client();
+    put(&bench, &client, 1, 2 << 20);
+    assert_eq!(used(&bench), [0, 2 << 20]);
+    put(&bench, &client, 2, 15 << 20);
+    assert_eq!(used(&bench), [15 << 20, 2 << 20], "the next nearest has room");
+    put(&bench, &client, 3, 14 << 20);
+    let whole = put(&bench, &client, 4, 20 << 20);
+    check(&client, &whole, 4);
+}
+
+#[test]
+fn an_object_moves_to_the_memory_that_is_wanted_and_leaves_readers_what_they_look_at() {
+    let bench = start_in_two(32 << 20);
+    let client = bench.client();
+    let object = put(&bench, &client, 1, 3 << 20);
+    let before = check(&client, &object, 1);
+    let first = bring_near(&bench, &object, 2);
+    assert_eq!(
+        (first.numa, first.id()),
+        (1001, object.id()),
+        "the number counts modulo the arenas"
+    );
+    assert_eq!(used(&bench), [3 << 20, 3 << 20], "a reader keeps what it looks at");
+    drop(check(&client, &object, 1)); // The old reference finds the new place.
+    drop(check(&client, &first, 1));
+    assert_eq!(bring_near(&bench, &object, 0), first, "it is there already");
+    assert!(before.bytes() == pattern(1, 3 << 20));
+    drop(before);
+    wait_until("what was left is free", || {
+        let _ = bench.node.usage(); // Looks whether anybody still holds it.
+        used(&bench) == [3 << 20, 0]
+    });
+    let second = bring_near(&bench, &object, 1);
+    assert_eq!(second.numa, 1);
+    bench.node.release(object.id());
+    wait_until("all is free", || bench.node.usage().used == 0);
+}
+
+#[test]
+fn what_a_task_uses_is_not_moved_and_that_is_said_in_time() {
+    let bench = start_in_two(32 << 20);
+    let client = bench.client();
+    let object = put(&bench, &client, 1, 1 << 20);
+    let pinned = bench.node.pin(object.id()).expect("it is here");
+    let (done, arrived) = channel();
+    let other = u32::from(pinned.offset >= 16 << 20) ^ 1;
+    let answer = move |arrival| done.send(arrival).expect("the test waits");
+    bench.node.bring_near(&object, other, Box::new(answer));
+    let answer = arrived.recv_timeout(Duration::from_secs(20)).expect("in time");
+    assert!(answer.expect_err("it is in use").contains("tasks use it"));
+    bench.node.unpin(object.id());
+    assert_ne!(bring_near(&bench, &object, other).offset, pinned.offset);
 }

@@ -4,7 +4,7 @@
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::sim::{Network, Options};
 use bridgehead_spec::ObjectId;
-use bridgehead_store_node::{Arrival, Client, ClientError, Node, NodeOptions, new_id, sum_of};
+use bridgehead_store_node::{Arena, Arrival, Client, ClientError, Node, NodeOptions, new_id, sum_of};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use std::net::{IpAddr, Ipv4Addr};
@@ -50,7 +50,7 @@ fn start(agent: u32, fabric: Arc<dyn Fabric>) -> Side {
     let options = NodeOptions {
         agent,
         socket: folder.path().join("store.sock"),
-        limit: 8 << 20,
+        arenas: vec![Arena::only(8 << 20)],
         spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(20),
         verify: true,

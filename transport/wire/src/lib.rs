@@ -16,13 +16,13 @@ pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{AgentToHead, AgentToWorker, ClientToHead, HeadToAgent, HeadToClient, WorkerToAgent};
 pub use names::{NameOp, NameReply, NameRequest};
 pub use session::{
-    AgentJoin, AgentWelcome, ClientHello, Close, CloseMode, FabricAddress, Heartbeat, Peer, Peers, Progress, Refused,
-    RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,
+    AgentJoin, AgentWelcome, ArenaUse, ClientHello, Close, CloseMode, FabricAddress, Heartbeat, Peer, Peers, Progress,
+    Refused, RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,
 };
 pub use task::{
-    Blocked, CancelTasks, Copied, Fetch, Fetched, Functions, HoldObjects, Locate, Located, LogText, Persist, Persisted,
-    PlaceObjects, Placed, Placing, PutFunction, PutObject, ReleaseObjects, ReturnedTasks, TaskCall, TaskDone,
-    TaskOutcome, TaskStarted, TaskSubmit,
+    Blocked, CancelTasks, Copied, Fetch, Fetched, Functions, HoldObjects, Locate, Located, LogText, Memory, Persist,
+    Persisted, PlaceObjects, Placed, Placing, PutFunction, PutObject, ReleaseObjects, ReturnedTasks, TaskCall,
+    TaskDone, TaskOutcome, TaskStarted, TaskSubmit,
 };
 pub use ticket::{ALPN_AGENT, ALPN_CLIENT, HEAD_NAME, Ticket};
 pub use values::{

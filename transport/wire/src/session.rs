@@ -221,7 +221,7 @@ pub struct Shutdown {
 }
 
 /// Says that the sender lives.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct Heartbeat {
     /// Store bytes in use.
     #[prost(uint64, tag = "1")]
@@ -268,6 +268,26 @@ pub struct Heartbeat {
     /// Objects in memory or on disk.
     #[prost(uint64, tag = "15")]
     pub objects: u64,
+    /// The store's arenas, where it has several.
+    #[prost(message, repeated, tag = "16")]
+    pub arenas: Vec<ArenaUse>,
+}
+
+/// How full one arena of a store is.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ArenaUse {
+    /// The NUMA node in whose memory it is to lie.
+    #[prost(uint32, tag = "1")]
+    pub numa: u32,
+    /// Bytes in use.
+    #[prost(uint64, tag = "2")]
+    pub used: u64,
+    /// Its bytes.
+    #[prost(uint64, tag = "3")]
+    pub limit: u64,
+    /// Empty, or why the kernel did not bind it to that NUMA node.
+    #[prost(string, tag = "4")]
+    pub refused: String,
 }
 
 /// What a worker needs to know at its start.

@@ -263,6 +263,24 @@ pub struct Fetch {
     /// Bytes of it; 0: the whole object.
     #[prost(uint64, tag = "4")]
     pub len: u64,
+    /// Which memory of the node the whole object is to lie in.
+    #[prost(enumeration = "Memory", tag = "5")]
+    pub memory: i32,
+    /// Which of the node's memories of that kind: modulo how many there are.
+    #[prost(uint32, tag = "6")]
+    pub turn: u32,
+}
+
+/// A kind of memory that a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Memory {
+    /// Whichever the store chooses.
+    Any = 0,
+    /// That of a NUMA node.
+    Numa = 1,
+    /// That of a GPU.
+    Gpu = 2,
 }
 
 /// The answer to `Fetch`: where the object now lies on the asker's node, or why not.
@@ -320,10 +338,12 @@ pub enum Placing {
     Spread = 1,
     /// Neighbours together, as ranks are given to nodes.
     ByRank = 2,
-    /// In turn on all GPUs: on the node of each.
+    /// In turn in the memory of all GPUs.
     ByGpu = 3,
     /// On the nodes that `near` names.
     Near = 4,
+    /// Neighbours together on nodes, and there in turn in the memory of the NUMA nodes.
+    ByNuma = 5,
 }
 
 /// Asks for objects to be moved or copied to nodes of the run.

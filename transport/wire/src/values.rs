@@ -25,8 +25,14 @@ pub struct ObjectRef {
     /// Its place in the node's index.
     #[prost(uint64, tag = "7")]
     pub slot: u64,
+    /// Where it was placed on purpose: 1 + the number of the node's NUMA node; 0 where nobody chose one.
+    #[prost(uint32, tag = "8")]
+    pub numa: u32,
+    /// Where it was placed on purpose: 1 + the number of the node's GPU in whose memory it lies; 0 where it is in none.
+    #[prost(uint32, tag = "9")]
+    pub gpu: u32,
     /// The sum of its bytes (XXH3, 64 bits) that its writer has taken; 0 where none was asked for.
-    #[prost(fixed64, tag = "8")]
+    #[prost(fixed64, tag = "10")]
     pub sum: u64,
 }
 
@@ -48,6 +54,8 @@ impl ObjectRef {
             node,
             offset,
             slot,
+            numa: 0,
+            gpu: 0,
             sum: 0,
         }
     }
@@ -59,6 +67,8 @@ impl ObjectRef {
             node,
             offset: u64::MAX,
             slot: 0,
+            numa: 0,
+            gpu: 0,
             ..self.clone()
         }
     }

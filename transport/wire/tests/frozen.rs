@@ -169,6 +169,24 @@ fn fields_that_came_later_are_written_and_read_as_they_were_frozen() {
         ClientToHead::encode,
         ClientToHead::decode,
     );
+    let placed = Fetch {
+        object: Some(ObjectRef {
+            numa: 2,
+            gpu: 1,
+            ..object()
+        }),
+        memory: Memory::Numa.into(),
+        turn: 3,
+        ..Fetch::default()
+    };
+    let name = ("head-to-agent-later", 6);
+    check_one(
+        &mut known,
+        name,
+        &placed.into(),
+        HeadToAgent::encode,
+        HeadToAgent::decode,
+    );
     let ranged = Fetched {
         ranged: true,
         ..Fetched::default()

@@ -11,8 +11,8 @@ use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
 use bridgehead_spec::running_note;
 use bridgehead_wire::{
-    Failure, FailureCause, Heartbeat, NameOp, NameRequest, Outcome, ReleaseObjects, Shutdown, TaskCall, TaskDone,
-    TaskStarted, WorkerToAgent,
+    ArenaUse, Failure, FailureCause, Heartbeat, NameOp, NameRequest, Outcome, ReleaseObjects, Shutdown, TaskCall,
+    TaskDone, TaskStarted, WorkerToAgent,
 };
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -291,7 +291,24 @@ impl Agent {
             restore_bytes: moved.restored.bytes,
             views: moved.views,
             objects: usage.objects as u64,
+            arenas: self.arenas(),
         }
+    }
+
+    fn arenas(&self) -> Vec<ArenaUse> {
+        let usage = self.store.usage_by_arena().into_iter();
+        let bound = usage.filter_map(|(numa, used, limit)| {
+            let numa = numa?;
+            let binding = self.store.bindings().iter().find(|binding| binding.numa == numa);
+            let refused = binding.and_then(|binding| binding.refused.clone()).unwrap_or_default();
+            Some(ArenaUse {
+                numa,
+                used,
+                limit,
+                refused,
+            })
+        });
+        bound.collect()
     }
 
     fn enforce_limits(&mut self) {

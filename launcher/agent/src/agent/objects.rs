@@ -7,11 +7,12 @@ use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, Locate, Located, ObjectRef, Outcome,
-    Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, Locate, Located, Memory, ObjectRef,
+    Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
+use std::time::Instant;
 
 fn lost(object: ObjectId, reason: &str) -> Outcome {
     let message = format!("object {object} cannot be had on this node: {reason}");
@@ -85,9 +86,36 @@ impl Agent {
         }
     }
 
+    /// The head wants an object here, in a memory of its choice.
+    fn settle(&mut self, fetch: &Fetch, object: &ObjectRef) {
+        let (events, token, begun) = (self.events.clone(), fetch.token, Instant::now());
+        let done = move |arrival| {
+            let _ = events.send(Event::Settled(token, arrival, begun)); // As in `bring`.
+        };
+        self.store.bring_near(object, fetch.turn, Box::new(done));
+    }
+
+    /// An object is where the head wanted it, with one pin, or cannot be had.
+    pub(super) fn on_settled(&mut self, token: u64, arrival: Arrival, begun: Instant) {
+        let outcome = match arrival {
+            Err(reason) => lost(ObjectId(0), &reason),
+            Ok(place) => {
+                self.tell(Copied {
+                    object: Some(place.clone()),
+                    started_ns: epoch_ns(begun),
+                    elapsed_ns: nanos(begun.elapsed()),
+                });
+                self.store.unpin(place.id());
+                Outcome::value(Value::stored(place))
+            }
+        };
+        self.answer(&Asker::Head(token), outcome);
+    }
+
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
         match &fetch.object {
+            Some(object) if fetch.memory() == Memory::Numa => self.settle(&fetch, object),
             // What has a sum comes whole, for all who want parts of it.
             Some(object) if fetch.len == 0 || (object.sum != 0 && has_range(object, &fetch)) => {
                 self.bring(object, asker)

@@ -96,6 +96,7 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         resources: resources.clone(),
         store_limit: 16 << 20,
         verify_objects: false,
+        numa: Vec::new(),
         incarnation: incarnation.to_owned(),
         socket_dir,
         reaper: stand_in(dir, "leftovers::as_reaper"),

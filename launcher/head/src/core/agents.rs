@@ -114,10 +114,10 @@ impl Core {
                 if let Some(row) = self.agents.get_mut(&agent) {
                     if row.store != beat {
                         self.shown_changed = true;
-                        row.store = beat;
                         if let Some(trace) = &mut self.trace {
-                            trace.store(agent, self.now_ns, beat);
+                            trace.store(agent, self.now_ns, beat.clone());
                         }
+                        row.store = beat;
                     }
                 }
             }

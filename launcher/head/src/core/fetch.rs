@@ -109,6 +109,7 @@ impl Core {
             object,
             offset,
             len,
+            ..Fetch::default()
         };
         self.tell_agent(0, fetch);
     }

@@ -4,7 +4,7 @@
 use super::Core;
 use crate::names::Party;
 use bridgehead_spec::ObjectId;
-use bridgehead_wire::{Fetch, ObjectRef, Outcome, PlaceObjects, Placed, Placing, ReleaseObjects, outcome};
+use bridgehead_wire::{Fetch, Memory, ObjectRef, Outcome, PlaceObjects, Placed, Placing, ReleaseObjects, outcome};
 use std::collections::HashMap;
 
 /// A request that is under way.
@@ -12,11 +12,22 @@ use std::collections::HashMap;
 struct Request {
     from: Party,
     token: u64,
-    /// Each object with the nodes that are to have it, the first of which others read it from.
-    wanted: Vec<(ObjectId, Vec<u32>)>,
+    wanted: Vec<Target>,
     /// Fetches that are not done.
     open: usize,
     error: String,
+    /// Where objects lie that were put into a memory on purpose, as their nodes told.
+    told: Vec<ObjectRef>,
+}
+
+/// Where an object is to lie.
+#[derive(Debug)]
+struct Target {
+    id: ObjectId,
+    /// The nodes that are to have it, the first of which others read it from.
+    nodes: Vec<u32>,
+    /// Which memory of the first node, and which of those that it has.
+    memory: (Memory, u32),
 }
 
 /// All of them.
@@ -68,11 +79,14 @@ impl Core {
         let number = self.placings.next;
         self.placings.next += 1;
         let mut fetches = Vec::new();
-        for (id, nodes) in &wanted {
-            let there = self.objects.nodes(*id);
-            let object = self.objects.locate(*id).cloned();
-            for &node in nodes.iter().filter(|node| !there.contains(node)) {
-                fetches.push((node, object.clone()));
+        for target in &wanted {
+            let there = self.objects.nodes(target.id);
+            let object = self.objects.locate(target.id).cloned();
+            for (at, &node) in target.nodes.iter().enumerate() {
+                let memory = if at == 0 { target.memory } else { (Memory::Any, 0) };
+                if !there.contains(&node) || memory.0 != Memory::Any {
+                    fetches.push((node, object.clone(), memory));
+                }
             }
         }
         let request = Request {
@@ -81,15 +95,18 @@ impl Core {
             wanted,
             open: fetches.len(),
             error: String::new(),
+            told: Vec::new(),
         };
         self.placings.requests.insert(number, request);
-        for (node, object) in fetches {
+        for (node, object, (memory, turn)) in fetches {
             let token = self.next_fetch;
             self.next_fetch += 1;
             self.placings.fetches.insert(token, (number, node));
             let fetch = Fetch {
                 token,
                 object,
+                memory: memory.into(),
+                turn,
                 ..Fetch::default()
             };
             self.tell_agent(node, fetch);
@@ -97,8 +114,8 @@ impl Core {
         self.end_placing(number);
     }
 
-    /// The nodes that each object is to lie on.
-    fn targets(&self, place: &PlaceObjects) -> Result<Vec<(ObjectId, Vec<u32>)>, String> {
+    /// Where each object is to lie.
+    fn targets(&self, place: &PlaceObjects) -> Result<Vec<Target>, String> {
         let agents: Vec<u32> = self.agents.keys().copied().collect();
         let replicas = place.replicas.max(1) as usize;
         if replicas > agents.len() {
@@ -109,6 +126,7 @@ impl Core {
         }
         let cycle = self.cycle(place.placing(), &agents)?;
         let count = place.objects.len();
+        let mut turns = HashMap::new();
         let target = |(i, object): (usize, &ObjectRef)| {
             let id = object.id();
             let here = self.objects.nodes(id);
@@ -120,7 +138,7 @@ impl Core {
             let node = match place.placing() {
                 Placing::Stay => first,
                 Placing::Spread | Placing::ByGpu => cycle[i % cycle.len()],
-                Placing::ByRank => agents[i * agents.len() / count],
+                Placing::ByRank | Placing::ByNuma => agents[i * agents.len() / count],
                 Placing::Near => place
                     .near
                     .get(i)
@@ -128,9 +146,12 @@ impl Core {
                     .filter(|near| agents.contains(near))
                     .unwrap_or(first),
             };
+            let turn = turns.entry(node).or_insert(0);
+            let memory = (memory(place.placing()), *turn);
+            *turn += 1;
             let at = agents.iter().position(|&agent| agent == node).unwrap_or(0);
-            let nodes = (0..replicas).map(|more| agents[(at + more) % agents.len()]);
-            Ok((id, nodes.collect()))
+            let nodes = (0..replicas).map(|more| agents[(at + more) % agents.len()]).collect();
+            Ok(Target { id, nodes, memory })
         };
         place.objects.iter().enumerate().map(target).collect()
     }
@@ -158,7 +179,7 @@ impl Core {
         };
         request.open -= 1;
         match outcome.and_then(|outcome| outcome.kind.as_ref()) {
-            Some(outcome::Kind::Value(_)) => {}
+            Some(outcome::Kind::Value(value)) => request.told.extend(value.object().cloned()),
             Some(outcome::Kind::Failure(failure)) => request.error.clone_from(&failure.message),
             _ => "an agent gave no answer".clone_into(&mut request.error),
         }
@@ -196,10 +217,15 @@ impl Core {
             ..Placed::default()
         };
         if answer.error.is_empty() {
-            for (id, nodes) in &request.wanted {
-                self.settle(*id, nodes);
-                answer.objects.extend(self.objects.locate(*id).cloned());
+            for target in &request.wanted {
+                self.settle(target.id, &target.nodes);
             }
+            for object in request.told.iter().filter(|object| object.numa > 0 || object.gpu > 0) {
+                self.objects.moved(object);
+            }
+            let wanted = request.wanted.iter();
+            let places = wanted.filter_map(|target| self.objects.locate(target.id).cloned());
+            answer.objects = places.collect();
             if answer.objects.len() < request.wanted.len() {
                 "a shard was lost with its node meanwhile".clone_into(&mut answer.error);
             }
@@ -231,5 +257,13 @@ impl Core {
             }
             _ => {} // It is gone.
         }
+    }
+}
+
+/// The memory of its node that a shard is to lie in.
+fn memory(placing: Placing) -> Memory {
+    match placing {
+        Placing::ByNuma => Memory::Numa,
+        _ => Memory::Any,
     }
 }

@@ -140,7 +140,7 @@ impl Conversation {
             return;
         }
         while let Some((token, len)) = self.next_turn() {
-            let room = self.shared.lock().core.grant(SELF, len);
+            let room = self.shared.lock().core.grant(SELF, len, None);
             match room {
                 Ok(extent) => self.place(token, extent),
                 Err(_) => {
@@ -223,7 +223,7 @@ impl Conversation {
         };
         let room = match fetch.extent.take() {
             Some(extent) => Ok(extent),
-            None => self.shared.lock().core.grant(SELF, len),
+            None => self.shared.lock().core.grant(SELF, len, None),
         };
         match room {
             Ok(extent) => {
@@ -272,7 +272,7 @@ impl Conversation {
     fn want_room(&mut self, token: u64, len: u64) {
         let (orders, fabric) = (self.orders.clone(), self.fabric.clone());
         let job: Job = Box::new(move |shared| {
-            let room = shared.make_room(SELF, len, Instant::now() + shared.options.patience);
+            let room = shared.make_room(SELF, len, None, Instant::now() + shared.options.patience);
             lock(&orders.0).push(Order::Room(token, room));
             fabric.wake();
         });

@@ -4,7 +4,7 @@
 
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_node::{Client, ClientError, Lease, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Arena, Client, ClientError, Lease, Node, NodeOptions, new_id};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
@@ -59,6 +59,7 @@ pub fn text_of(object: &ObjectRef) -> String {
         offset,
         slot,
         sum,
+        ..
     } = object;
     format!("{id_hi} {id_lo} {len} {node} {offset} {slot} {sum}")
 }
@@ -288,7 +289,7 @@ impl Place {
         NodeOptions {
             agent: self.agent,
             socket: self.socket().into(),
-            limit: self.limit,
+            arenas: vec![Arena::only(self.limit)],
             spill_dir: format!("{}/spill/{}/life", self.folder, self.agent).into(),
             patience: PATIENCE,
             verify: self.verify,

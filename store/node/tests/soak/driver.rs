@@ -545,6 +545,13 @@ impl Soak {
         }
     }
 
+    /// A node that got an object after its release is told to drop it again, as an agent whose news come too late is. Until
+    /// it has, the object is under way.
+    fn drop_late(&mut self, node: usize, reference: &ObjectRef, object: u64) {
+        let command = format!("release {}", text_of(reference));
+        self.ask_node(node, Kind::Tell, object, &command);
+    }
+
     fn unpin(&mut self, node: usize, reference: &ObjectRef) {
         self.ask_node(node, Kind::Tell, 0, &format!("unpin {}", text_of(reference)));
     }

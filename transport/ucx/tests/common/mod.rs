@@ -128,8 +128,19 @@ impl Group for Ucx {
     }
 }
 
+/// UCX 1.22.0 can end the process when an endpoint is closed on which it still answers an emulated read
+/// (`ucp_request_dt_dereg` below `ucp_ep_close_nbx`; about one run in fifty of these laws on a busy machine).
+fn tcp_is_asked_for() -> Result<(), String> {
+    match std::env::var_os("BRIDGEHEAD_UCX_TCP") {
+        Some(_) => ready(),
+        None => {
+            Err("UCX may crash when it loses a peer over its TCP lane; BRIDGEHEAD_UCX_TCP=1 asks for it".to_owned())
+        }
+    }
+}
+
 mod tcp {
-    bridgehead_fabric::laws!(|count, settings| super::group(count, settings, super::Lane::Tcp), when super::ready);
+    bridgehead_fabric::laws!(|count, settings| super::group(count, settings, super::Lane::Tcp), when super::tcp_is_asked_for);
 }
 
 mod shared_memory {

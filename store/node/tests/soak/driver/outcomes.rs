@@ -143,10 +143,8 @@ impl Soak {
         let agent = self.nodes[task.node].place.agent;
         let object = self.objects.get_mut(&task.object);
         let Some(object) = object else {
-            // Released meanwhile. As an agent whose news come too late is told to, the node drops it again.
             self.let_go(task.node, &place, false);
-            self.release_at(agent, &place, Kind::Tell);
-            return;
+            return self.drop_late(task.node, &place, task.object);
         };
         let part = place.id() != object.reference.id();
         if part && range.is_none() {
