@@ -433,13 +433,15 @@ impl Shared {
     }
 
     pub(crate) fn pin(&self, id: ObjectId) -> Option<ObjectRef> {
-        let mut state = self.lock();
+        self.pin_in(&mut self.lock(), id)
+    }
+
+    fn pin_in(&self, state: &mut State, id: ObjectId) -> Option<ObjectRef> {
         let (len, slot, extent) = state.core.pin(id)?;
         // It may be on its way to disk; pinned, it stays, so readers may find it again.
         self.index.mark(slot, Mark::Memory);
-        let sum = state.sums.of(id);
-        drop(state);
         let object = self.reference(id, len, slot, extent.offset);
+        let sum = state.sums.of(id);
         Some(ObjectRef { sum, ..object })
     }
 
@@ -492,9 +494,11 @@ impl Shared {
                 state.core.return_slot(slot);
             }
         }
+        // Before anybody else may move it to disk again.
+        let pinned = self.pin_in(&mut state, id);
         drop(state);
-        self.pin(id)
-            .ok_or_else(|| format!("object {id} was released while it came"))
+        self.changed.notify_all();
+        pinned.ok_or_else(|| format!("object {id} was released while it came"))
     }
 
     /// The bytes of a range that was granted to this store itself, and is complete.

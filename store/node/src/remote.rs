@@ -14,7 +14,7 @@ use bridgehead_spec::ObjectId;
 use bridgehead_store_core::Extent;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -117,6 +117,7 @@ impl Remote {
             reads: HashMap::new(),
             next: 1,
             addresses: HashMap::new(),
+            left: HashSet::new(),
             waiting: HashMap::new(),
             given_up: HashMap::new(),
             queue: VecDeque::new(),
@@ -190,6 +191,8 @@ struct Conversation {
     reads: HashMap<OpId, u64>,
     next: u64,
     addresses: HashMap<PeerId, Bytes>,
+    /// Nodes that were in the run and have left it.
+    left: HashSet<PeerId>,
     waiting: HashMap<PeerId, VecDeque<Posting>>,
     /// Fetches that ended before their peer answered: what it lends after all goes back at once.
     given_up: HashMap<u64, (PeerId, ObjectId)>,
@@ -259,6 +262,8 @@ impl Conversation {
             .filter(|peer| !here.contains_key(peer))
             .copied()
             .collect();
+        self.left.retain(|peer| !here.contains_key(peer));
+        self.left.extend(&gone);
         self.addresses = here;
         for peer in gone {
             self.fabric.remove_peer(peer);
@@ -381,6 +386,10 @@ impl Conversation {
             Note::Lent { len, .. } => self.shared.lanes.lent.add(*len),
             Note::Inline { bytes, .. } => self.shared.lanes.lent.add(bytes.len() as u64),
             _ => {}
+        }
+        // One that has left gets no answer any more: a pin for it would never be given back.
+        if self.left.contains(&peer) {
+            return pinned.into_iter().for_each(|id| self.shared.unpin(id));
         }
         if let Some(id) = pinned {
             if matches!(note, Note::Lent { .. }) {

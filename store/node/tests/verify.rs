@@ -93,9 +93,15 @@ impl Side {
     fn spoil(&self, object: &ObjectRef) -> PathBuf {
         let name = format!("{:032x}.bhs", object.id().0);
         let path = self.folder.path().join("spill/0/life").join(name);
-        while self.node.pin(object.id()).is_some() {
+        loop {
+            // More than the store holds, so that the object, the longest unused, goes to its file.
+            for _ in 0..3 {
+                self.put(9, 3 * MIB);
+            }
+            if self.node.pin(object.id()).is_none() {
+                break;
+            }
             self.node.unpin(object.id());
-            self.put(9, 3 * MIB);
         }
         let mut bytes = std::fs::read(&path).expect("the file");
         let at = bytes.len() / 2;

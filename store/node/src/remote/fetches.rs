@@ -350,9 +350,24 @@ impl Conversation {
     pub(super) fn complete(&mut self, token: u64, extent: Extent, len: u64) {
         if let Some(fetch) = self.take(token) {
             self.shared.lanes.remote.add(len);
-            (fetch.done)(self.shared.adopt(fetch.id, extent, len, fetch.sum));
+            let adopted = self.shared.adopt(fetch.id, extent, len, fetch.sum);
+            let coming = adopted.is_err() && self.shared.lock().core.find(fetch.id).is_some();
+            if coming {
+                self.bring_own(fetch.id, fetch.done);
+            } else {
+                (fetch.done)(adopted);
+            }
         }
         self.take_turns();
+    }
+
+    /// Another fetch has brought the same object before, and it is on its way to disk or back: a mover waits for that.
+    fn bring_own(&self, id: ObjectId, done: Done) {
+        let job: Job = Box::new(move |shared| {
+            let deadline = Instant::now() + shared.options.patience;
+            done(shared.bring_own(id, deadline).map_err(|e| e.to_string()));
+        });
+        let _ = self.jobs.send(job); // The movers are gone only at the end.
     }
 
     pub(super) fn fail(&mut self, token: u64, reason: &str) {
