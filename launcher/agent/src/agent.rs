@@ -17,7 +17,8 @@ use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
-use bridgehead_store_node::{Arrival, Domain, Node, NodeOptions, StoreError, divide};
+use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError, divide};
+use bridgehead_topology::NumaNode;
 use bridgehead_wire::{
     AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
     TaskCall,
@@ -52,7 +53,7 @@ pub struct AgentOptions {
     /// Objects of its store have sums, which are checked wherever their bytes are moved.
     pub verify_objects: bool,
     /// The machine's NUMA nodes, among which the store's memory is divided.
-    pub numa: Vec<Domain>,
+    pub numa: Vec<NumaNode>,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.

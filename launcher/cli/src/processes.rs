@@ -182,7 +182,7 @@ fn agent_options(
         resources: surroundings.own.resources.clone(),
         store_limit: surroundings.own.store_limit,
         verify_objects: config.verify_objects,
-        numa: domains(&bridgehead_topology::Topology::here().numa),
+        numa: bridgehead_topology::Topology::here().numa,
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,
@@ -267,15 +267,4 @@ pub(crate) fn run_agent(
 pub(crate) fn reaper(args: &args::Reaper) -> u8 {
     bridgehead_agent::reaper_main(&args.incarnation, &args.socket_dir);
     OK
-}
-
-/// The machine's NUMA nodes, as the store wants to know them.
-fn domains(nodes: &[bridgehead_topology::NumaNode]) -> Vec<bridgehead_agent::Domain> {
-    let domain = |node: &bridgehead_topology::NumaNode| bridgehead_agent::Domain {
-        numa: node.node,
-        memory: node.memory,
-        usable: node.allowed && !node.processors.is_empty(),
-        distances: node.distances.clone(),
-    };
-    nodes.iter().map(domain).collect()
 }

@@ -10,7 +10,7 @@ mod extents;
 mod objects;
 mod slots;
 
-pub use arenas::{Arena, Domain, divide};
+pub use arenas::{Arena, divide};
 pub use extents::{ALIGN, Extent, Extents};
 pub use objects::{ClientId, Core, Denied, Freed, Place, PublishError, Spill, Usage};
 pub use slots::SlotId;

@@ -21,7 +21,7 @@ mod server;
 mod traffic;
 mod verify;
 
-pub use bridgehead_store_core::{Arena, Domain, divide};
+pub use bridgehead_store_core::{Arena, divide};
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
 pub use node::{Arrival, Node, NodeOptions, StoreError};
 pub use numa::Binding;
