@@ -5,6 +5,7 @@
 //! for a range, fills it and names it in its own message to the agent or the head; that publishes it. A reader maps the
 //! arena once and takes leases in shared memory. Hot path: `Client::reserve`, `Client::lease`, once an object each.
 
+mod arrive;
 mod client;
 mod files;
 mod index;

@@ -10,7 +10,7 @@ use crate::traffic::{Lanes, Traffic};
 use crate::verify::{Others, Sums};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{Arena, ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
+use bridgehead_store_core::{Arena, ClientId, Core, Place, PublishError, SlotId, Usage};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -436,7 +436,7 @@ impl Shared {
         self.pin_in(&mut self.lock(), id)
     }
 
-    fn pin_in(&self, state: &mut State, id: ObjectId) -> Option<ObjectRef> {
+    pub(crate) fn pin_in(&self, state: &mut State, id: ObjectId) -> Option<ObjectRef> {
         let (len, slot, extent) = state.core.pin(id)?;
         // It may be on its way to disk; pinned, it stays, so readers may find it again.
         self.index.mark(slot, Mark::Memory);
@@ -463,49 +463,6 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
-    }
-
-    /// Copies `bytes` into a range that was granted to this thread.
-    #[allow(unsafe_code)]
-    pub(crate) fn fill(&self, extent: Extent, bytes: &[u8]) {
-        // SAFETY: the range was granted to the caller alone, and nobody reads it before it is published.
-        unsafe { self.arena.slice_mut(extent.offset, bytes.len() as u64) }.copy_from_slice(bytes);
-    }
-
-    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is in memory already, the
-    /// range is given back; where it is on disk, these bytes take the place of its file.
-    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64, sum: u64) -> Arrival {
-        let mut state = self.lock();
-        let Some(slot) = state.core.lend_slots(SELF, 1).pop() else {
-            state.core.give_back(SELF, extent);
-            return Err("the store's index is full".to_owned());
-        };
-        match state.core.publish(id, extent.offset, len, slot) {
-            Ok(_) => {
-                state.sums.note(id, sum);
-                self.index.enter(slot, id, extent.offset, len);
-            }
-            Err(_) => {
-                if state.core.restore(id, SELF, extent).is_ok() {
-                    self.restored(&mut state, id, extent, len);
-                } else {
-                    state.core.give_back(SELF, extent);
-                }
-                state.core.return_slot(slot);
-            }
-        }
-        // Before anybody else may move it to disk again.
-        let pinned = self.pin_in(&mut state, id);
-        drop(state);
-        self.changed.notify_all();
-        pinned.ok_or_else(|| format!("object {id} was released while it came"))
-    }
-
-    /// The bytes of a range that was granted to this store itself, and is complete.
-    #[allow(unsafe_code)]
-    pub(crate) fn granted(&self, extent: Extent, len: u64) -> &[u8] {
-        // SAFETY: nobody writes a range that is complete, and whoever has it gives it to nobody while this is looked at.
-        unsafe { self.arena.slice(extent.offset, len) }
     }
 
     /// The bytes of a pinned object.
@@ -545,26 +502,6 @@ impl Shared {
             self.index.mark(*slot, Mark::Empty);
         }
         state.lingering.len() < before || !left.is_empty()
-    }
-
-    /// Pins an object, read back from disk first if it is there; from another node where its file is no good.
-    pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
-        match self.bring_own(id, deadline) {
-            Err(why @ (StoreError::Damaged(_) | StoreError::Io { .. })) => {
-                let Some((len, sum)) = self.length_and_sum(id).filter(|(_, sum)| *sum != 0) else {
-                    return Err(why);
-                };
-                let object = ObjectRef::new(id, len, self.options.agent, u64::MAX, 0);
-                self.fetch_elsewhere(&ObjectRef { sum, ..object }, id, why, deadline)
-            }
-            other => other,
-        }
-    }
-
-    fn length_and_sum(&self, id: ObjectId) -> Option<(u64, u64)> {
-        let state = self.lock();
-        let (len, ..) = state.core.find(id)?;
-        Some((len, state.sums.of(id)))
     }
 
     /// Pins an object, read back from disk first if it is there. For those who were asked by another node: they ask nobody, so

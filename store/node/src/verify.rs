@@ -62,6 +62,26 @@ impl Shared {
         Err(StoreError::Damaged(damage))
     }
 
+    /// Pins an object, read back from disk first if it is there; from another node where its file is no good.
+    pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
+        match self.bring_own(id, deadline) {
+            Err(why @ (StoreError::Damaged(_) | StoreError::Io { .. })) => {
+                let Some((len, sum)) = self.length_and_sum(id).filter(|(_, sum)| *sum != 0) else {
+                    return Err(why);
+                };
+                let object = ObjectRef::new(id, len, self.options.agent, u64::MAX, 0);
+                self.fetch_elsewhere(&ObjectRef { sum, ..object }, id, why, deadline)
+            }
+            other => other,
+        }
+    }
+
+    fn length_and_sum(&self, id: ObjectId) -> Option<(u64, u64)> {
+        let state = self.lock();
+        let (len, ..) = state.core.find(id)?;
+        Some((len, state.sums.of(id)))
+    }
+
     /// Writes an object, whose bytes here are damaged, from those of another node, brought under another name.
     pub(crate) fn write_copy(
         &self,
