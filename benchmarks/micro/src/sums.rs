@@ -53,6 +53,7 @@ fn puts(repeats: usize, times: usize, bytes: &[u8], verify: bool) -> Result<f64,
         spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(1),
         verify,
+        devices: Vec::new(),
     };
     let node = Node::start(options)?;
     let client = Client::connect(&folder.path().join("store.sock"))?;

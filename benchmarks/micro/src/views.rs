@@ -28,6 +28,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<(), Box<dyn Error>> {
         spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(1),
         verify: false,
+        devices: Vec::new(),
     };
     let node = Node::start(options)?;
     let client = Client::connect(&folder.path().join("store.sock"))?;

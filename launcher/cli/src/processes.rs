@@ -182,6 +182,7 @@ fn agent_options(
         resources: surroundings.own.resources.clone(),
         store_limit: surroundings.own.store_limit,
         verify_objects: config.verify_objects,
+        gpu_memory: gpu_memory(&surroundings.own),
         numa: bridgehead_topology::Topology::here().numa,
         incarnation,
         socket_dir,
@@ -194,6 +195,12 @@ fn agent_options(
         })),
         known: None,
     })
+}
+
+/// The memory of the agent's GPUs: CUDA's, or, where that does not have one, as much host memory as is its share of the store.
+fn gpu_memory(own: &AgentConfig) -> Vec<bridgehead_store_gpu::Device> {
+    let gpus = own.resources.gpus;
+    bridgehead_store_gpu::devices(gpus, own.store_limit / u64::from(gpus.max(1)))
 }
 
 /// `bridgehead agent`.

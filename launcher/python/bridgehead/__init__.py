@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import joblib
 from ._bridgehead import __version__
 from ._context import Context, current
+from ._device import DeviceArray
 from ._executor import Executor
 from ._future import Future
 from ._named import Store, Stream, store
@@ -39,6 +40,7 @@ __all__ = [
     "BridgeheadError",
     "ClosureTooLarge",
     "Context",
+    "DeviceArray",
     "Executor",
     "Future",
     "Group",

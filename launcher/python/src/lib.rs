@@ -3,6 +3,7 @@
 //! Hot path: `client::Client::submit`, `futures::complete`, `worker::run`, `pack`. Start reading at `client.rs` and `worker.rs`.
 
 mod client;
+mod device;
 mod futures;
 mod home;
 mod launch;
@@ -26,6 +27,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<client::Client>()?;
+    m.add_class::<device::DeviceBuffer>()?;
     m.add_class::<futures::Raw>()?;
     m.add_class::<home::Kept>()?;
     m.add_class::<home::StoreBuffer>()?;

@@ -26,8 +26,8 @@ impl Shared {
                 self.index.enter(slot, id, extent.offset, len);
             }
             Err(_) => {
-                if state.core.restore(id, SELF, extent).is_ok() {
-                    self.restored(&mut state, id, extent, len);
+                if let Ok(from) = state.core.restore(id, SELF, extent) {
+                    self.restored(&mut state, id, extent, len, from);
                 } else {
                     state.core.give_back(SELF, extent);
                 }

@@ -182,6 +182,16 @@ impl Client {
         lease.ok_or_else(|| ClientError::Never(format!("object {id} is not where the store says")))
     }
 
+    /// What `device_view` needs of the conversation with the store.
+    pub(crate) fn ask_with(&self, message: &Message) -> Result<(Message, Vec<OwnedFd>), ClientError> {
+        self.0.ask_with(message)
+    }
+
+    /// Tells the store something that has no answer.
+    pub(crate) fn tell(&self, message: &Message) {
+        let _ = send(&*lock(&self.0.socket), message, &[]); // A store that is gone needs to know nothing.
+    }
+
     /// Whether the node has published an object, so that others can read it.
     #[must_use]
     pub fn is_published(&self, object: &ObjectRef) -> bool {
@@ -203,7 +213,7 @@ impl Client {
     }
 }
 
-fn bad(why: &str) -> io::Error {
+pub(crate) fn bad(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
@@ -238,11 +248,16 @@ impl Inner {
     }
 
     fn ask(&self, message: &Message) -> Result<Message, ClientError> {
+        self.ask_with(message).map(|(reply, _)| reply)
+    }
+
+    /// As `ask`, with the descriptors beside the answer.
+    fn ask_with(&self, message: &Message) -> Result<(Message, Vec<OwnedFd>), ClientError> {
         let socket = lock(&self.socket);
         send(&*socket, message, &[])?;
-        let (reply, _) = answer(&socket)?;
+        let (reply, fds) = answer(&socket)?;
         if reply.kind == message.kind {
-            Ok(reply)
+            Ok((reply, fds))
         } else {
             Err(bad("the store answered another question").into())
         }

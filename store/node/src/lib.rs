@@ -7,6 +7,8 @@
 
 mod arrive;
 mod client;
+mod device_view;
+mod devices;
 mod files;
 mod index;
 mod lending;
@@ -24,6 +26,8 @@ mod verify;
 
 pub use bridgehead_store_core::{Arena, divide};
 pub use client::{Client, ClientError, Lease, Reservation, new_id};
+pub use device_view::DeviceView;
+pub use devices::DeviceUse;
 pub use node::{Arrival, Node, NodeOptions, StoreError};
 pub use numa::Binding;
 pub use own::Own;

@@ -1,5 +1,6 @@
 //! The agent's side of its node's store: publishes what producers wrote, pins what calls take, frees what is released.
 
+use crate::devices::Devices;
 use crate::files::{SpillFolder, write_whole};
 use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
 use crate::map::{Access, Mapping, sealed};
@@ -27,6 +28,8 @@ use thiserror::Error;
 pub(crate) const SELF: ClientId = ClientId(0);
 /// Smallest arena.
 const LEAST: u64 = 1 << 20;
+/// Who waits for another thread's move looks again after so long at the latest.
+pub(crate) const TURN: Duration = Duration::from_millis(20);
 /// Threads that move bytes for the agent: restores, writes to the run folder.
 const MOVERS: usize = 2;
 
@@ -48,6 +51,8 @@ pub struct NodeOptions {
     pub patience: Duration,
     /// Writers take sums of their objects, which are checked wherever bytes are moved.
     pub verify: bool,
+    /// The memory of the node's GPUs, by number.
+    pub devices: Vec<bridgehead_store_gpu::Device>,
 }
 
 /// Why a store cannot begin or go on.
@@ -119,6 +124,7 @@ pub(crate) struct Shared {
     pub changed: Condvar,
     pub stop: AtomicBool,
     pub files: SpillFolder,
+    pub devices: Devices,
     pub lanes: Lanes,
     /// How other nodes are asked for what is damaged here.
     pub elsewhere: Others,
@@ -144,6 +150,8 @@ impl Node {
     pub fn start(mut options: NodeOptions) -> Result<Self, StoreError> {
         let len = round(&mut options.arenas);
         let arena_fd = sealed("bridgehead-arena", len).map_err(system("make the store's arena"))?;
+        let mut core = Core::new(&options.arenas, SLOTS - 1);
+        core.set_devices(options.devices.iter().map(crate::devices::limit));
         let index_fd = sealed("bridgehead-index", INDEX_BYTES).map_err(system("make the store's index"))?;
         let arena = Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?;
         let shared = Arc::new(Shared {
@@ -151,10 +159,11 @@ impl Node {
             arena,
             index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
             files: SpillFolder::new(options.spill_dir.clone()),
+            devices: Devices::new(&options.devices),
             lanes: Lanes::default(),
             elsewhere: Others::default(),
             state: Mutex::new(State {
-                core: Core::new(&options.arenas, SLOTS - 1),
+                core,
                 leases: HashMap::new(),
                 sums: Sums::default(),
                 views: 0,
@@ -220,6 +229,8 @@ impl Node {
         if state.core.release(id) {
             self.shared.free(&mut state, id);
         }
+        drop(state);
+        self.shared.devices.bury();
     }
 
     /// Whether the object is here, in memory or on disk.
@@ -354,6 +365,15 @@ impl Node {
         }));
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Where work for the movers goes.
+    pub(crate) fn movers(&self) -> Option<Sender<Job>> {
+        self.jobs.clone()
+    }
+
     fn later(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job); // The movers are gone only at the end.
@@ -365,7 +385,10 @@ impl Node {
     pub fn usage(&self) -> Usage {
         let mut state = self.shared.lock();
         self.shared.sweep(&mut state);
-        state.core.usage()
+        let usage = state.core.usage();
+        drop(state);
+        self.shared.devices.bury(); // What readers have let go of since.
+        usage
     }
 
     /// Gives memory back to the system that has been free for a while: what is beyond a share kept warm for puts to come.
@@ -462,6 +485,7 @@ impl Shared {
             self.free(&mut state, id);
         }
         drop(state);
+        self.devices.bury();
         self.changed.notify_all();
     }
 
@@ -482,6 +506,9 @@ impl Shared {
         }
         if let Some(freed) = state.core.free(id) {
             self.index.mark(freed.slot, Mark::Empty);
+            if freed.device.is_some() {
+                self.devices.remove(id);
+            }
             if freed.on_disk {
                 self.files.remove(id);
             }
@@ -504,7 +531,7 @@ impl Shared {
         state.lingering.len() < before || !left.is_empty()
     }
 
-    /// Pins an object, read back from disk first if it is there. For those who were asked by another node: they ask nobody, so
+    /// Pins an object, read back into the arena first if it is away. For those who were asked by another node: they ask nobody, so
     /// that two nodes with damaged files do not ask each other for ever.
     pub(crate) fn bring_own(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
         loop {
@@ -518,7 +545,7 @@ impl Shared {
                         "object {id} is not in the store of this node"
                     )));
                 }
-                Some((len, _, Place::Disk)) => {
+                Some((len, _, Place::Away(_))) => {
                     drop(state);
                     self.read_back(id, len, deadline)?;
                 }

@@ -37,6 +37,12 @@ pub(crate) enum Kind {
     Close = 5,
     /// The answer when something cannot be done; the text says why. First word: 1 when it can never be done.
     Refused = 6,
+    /// Client: an object whose copy in a GPU's memory it wants to read there; third word: 1 and the GPU that it is copied to
+    /// where it has none. Answer: the GPU, bytes of the export; then as text the export and the object's first bytes; the
+    /// export's descriptor where it has one. It stays until `Unview`.
+    View = 7,
+    /// Client: it does not look at that copy any more. No answer.
+    Unview = 8,
 }
 
 impl Kind {
@@ -48,6 +54,8 @@ impl Kind {
             4 => Self::Open,
             5 => Self::Close,
             6 => Self::Refused,
+            7 => Self::View,
+            8 => Self::Unview,
             _ => return None,
         })
     }
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_message_reads_back_as_it_was_written() {
-        for kind in 1..=6 {
+        for kind in 1..=8 {
             let mut message = Message::new(Kind::from_byte(kind).expect("known"), &[1, u64::MAX, 3]);
             message.text = b"why".to_vec();
             assert_eq!(Message::decode(&message.encode()).ok(), Some(message));
@@ -209,7 +217,7 @@ mod tests {
                 })
                 .collect();
             if let Ok(message) = Message::decode(&bytes) {
-                assert!((1..=6).contains(&(message.kind as u8)) && len > WORDS * 8);
+                assert!((1..=8).contains(&(message.kind as u8)) && len > WORDS * 8);
             }
         }
     }

@@ -124,6 +124,7 @@ fn start(agent: u32, end: &Namespace) -> Side {
             spill_dir: folder.path().join("spill/0/life"),
             patience: Duration::from_secs(5),
             verify: false,
+            devices: Vec::new(),
         };
         let mut node = Node::start(options).expect("a store");
         node.connect(fabric).expect("a network");

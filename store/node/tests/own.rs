@@ -20,6 +20,7 @@ fn start(limit: u64) -> Bench {
         spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_millis(100),
         verify: false,
+        devices: Vec::new(),
     };
     let node = Node::start(options).expect("a store");
     let client = Client::connect(&folder.path().join("store.sock")).expect("a connection");

@@ -45,6 +45,7 @@ impl Side {
             spill_dir: folder.path().join("spill/0/life"),
             patience,
             verify: false,
+            devices: Vec::new(),
         };
         let mut node = Node::start(options).expect("a store");
         let address = fabric.address();

@@ -21,6 +21,7 @@ fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
         spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
         patience: Duration::from_millis(patience_ms),
         verify: false,
+        devices: Vec::new(),
     };
     let node = Node::start(options).expect("a store");
     Bench { node, folder }
@@ -361,6 +362,7 @@ fn start_in_two(limit: u64) -> Bench {
         spill_dir: folder.path().join("spill"),
         patience: Duration::from_millis(2_000),
         verify: false,
+        devices: Vec::new(),
     };
     let node = Node::start(options).expect("a store");
     Bench { node, folder }

@@ -54,6 +54,7 @@ fn start(agent: u32, fabric: Arc<dyn Fabric>) -> Side {
         spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(20),
         verify: true,
+        devices: Vec::new(),
     };
     let mut node = Node::start(options).expect("a store");
     node.connect(fabric).expect("a network");

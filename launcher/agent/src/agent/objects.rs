@@ -115,6 +115,7 @@ impl Agent {
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
         match &fetch.object {
+            Some(object) if fetch.memory() == Memory::Gpu => self.move_to_gpu(object, &fetch, asker),
             Some(object) if fetch.memory() == Memory::Numa => self.settle(&fetch, object),
             // What has a sum comes whole, for all who want parts of it.
             Some(object) if fetch.len == 0 || (object.sum != 0 && has_range(object, &fetch)) => {
@@ -301,7 +302,7 @@ impl Agent {
         self.tell(release);
     }
 
-    fn answer(&mut self, asker: &Asker, outcome: Outcome) {
+    pub(super) fn answer(&mut self, asker: &Asker, outcome: Outcome) {
         self.answer_with(asker, outcome, false);
     }
 

@@ -1,7 +1,8 @@
-//! Objects: an agent lays them into the memory that the head wants them in.
+//! Objects: an agent lays them into the memory that the head wants them in. GPUs are host memory that stands in for them, unless
+//! this machine has some.
 
 use crate::harness::{Head, Wish, check};
-use bridgehead_spec::AgentId;
+use bridgehead_spec::{AgentId, Resources};
 use bridgehead_store_node::{Client, new_id};
 use bridgehead_topology::NumaNode;
 use bridgehead_wire::{AgentToHead, Fetch, Memory, ObjectRef, Outcome, PutObject, outcome};
@@ -39,11 +40,11 @@ async fn put(head: &mut Head) -> ObjectRef {
 }
 
 /// Where the object lies after the head wanted it in the memory of this turn.
-async fn fetch(head: &mut Head, object: &ObjectRef, token: u64, turn: u32) -> Outcome {
+async fn fetch(head: &mut Head, object: &ObjectRef, memory: Memory, token: u64, turn: u32) -> Outcome {
     head.send(Fetch {
         token,
         object: Some(object.clone()),
-        memory: Memory::Numa.into(),
+        memory: memory.into(),
         turn,
         ..Fetch::default()
     });
@@ -63,15 +64,43 @@ fn an_object_goes_to_the_numa_node_whose_turn_it_is() {
     check(wish, async |head| {
         let object = put(head).await;
         for (turn, numa) in [(0, 0), (1, 1000), (2, 0), (3, 1000)] {
-            let outcome = fetch(head, &object, 10 + u64::from(turn), turn).await;
+            let outcome = fetch(head, &object, Memory::Numa, 10 + u64::from(turn), turn).await;
             let place = outcome.object().expect("it is there");
             assert_eq!((place.id(), place.numa), (object.id(), numa + 1));
         }
         let missing = ObjectRef::new(new_id().expect("randomness"), 8, 0, 0, 0);
-        let outcome = fetch(head, &missing, 20, 0).await;
+        let outcome = fetch(head, &missing, Memory::Numa, 20, 0).await;
         let Some(outcome::Kind::Failure(failure)) = outcome.kind else {
             panic!("there is no such object");
         };
         assert_eq!(failure.kind, "object-lost");
+    });
+}
+
+#[test]
+fn an_object_goes_to_the_gpu_whose_turn_it_is_and_without_one_it_is_refused() {
+    let resources = |gpus| Resources {
+        gpus,
+        ..Resources::default()
+    };
+    let wish = |gpus| Wish {
+        resources: resources(gpus),
+        ..Wish::default()
+    };
+    check(wish(2), async |head| {
+        let object = put(head).await;
+        for (turn, gpu) in [(0, 0), (1, 1), (2, 0), (2, 0), (5, 1)] {
+            let outcome = fetch(head, &object, Memory::Gpu, 10 + u64::from(turn), turn).await;
+            let place = outcome.object().expect("it is there");
+            assert_eq!((place.id(), place.gpu), (object.id(), gpu + 1));
+        }
+    });
+    check(wish(0), async |head| {
+        let object = put(head).await;
+        let outcome = fetch(head, &object, Memory::Gpu, 10, 0).await;
+        let Some(outcome::Kind::Failure(failure)) = outcome.kind else {
+            panic!("there is no GPU");
+        };
+        assert!(failure.message.contains("node 0 has no GPU"), "{}", failure.message);
     });
 }

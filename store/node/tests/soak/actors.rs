@@ -293,6 +293,7 @@ impl Place {
             spill_dir: format!("{}/spill/{}/life", self.folder, self.agent).into(),
             patience: PATIENCE,
             verify: self.verify,
+            devices: Vec::new(),
         }
     }
 }
