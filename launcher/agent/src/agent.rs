@@ -51,6 +51,8 @@ pub struct AgentOptions {
     pub resources: Resources,
     /// Most bytes that its store holds in memory.
     pub store_limit: u64,
+    /// Objects of its store have sums, which are checked wherever their bytes are moved.
+    pub verify_objects: bool,
     /// The memory of its GPUs, by number, as its store uses it.
     pub gpu_memory: Vec<bridgehead_store_gpu::Device>,
     /// The machine's NUMA nodes, among which the store's memory is divided.
@@ -244,6 +246,7 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
     NodeOptions {
         agent: options.agent.0,
         socket: options.store_socket(),
+        verify: options.verify_objects,
         arenas: divide(options.store_limit, &options.numa),
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,

@@ -181,6 +181,7 @@ fn agent_options(
         folder: folder.clone(),
         resources: surroundings.own.resources.clone(),
         store_limit: surroundings.own.store_limit,
+        verify_objects: config.verify_objects,
         gpu_memory: gpu_memory(&surroundings.own),
         numa: bridgehead_topology::Topology::here().numa,
         incarnation,

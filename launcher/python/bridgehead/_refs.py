@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -80,8 +79,8 @@ def get(ref: Sequence[Ref[T]], *, writable: bool = False, gpu: Literal[False] = 
 def get(ref: Any, *, writable: bool = False, gpu: bool = False) -> Any:
     """The value of a reference, or the values of several, which are asked for together.
 
-    Large arrays in it are read-only views of the store's memory. With `writable` they are this process's own: copies, which
-    nobody else sees.
+    Large arrays in it are read-only views of the store's memory. With `writable` they are this process's own: what it writes
+    nobody else sees. A page is copied when it is first written; objects of less than 512 KiB are copied at once.
 
     With `gpu` an array is given in the memory of a GPU of this node: where it lies there, without a copy; else it is copied to
     the first GPU of the task that asks, or to GPU 0.
@@ -103,8 +102,10 @@ def get(ref: Any, *, writable: bool = False, gpu: bool = False) -> Any:
 def _values(kept: list[_bridgehead.Kept], writable: bool) -> list[Any]:
     """Those that lie elsewhere are on their way all at once before the first one is waited for."""
     coming = [connection_of(one).bring(one) if one.away() else None for one in kept]
-    values = [one.load() if future is None else future.result() for one, future in zip(kept, coming, strict=True)]
-    return [copy.deepcopy(value) for value in values] if writable else values
+    for future in coming:
+        if future is not None:
+            future._own = writable
+    return [one.load(writable) if future is None else future.result() for one, future in zip(kept, coming, strict=True)]
 
 
 def _on_gpu(kept: _bridgehead.Kept) -> DeviceArray:

@@ -228,7 +228,7 @@ pub fn write(home: &Home, layout: &Layout<'_>) -> PyResult<(ObjectRef, Lease)> {
     let mut reservation = reserved.map_err(|e| raise(py, &e, "too_large"))?;
     layout.write(reservation.bytes())?;
     let id = new_id().map_err(PyErr::from)?;
-    Ok(reservation.seal(id))
+    Ok(py.detach(|| reservation.seal(id))) // Where objects have sums it takes a while.
 }
 
 /// An error of the store as the exception that `bridgehead._failures` names for it.
@@ -349,14 +349,21 @@ impl Kept {
 
 #[pymethods]
 impl Kept {
-    /// The value; arrays in it are read-only views.
-    fn load<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The value; arrays in it are read-only views, or `own`: this process's.
+    #[pyo3(signature = (own = false))]
+    fn load<'py>(&self, py: Python<'py>, own: bool) -> PyResult<Bound<'py, PyAny>> {
         match &self.value {
+            Value::Here(bytes) if own => crate::own::unpack(py, bytes),
             Value::Here(bytes) => crate::pack::unpack(py, bytes),
             Value::Stored(stored) => {
                 stored.held.home.settle_fresh();
                 let lease = self.lease(py, stored)?;
-                crate::pack::reading(&stored.held.home, || crate::pack::unpack_lease(py, lease))
+                let unpack = if own {
+                    crate::own::unpack_lease
+                } else {
+                    crate::pack::unpack_lease
+                };
+                crate::pack::reading(&stored.held.home, || unpack(py, lease))
             }
         }
     }

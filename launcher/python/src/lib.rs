@@ -12,6 +12,7 @@ mod link;
 mod named;
 mod note;
 mod options;
+mod own;
 mod pack;
 mod printed;
 mod python;
@@ -31,6 +32,7 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<home::Kept>()?;
     m.add_class::<home::StoreBuffer>()?;
     m.add_class::<options::Options>()?;
+    m.add_class::<own::OwnBuffer>()?;
     m.add_class::<worker::Worker>()?;
     m.add_function(wrap_pyfunction!(pack::load_input, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;

@@ -391,12 +391,15 @@ pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Boun
         object.offset,
         object.slot,
         (object.numa, object.gpu),
+        object.sum,
     );
     named.map(|()| Ok(numbers.into_pyobject(py)?.into_any())).transpose()
 }
 
 /// A reference to an object that a value names, while that value is held. Pickles of such values call it.
 #[pyfunction]
+#[pyo3(signature = (id_hi, id_lo, len, node, offset, slot, memory, sum = 0))]
+#[allow(clippy::too_many_arguments)] // The fields of a reference.
 pub fn adopt(
     id_hi: u64,
     id_lo: u64,
@@ -405,6 +408,7 @@ pub fn adopt(
     offset: u64,
     slot: u64,
     memory: (u32, u32),
+    sum: u64,
 ) -> PyResult<Kept> {
     let Some(home) = READING.with_borrow(Clone::clone) else {
         return Err(damaged("it names objects of a run, and was read outside of it"));
@@ -416,6 +420,7 @@ pub fn adopt(
         node,
         offset,
         slot,
+        sum,
         numa: memory.0,
         gpu: memory.1,
     };

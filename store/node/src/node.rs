@@ -8,9 +8,10 @@ use crate::numa::{Binding, bind_all};
 use crate::remote::Remote;
 use crate::server::Server;
 use crate::traffic::{Lanes, Traffic};
+use crate::verify::{Others, Sums};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{Arena, ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
+use bridgehead_store_core::{Arena, ClientId, Core, Place, PublishError, SlotId, Usage};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -48,6 +49,8 @@ pub struct NodeOptions {
     pub spill_dir: PathBuf,
     /// How long a put waits for room before it fails.
     pub patience: Duration,
+    /// Writers take sums of their objects, which are checked wherever bytes are moved.
+    pub verify: bool,
     /// The memory of the node's GPUs, by number.
     pub devices: Vec<bridgehead_store_gpu::Device>,
 }
@@ -72,6 +75,9 @@ pub enum StoreError {
     /// It is not here.
     #[error("{0}")]
     Gone(String),
+    /// Its bytes are not those that were written.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
@@ -84,6 +90,8 @@ pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Stor
 pub(crate) struct State {
     pub core: Core,
     pub leases: HashMap<ClientId, Leases>,
+    /// Sums of objects that have one.
+    pub sums: Sums,
     /// Views that processes took which are gone.
     pub views: u64,
     /// Released objects that readers still have leases on.
@@ -118,6 +126,8 @@ pub(crate) struct Shared {
     pub files: SpillFolder,
     pub devices: Devices,
     pub lanes: Lanes,
+    /// How other nodes are asked for what is damaged here.
+    pub elsewhere: Others,
 }
 
 pub(crate) type Job = Box<dyn FnOnce(&Shared) + Send>;
@@ -151,9 +161,11 @@ impl Node {
             files: SpillFolder::new(options.spill_dir.clone()),
             devices: Devices::new(&options.devices),
             lanes: Lanes::default(),
+            elsewhere: Others::default(),
             state: Mutex::new(State {
                 core,
                 leases: HashMap::new(),
+                sums: Sums::default(),
                 views: 0,
                 lingering: Vec::new(),
                 trouble: None,
@@ -185,6 +197,7 @@ impl Node {
         let slot = SlotId(u32::try_from(object.slot).map_err(|_| PublishError::NoSlot)?);
         let mut state = self.shared.lock();
         state.core.publish(object.id(), object.offset, object.len, slot)?;
+        state.sums.note(object.id(), object.sum);
         self.shared.index.enter(slot, object.id(), object.offset, object.len);
         Ok(())
     }
@@ -232,7 +245,9 @@ impl Node {
     /// The arena cannot be registered, or there is no thread.
     pub fn connect(&mut self, fabric: Arc<dyn Fabric>) -> Result<(), StoreError> {
         let Some(jobs) = self.jobs.clone() else { return Ok(()) };
-        self.remote = Some(Remote::start(&self.shared, fabric, jobs)?);
+        let remote = Remote::start(&self.shared, fabric, jobs)?;
+        *lock(&self.shared.elsewhere) = Some(remote.elsewhere());
+        self.remote = Some(remote);
         Ok(())
     }
 
@@ -267,7 +282,8 @@ impl Node {
     }
 
     /// Brings `len` bytes of an object from `offset` on to this node's memory, as an object of its own, and pins that; where
-    /// the whole object is here, that is pinned instead (and named with its own id). `done` may be called from any thread.
+    /// the whole object is here, that is pinned instead (and named with its own id). An object that has a sum comes whole, since
+    /// only the whole can be checked. `done` may be called from any thread.
     pub fn bring_range(&self, object: &ObjectRef, offset: u64, len: u64, done: Box<dyn FnOnce(Arrival) + Send>) {
         let inside = offset.checked_add(len).is_some_and(|end| end <= object.len);
         let id = object.id();
@@ -279,7 +295,7 @@ impl Node {
             )));
         }
         self.shared.revive(id);
-        if self.has(id) || object.node == self.shared.options.agent {
+        if self.has(id) || object.node == self.shared.options.agent || object.sum != 0 {
             return self.bring(object, done);
         }
         match &self.remote {
@@ -328,14 +344,21 @@ impl Node {
             .collect()
     }
 
-    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written.
+    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written. Bytes that are not the
+    /// object's are not written: another node's are, where one has it.
     pub fn persist(&self, id: ObjectId, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>) {
         let path = path.to_owned();
         self.later(Box::new(move |shared| {
             let deadline = Instant::now() + shared.options.patience;
             let result = shared.bring(id, deadline).and_then(|object| {
-                let written = write_whole(&path, shared.bytes(&object));
+                let bytes = shared.bytes(&object);
+                let intact = shared.verify(id, bytes, "in the memory of this node");
+                let written = intact.map(|()| write_whole(&path, bytes));
                 shared.unpin(id);
+                let written = match written {
+                    Err(damaged) => shared.write_copy(&object, &path, damaged, deadline)?,
+                    Ok(written) => written,
+                };
                 written.map_err(system(format!("write {}", path.display())))
             });
             done(result.map_err(|e| e.to_string()));
@@ -378,6 +401,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.changed.notify_all();
+        drop(lock(&self.shared.elsewhere).take());
         drop(self.remote.take());
         drop(self.server.take());
         drop(self.jobs.take());
@@ -432,12 +456,16 @@ impl Shared {
     }
 
     pub(crate) fn pin(&self, id: ObjectId) -> Option<ObjectRef> {
-        let mut state = self.lock();
+        self.pin_in(&mut self.lock(), id)
+    }
+
+    pub(crate) fn pin_in(&self, state: &mut State, id: ObjectId) -> Option<ObjectRef> {
         let (len, slot, extent) = state.core.pin(id)?;
         // It may be on its way to disk; pinned, it stays, so readers may find it again.
         self.index.mark(slot, Mark::Memory);
-        drop(state);
-        Some(self.reference(id, len, slot, extent.offset))
+        let object = self.reference(id, len, slot, extent.offset);
+        let sum = state.sums.of(id);
+        Some(ObjectRef { sum, ..object })
     }
 
     /// What the run wants again, and a reader has kept here since it was released, is the run's once more.
@@ -459,33 +487,6 @@ impl Shared {
         drop(state);
         self.devices.bury();
         self.changed.notify_all();
-    }
-
-    /// Copies `bytes` into a range that was granted to this thread.
-    #[allow(unsafe_code)]
-    pub(crate) fn fill(&self, extent: Extent, bytes: &[u8]) {
-        // SAFETY: the range was granted to the caller alone, and nobody reads it before it is published.
-        unsafe { self.arena.slice_mut(extent.offset, bytes.len() as u64) }.copy_from_slice(bytes);
-    }
-
-    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is here already, the
-    /// range is given back.
-    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64) -> Arrival {
-        let mut state = self.lock();
-        let Some(slot) = state.core.lend_slots(SELF, 1).pop() else {
-            state.core.give_back(SELF, extent);
-            return Err("the store's index is full".to_owned());
-        };
-        match state.core.publish(id, extent.offset, len, slot) {
-            Ok(_) => self.index.enter(slot, id, extent.offset, len),
-            Err(_) => {
-                state.core.give_back(SELF, extent);
-                state.core.return_slot(slot);
-            }
-        }
-        drop(state);
-        self.pin(id)
-            .ok_or_else(|| format!("object {id} was released while it came"))
     }
 
     /// The bytes of a pinned object.
@@ -511,6 +512,7 @@ impl Shared {
             if freed.on_disk {
                 self.files.remove(id);
             }
+            state.sums.forget(id);
             self.changed.notify_all();
         }
     }
@@ -529,8 +531,9 @@ impl Shared {
         state.lingering.len() < before || !left.is_empty()
     }
 
-    /// Pins an object, read back into the arena first if it is away.
-    pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
+    /// Pins an object, read back into the arena first if it is away. For those who were asked by another node: they ask nobody, so
+    /// that two nodes with damaged files do not ask each other for ever.
+    pub(crate) fn bring_own(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
         loop {
             if let Some(object) = self.pin(id) {
                 return Ok(object);

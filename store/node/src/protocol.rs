@@ -23,8 +23,8 @@ const WORDS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Client: version. Agent's answer: version, node, bytes of all arenas; descriptors of index, lease table and memory; as text
-    /// bytes a number for each arena: 1 + its NUMA node, 0 without one.
+    /// Client: version. Agent's answer: version, node, bytes of all arenas, 1 where objects are to have sums; descriptors of index,
+    /// lease table and memory; as text bytes a number for each arena: 1 + its NUMA node, 0 without one.
     Hello = 1,
     /// Client: bytes wanted, places wanted, 1 + the arena that they should be in (0: any). Answer: offset, length; the places
     /// follow as text bytes.

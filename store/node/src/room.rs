@@ -167,32 +167,43 @@ impl Shared {
         };
         // SAFETY: the range was granted to this thread just now, and the object's readers wait for `restored`.
         let bytes = unsafe { self.arena.slice_mut(extent.offset, len) };
-        let read = match from {
-            Medium::Disk => self.files.read(id, bytes).map_err(system(format!(
-                "read object {id} back from {}",
-                self.files.path(id).display()
-            ))),
-            Medium::Device(_) => self.devices.read(id, bytes),
+        let path = self.files.path(id);
+        let (read, place) = match from {
+            Medium::Disk => {
+                let doing = format!("read object {id} back from {}", path.display());
+                let read = self.files.read(id, bytes).map_err(system(doing));
+                (read, format!("in {}", path.display()))
+            }
+            Medium::Device(_) => (self.devices.read(id, bytes), "in the memory of a GPU".to_owned()),
         };
-        match (&read, from) {
-            (Ok(()), Medium::Disk) => self.lanes.restored.add(len),
-            (Ok(()), Medium::Device(_)) => self.lanes.from_device.add(len),
-            (Err(_), _) => {}
-        }
+        let read = read.and_then(|()| self.verify(id, bytes, &place));
         let mut state = self.lock();
-        let released = state.core.restored(id, read.is_ok());
-        if let (Ok(()), Some((slot, _))) = (&read, state.core.slot(id)) {
+        if read.is_ok() {
+            match from {
+                Medium::Disk => self.lanes.restored.add(len),
+                Medium::Device(_) => self.lanes.from_device.add(len),
+            }
+            self.restored(&mut state, id, extent, len, from);
+        } else if state.core.restored(id, false) {
+            self.free(&mut state, id);
+        }
+        drop(state);
+        self.changed.notify_all();
+        read
+    }
+
+    /// The bytes of an object that was away are complete in `extent`, for which `Core::restore` was asked.
+    pub(crate) fn restored(&self, state: &mut State, id: ObjectId, extent: Extent, len: u64, from: Medium) {
+        let released = state.core.restored(id, true);
+        if let Some((slot, _)) = state.core.slot(id) {
             self.index.enter(slot, id, extent.offset, len);
             if from == Medium::Disk {
                 self.files.remove(id);
             }
         }
         if released {
-            self.free(&mut state, id);
+            self.free(state, id);
         }
-        drop(state);
-        self.changed.notify_all();
-        read
     }
 
     /// Gives pages back that nobody uses, beyond what is kept warm.

@@ -198,7 +198,10 @@ fn converse(
             Kind::Refused => continue, // Only an agent refuses.
         };
         let answer = answer.unwrap_or_else(|error| {
-            let never = matches!(error, StoreError::TooLarge(_) | StoreError::Gone(_));
+            let never = matches!(
+                error,
+                StoreError::TooLarge(_) | StoreError::Gone(_) | StoreError::Damaged(_)
+            );
             Message::refused(never, &error.to_string())
         });
         send(socket, &answer, &[]).map_err(lost())?;
@@ -218,7 +221,8 @@ fn hello(shared: &Shared, socket: &OwnedFd, client: ClientId, message: &Message)
     let table = sealed("bridgehead-leases", LEASE_BYTES).map_err(system("make a lease table"))?;
     let leases = Leases::map(&table).map_err(system("map a lease table"))?;
     shared.lock().leases.insert(client, leases);
-    let words = [VERSION, shared.options.agent.into(), shared.arena.len() as u64];
+    let verify = u64::from(shared.options.verify);
+    let words = [VERSION, shared.options.agent.into(), shared.arena.len() as u64, verify];
     let fds = [shared.index_fd.as_fd(), table.as_fd(), shared.arena_fd.as_fd()];
     let mut answer = Message::new(Kind::Hello, &words);
     for arena in &shared.options.arenas {

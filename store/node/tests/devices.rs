@@ -31,6 +31,7 @@ fn start(limit: u64, memory: u64) -> Bench {
         arenas: vec![Arena::only(limit)],
         spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_secs(2),
+        verify: false,
         devices: memory.iter().map(device).collect(),
     };
     let node = Node::start(options).expect("a store");

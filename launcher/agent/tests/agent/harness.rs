@@ -99,6 +99,7 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         folder,
         resources: resources.clone(),
         store_limit: 40 << 20,
+        verify_objects: false,
         gpu_memory: bridgehead_store_gpu::devices(resources.gpus, 16 << 20),
         numa: Vec::new(),
         incarnation: incarnation.to_owned(),
