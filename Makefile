@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test test-slurm test-hwloc check docs setup examples bench bench-quick bench-store bench-slurm clean
+.PHONY: demo test test-slurm test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -21,6 +21,13 @@ test-slurm: examples
 # With libhwloc, which Debian's packages bring; TESTS is handed on to cargo.
 test-hwloc:
 	tests/hwloc/run $(TESTS)
+
+# Random work and kills on the stores of three nodes against a model, half of the time over each network; SEED=N runs the same again.
+SEED ?= 1
+MINUTES ?= 5
+soak:
+	BRIDGEHEAD_SOAK_SEED=$(SEED) BRIDGEHEAD_SOAK_MINUTES=$(MINUTES) \
+		cargo test --locked --quiet -p bridgehead-store-node --test soak -- --nocapture
 
 check: setup
 	cargo fmt --all -- --check

@@ -152,7 +152,7 @@ pub(crate) struct Limits {
     pub max_fails: Option<u32>,
 }
 
-/// How bytes go between nodes.
+/// How bytes go between nodes, and whether they are checked.
 #[derive(Debug, Args, Default)]
 pub(crate) struct Transport {
     /// How bytes go between nodes: `auto` is UCX where it would use RDMA devices, else TCP.
@@ -161,6 +161,9 @@ pub(crate) struct Transport {
     /// The same, and end the run with the reason where it cannot be had, instead of taking TCP.
     #[arg(long, value_name = "NAME", value_parser = ["ucx"], conflicts_with = "transport")]
     pub require_transport: Option<String>,
+    /// Take a sum of each object of the store, and check it wherever its bytes are moved: to another node, to a file, and back.
+    #[arg(long)]
+    pub verify_objects: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,8 @@ const SMALL_LOCKED: u64 = 64 << 20;
 struct Software {
     /// libucp, if the loader would find it.
     ucx: Option<PathBuf>,
+    /// What the memory of GPUs would be to a store of this machine.
+    gpu_memory: String,
     /// Programs by their name.
     sbatch: Option<PathBuf>,
     srun: Option<PathBuf>,
@@ -92,6 +94,7 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
         t.limits.locked_memory.map_or("no limit".to_owned(), format_memory),
     ));
     out.extend(machine::devices(t));
+    out.push(("gpu memory", s.gpu_memory.clone()));
     let found = |path: &Option<PathBuf>| {
         path.as_ref()
             .map_or("not found".to_owned(), |path| path.display().to_string())
@@ -195,6 +198,7 @@ impl Software {
     fn find() -> Self {
         Self {
             ucx: library("libucp.so.0"),
+            gpu_memory: gpu_memory(),
             sbatch: program("sbatch"),
             slurm: program("sbatch").map(|path| format!("{}: {}", path.display(), crate::target::slurm_in_words())),
             srun: program("srun"),
@@ -202,6 +206,14 @@ impl Software {
             python: program("python3"),
             kubeconfig: kubeconfig(),
         }
+    }
+}
+
+/// What a store of this machine would hold in GPUs' memory, by CUDA or by what stands in for it.
+fn gpu_memory() -> String {
+    match bridgehead_store_gpu::cuda_devices() {
+        Ok(count) => format!("by CUDA, which has {count} GPUs"),
+        Err(error) => format!("host memory stands in for that of the GPUs a run is given: {error}"),
     }
 }
 

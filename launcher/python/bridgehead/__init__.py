@@ -6,6 +6,7 @@ from . import joblib
 from ._bridgehead import __version__
 from ._context import Context, current
 from ._create import Draft, create
+from ._device import DeviceArray
 from ._executor import Executor
 from ._future import Future
 from ._named import Store, Stream, store
@@ -40,6 +41,7 @@ __all__ = [
     "BridgeheadError",
     "ClosureTooLarge",
     "Context",
+    "DeviceArray",
     "Draft",
     "Executor",
     "Future",

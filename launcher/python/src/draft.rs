@@ -27,7 +27,7 @@ pub struct Draft {
 enum State {
     Open(Reservation),
     Sealed(Lease),
-    /// Between the two, or for ever where sealing failed.
+    /// Between the two.
     Closed,
 }
 
@@ -59,15 +59,15 @@ impl Draft {
     ///
     /// # Errors
     /// It was sealed before.
-    pub fn seal(&self) -> PyResult<Kept> {
-        let mut state = lock(&self.state);
-        let State::Open(reservation) = std::mem::replace(&mut *state, State::Closed) else {
+    pub fn seal(&self, py: Python<'_>) -> PyResult<Kept> {
+        let id = new_id().map_err(PyErr::from)?;
+        let open = std::mem::replace(&mut *lock(&self.state), State::Closed);
+        let State::Open(reservation) = open else {
+            *lock(&self.state) = open;
             return Err(PyValueError::new_err("it is sealed already"));
         };
-        let id = new_id().map_err(PyErr::from)?;
-        let (object, lease) = reservation.seal(id);
-        *state = State::Sealed(lease.clone());
-        drop(state);
+        let (object, lease) = py.detach(|| reservation.seal(id)); // Where objects have sums it takes a while.
+        *lock(&self.state) = State::Sealed(lease.clone());
         Ok(Kept::stored(self.home.keep(object, lease)))
     }
 }
@@ -86,7 +86,7 @@ impl Draft {
         let (start, read_only) = match &mut *lock(&slf.get().state) {
             State::Open(reservation) => (reservation.bytes()[at..at + len].as_mut_ptr(), 0),
             State::Sealed(lease) => (lease.bytes()[at..at + len].as_ptr().cast_mut(), 1),
-            State::Closed => return Err(PyOSError::new_err("it could not be sealed")),
+            State::Closed => return Err(PyOSError::new_err("it is being sealed")),
         };
         let len = isize::try_from(len).map_err(|_| PyOSError::new_err("an object beyond this machine"))?;
         // SAFETY: as above.

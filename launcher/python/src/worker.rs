@@ -217,7 +217,14 @@ impl Worker {
 
     /// Seals what was filled.
     fn seal(&self, py: Python<'_>, draft: &Draft) -> PyResult<Kept> {
-        let kept = draft.seal()?;
+        let kept = draft.seal(py)?;
+        self.flush(py)?;
+        Ok(kept)
+    }
+
+    /// Puts an array for later use into the store of this node, however small it is.
+    fn put_array(&self, py: Python<'_>, array: &Bound<'_, PyAny>) -> PyResult<Kept> {
+        let kept = pack::keep_array(array, &self.shared.home)?;
         self.flush(py)?;
         Ok(kept)
     }
@@ -265,13 +272,16 @@ impl Worker {
         Ok(future)
     }
 
-    /// Moves or copies objects to nodes of the run: a future of references to them.
+    /// Moves or copies objects to nodes of the run, or to the memory of a GPU of theirs (`gpu` is 1 + its number): a future of
+    /// references to them.
+    #[pyo3(signature = (kept, placing, near, replicas, gpu=0))]
     fn place<'py>(
         slf: &Bound<'py, Self>,
         kept: Vec<Bound<'py, Kept>>,
         placing: i32,
         near: Vec<u32>,
         replicas: u32,
+        gpu: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
         let token = this.next_token.fetch_add(1, Ordering::Relaxed);
@@ -287,6 +297,7 @@ impl Worker {
             near,
             replicas,
             from_worker: None,
+            gpu,
         };
         this.shared.add(place);
         this.flush(slf.py())?;
