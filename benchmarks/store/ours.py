@@ -19,6 +19,9 @@ from . import plain
 from .plain import in_turns, timed
 from .sizes import AROUND, KIB, MIB, Sizes, repeats
 
+WARM = 6
+"""Large gets that do not count: releases are on their way while the next get begins, so several ranges take turns, and
+each of them is cold once."""
 Sample = tuple[str, str, float]
 """A row's key, who reached it, the figure."""
 
@@ -216,7 +219,9 @@ def far(sizes: Sizes) -> Iterator[Sample]:
     both = Far(sizes.store)
     try:
         with plain.Tcp(sizes.large) as tcp:
-            large = in_turns(lambda: both.whole(sizes.large), lambda: timed(lambda: tcp.get(sizes.large)), sizes.counts)
+            large = in_turns(
+                lambda: both.whole(sizes.large), lambda: timed(lambda: tcp.get(sizes.large)), sizes.counts, WARM
+            )
             yield from _both("far-64mib", 1e3, large)
             array = both.put(MIB)
             trips = in_turns(lambda: slice_of(array, KIB), lambda: timed(lambda: tcp.get(KIB)), sizes.small_counts)
@@ -258,5 +263,6 @@ def _point(both: Far, array: bh.ShardedArray, tcp: plain.Tcp, size: int) -> dict
     }
     if size > 20 * KIB:
         calls["whole"] = lambda: both.whole(size)
-    turns = [{kind: call() for kind, call in calls.items()} for _ in range(repeats(size) + 1)][1:]
+    warm = 1 if size < MIB else WARM if size <= 64 * MIB else 2
+    turns = [{kind: call() for kind, call in calls.items()} for _ in range(repeats(size) + warm)][warm:]
     return {kind: statistics.median(turn[kind] for turn in turns) for kind in calls}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .ours import Sample, expect
+from .ours import WARM, Sample, expect
 from .sizes import Sizes
 
 STORE = 2 << 30
@@ -73,7 +73,7 @@ def ray_far(sizes: Sizes) -> Iterator[Sample]:
             expect("Ray's get", got.nbytes == sizes.large and bool(np.all(got[-2:] == 1)))
             return seconds
 
-        yield "far-64mib", "ray", statistics.median([once() for _ in range(sizes.counts + 2)][2:]) * 1e3
+        yield "far-64mib", "ray", statistics.median([once() for _ in range(sizes.counts + WARM)][WARM:]) * 1e3
     finally:
         ray.shutdown()
         cluster.shutdown()
