@@ -144,6 +144,8 @@ fn agent(count: u64) -> Outcome<()> {
         arenas: vec![Arena::only((count * LEN as u64 + (64 << 20)).next_multiple_of(1 << 20))],
         spill_dir: folder.path().join("spill"),
         patience: Duration::from_secs(10),
+        devices: Vec::new(),
+        verify: false,
     })?;
     let mut objects = Vec::with_capacity(count as usize);
     objects.resize(count as usize, ObjectRef::default()); // Pages of this list are no growth of the store's.
