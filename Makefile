@@ -67,7 +67,7 @@ bench-quick: setup
 	cd benchmarks && ../$(BIN)/python -m versus --quick $(BENCH)
 	cd benchmarks && ../$(BIN)/python -m store --quick
 
-# The data plane against memory, plain sockets, Ray and DragonHPC, with the curve: about ten minutes on two cores.
+# The data plane against memory, plain sockets, Ray and DragonHPC, with the curve.
 bench-store: setup
 	cargo build --release --locked --quiet -p bridgehead-tcp --example compare
 	cargo build --release --locked --quiet -p bridgehead-ucx --example perftest
