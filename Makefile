@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test test-slurm check docs setup examples bench bench-quick bench-slurm clean
+.PHONY: demo test test-slurm test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -17,6 +17,17 @@ test: setup
 # On a virtual Slurm cluster of several nodes on this machine, as root. TESTS is handed on to pytest: TESTS=test_faults.py.
 test-slurm: examples
 	tests/slurm/run $(BIN)/python $(TESTS)
+
+# With libhwloc, which Debian's packages bring; TESTS is handed on to cargo.
+test-hwloc:
+	tests/hwloc/run $(TESTS)
+
+# Random work and kills on the stores of three nodes against a model, half of the time over each network; SEED=N runs the same again.
+SEED ?= 1
+MINUTES ?= 5
+soak:
+	BRIDGEHEAD_SOAK_SEED=$(SEED) BRIDGEHEAD_SOAK_MINUTES=$(MINUTES) \
+		cargo test --locked --quiet -p bridgehead-store-node --test soak -- --nocapture
 
 check: setup
 	cargo fmt --all -- --check
@@ -54,6 +65,17 @@ bench: setup
 # Everything tiny, with the peers that .venv has: that all of it runs and gives right results.
 bench-quick: setup
 	cd benchmarks && ../$(BIN)/python -m versus --quick $(BENCH)
+	cd benchmarks && ../$(BIN)/python -m store --quick
+
+# The data plane against memory, plain sockets, Ray and DragonHPC, with the curve.
+bench-store: setup
+	cargo build --release --locked --quiet -p bridgehead-tcp --example compare
+	cargo build --release --locked --quiet -p bridgehead-ucx --example perftest
+	cargo build --release --locked --quiet -p bridgehead-store-node --example million
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt -r benchmarks/store/requirements.txt
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/bridgehead-*.whl
+	cd benchmarks && ../.venv-bench/bin/python -m store $(BENCH)
 
 # On a virtual Slurm cluster, as root: against a bare submission, an array of plain Slurm, and HyperQueue.
 bench-slurm: examples

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 def main() -> int:
     """Measures, prints and writes the table; the exit code: 1 if a quick run had a failure."""
     asked = _parser().parse_args()
-    groups, peers = _chosen("--only", asked.only, GROUPS), _chosen("--peers", asked.peers, PEERS)
+    groups, peers = chosen("--only", asked.only, GROUPS), chosen("--peers", asked.peers, PEERS)
     missing = [peer for peer in peers if not is_here(peer)]
     systems = [report.OURS, *(peer for peer in peers if peer not in missing)]
     processes.adopt()
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(option: str, text: str, known: Any) -> list[str]:
+def chosen(option: str, text: str, known: Any) -> list[str]:
     """Names from a list with commas, in the usual order; all of them from an empty one."""
     asked = text.split(",") if text else list(known)
     unknown = [name for name in asked if name not in known]
@@ -65,13 +65,14 @@ def _about(count: int, cores: list[int], missing: list[str], size: str) -> dict[
         "rounds": count,
         "workers": WORKERS,
         "cores": cores,
-        "machine": _machine(),
+        "machine": machine(),
         "python": platform.python_version(),
         "skipped": missing,
     }
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The machine in words."""
     with open("/proc/cpuinfo") as file:
         info = file.read()
     model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "?")

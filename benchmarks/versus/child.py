@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from . import measures, processes
@@ -17,6 +18,12 @@ from .systems import Unsupported, load
 
 def main() -> None:
     name, group, size = sys.argv[1:]
+    sizes = measures.QUICK if size == "quick" else measures.FULL
+    serve(lambda tell: _measure(name, group, sizes, tell))
+
+
+def serve(measure: Callable[[Any], None]) -> None:
+    """Runs a measurement that tells its samples; what breaks it is told too."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What the systems print must not come between the lines.
 
@@ -25,7 +32,7 @@ def main() -> None:
 
     processes.adopt()  # So that `cpu_seconds` sees daemons too.
     try:
-        _measure(name, group, measures.QUICK if size == "quick" else measures.FULL, tell)
+        measure(tell)
     except Unsupported:
         pass
     except Exception as error:

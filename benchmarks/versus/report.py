@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from .rounds import Failure, Results
 from .rows import ROWS, Row, Target
 
 OURS = "bridgehead"
+Rows = Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def verdict(results: Results, row: Row, target: Target) -> tuple[str, bool | Non
     """A target in words, and whether it was met; `None` where nothing was measured."""
     if target.peer is None:
         reached = figures(results, row, OURS)
-        return f"at most {target.bound:g} {row.unit}", None if reached is None else reached.median <= target.bound
+        words = f"at {'least' if target.least else 'most'} {target.bound:g} {row.unit}"
+        if reached is None:
+            return words, None
+        return words, reached.median >= target.bound if target.least else reached.median <= target.bound
     against = ratio(results, row, target.peer)
     return f"{target.bound:g} x {target.peer}", None if against is None else against.median >= target.bound
 
@@ -76,9 +81,9 @@ def _verdicts(results: Results, row: Row, judged: bool) -> str:
     return "; ".join(f"{text}: {words[met]}" for text, met in found)
 
 
-def _measured(results: Results) -> list[Row]:
+def _measured(results: Results, rows: Rows) -> list[Row]:
     groups = {failure.group for failure in results.failures}
-    return [row for row in ROWS if row.key in results.samples or row.group in groups]
+    return [row for row in rows if row.key in results.samples or row.group in groups]
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
@@ -86,10 +91,10 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def ratios_table(results: Results, peers: list[str], judged: bool) -> str:
+def ratios_table(results: Results, peers: list[str], judged: bool, rows: Rows = ROWS) -> str:
     """The table of ratios: a line a row, a column a peer; says what was met only if it is to be `judged`."""
     lines = []
-    for row in _measured(results):
+    for row in _measured(results, rows):
         ours = figures(results, row, OURS)
         cells = [ratio(results, row, peer) for peer in peers]
         texts = ["" if cell is None else cell.text() for cell in cells]
@@ -104,10 +109,10 @@ def ratios_table(results: Results, peers: list[str], judged: bool) -> str:
     return _table(["so many times better than", "Bridgehead", *peers, "target"], lines)
 
 
-def figures_table(results: Results, systems: list[str]) -> str:
+def figures_table(results: Results, systems: list[str], rows: Rows = ROWS) -> str:
     """The figures that the ratios come from."""
     lines = []
-    for row in _measured(results):
+    for row in _measured(results, rows):
         cells = [figures(results, row, system) for system in systems]
         lines.append([f"{row.title}, {row.unit}", *("" if cell is None else cell.text() for cell in cells)])
     return _table(["median (least-most)", *systems], lines)
@@ -126,7 +131,7 @@ def failures_text(failures: list[Failure]) -> str:
     return "\n".join(lines)
 
 
-def to_json(results: Results, systems: list[str], about: dict[str, Any]) -> dict[str, Any]:
+def to_json(results: Results, systems: list[str], about: dict[str, Any], chosen: Rows = ROWS) -> dict[str, Any]:
     """Everything, for programs."""
     rows = {
         row.key: {
@@ -143,19 +148,19 @@ def to_json(results: Results, systems: list[str], about: dict[str, Any]) -> dict
                 dict(zip(("target", "met"), verdict(results, row, target), strict=True)) for target in row.targets
             ],
         }
-        for row in _measured(results)
+        for row in _measured(results, chosen)
     }
     failures = [vars(failure) for failure in results.failures]
     return {**about, "versions": results.versions, "rows": rows, "failures": failures, "left_processes": results.left}
 
 
-def to_markdown(results: Results, systems: list[str], about: str, judged: bool) -> str:
+def to_markdown(results: Results, systems: list[str], about: str, judged: bool, rows: Rows = ROWS) -> str:
     """Everything, for people."""
     peers = [system for system in systems if system != OURS]
     parts = [
         about,
-        ratios_table(results, peers, judged),
-        figures_table(results, systems),
+        ratios_table(results, peers, judged, rows),
+        figures_table(results, systems, rows),
         failures_text(results.failures),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"

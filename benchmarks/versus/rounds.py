@@ -53,19 +53,6 @@ class Results:
         samples[round] = value
 
 
-def play(groups: list[str], systems: list[str], rounds: int, size: str, say: Callable[[str], None]) -> Results:
-    """Measures `groups` on `systems`, so many rounds of each group."""
-    results = Results()
-    for group in groups:
-        for round in range(rounds):
-            for system in systems:
-                if takes_part(group, system):
-                    begin = time.monotonic()
-                    _turn(results, group, system, round, size)
-                    say(f"{group}, round {round + 1} of {rounds}: {system}, {time.monotonic() - begin:.1f} s")
-    return results
-
-
 def takes_part(group: str, system: str) -> bool:
     """Whether there is anything of the group to measure on the system; the others are not even started for it."""
     without = {"programs": ("pool", "ray", "dask", "parsl"), "store": ("pool", "parsl")}
@@ -74,7 +61,44 @@ def takes_part(group: str, system: str) -> bool:
     return system not in without.get(group, ())
 
 
-def _turn(results: Results, group: str, system: str, round: int, size: str) -> None:
+@dataclass(frozen=True)
+class Bench:
+    """A set of measurements.
+
+    Attributes:
+        child: the module that measures one group on one system: ``python -m CHILD SYSTEM GROUP SIZE``.
+        takes_part: whether a system has anything of a group.
+    """
+
+    child: str
+    takes_part: Callable[[str, str], bool]
+
+
+VERSUS = Bench("versus.child", takes_part)
+
+
+def play(
+    groups: list[str],
+    systems: list[str],
+    rounds: int,
+    size: str,
+    say: Callable[[str], None],
+    bench: Bench = VERSUS,
+    results: Results | None = None,
+) -> Results:
+    """Measures `groups` on `systems`, so many rounds of each group; adds to `results` where some are given."""
+    results = Results() if results is None else results
+    for group in groups:
+        for round in range(rounds):
+            for system in systems:
+                if bench.takes_part(group, system):
+                    begin = time.monotonic()
+                    _turn(results, group, system, round, size, bench.child)
+                    say(f"{group}, round {round + 1} of {rounds}: {system}, {time.monotonic() - begin:.1f} s")
+    return results
+
+
+def _turn(results: Results, group: str, system: str, round: int, size: str, child: str) -> None:
     def fail(message: str) -> None:
         results.failures.append(Failure(group, system, round, message))
 
@@ -83,7 +107,8 @@ def _turn(results: Results, group: str, system: str, round: int, size: str) -> N
             if group == "start":
                 results.add("start", system, round, _start(system, folder))
             else:
-                _measure(results, group, system, round, size, folder, fail)
+                command = [sys.executable, "-m", child, system, group, size]
+                _measure(results, command, system, round, folder, fail)
         except (OSError, ValueError) as error:
             fail(f"{type(error).__name__}: {error}")
         finally:
@@ -106,9 +131,8 @@ def _environment(folder: str) -> dict[str, str]:
 
 
 def _measure(
-    results: Results, group: str, system: str, round: int, size: str, folder: str, fail: Callable[[str], None]
+    results: Results, command: list[str], system: str, round: int, folder: str, fail: Callable[[str], None]
 ) -> None:
-    command = [sys.executable, "-m", "versus.child", system, group, size]
     with open(Path(folder, "child.log"), "w+") as log:
         try:
             done = subprocess.run(
@@ -127,7 +151,8 @@ def _measure(
 
 def _take(results: Results, system: str, round: int, line: dict[str, Any], fail: Callable[[str], None]) -> None:
     if "row" in line:
-        results.add(line["row"], system, round, line["value"])
+        # What a system is compared to may be measured in its own turn, in between.
+        results.add(line["row"], line.get("system", system), round, line["value"])
     elif "failure" in line:
         fail(line["failure"])
     else:

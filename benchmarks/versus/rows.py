@@ -11,14 +11,14 @@ class Target:
     """What a row should reach.
 
     Attributes:
-        bound: the least ratio to `peer`, or without a peer the most that the figure itself may be.
+        bound: the least ratio to `peer`, or without a peer what the figure itself may be at the most, or the `least`.
         peer: the system that Bridgehead is compared to.
-        peer_row: the peer's row, where it is another one.
+        least: without a peer: the figure is to be at least the bound.
     """
 
     bound: float
     peer: str | None = None
-    peer_row: str | None = None
+    least: bool = False
 
 
 @dataclass(frozen=True)

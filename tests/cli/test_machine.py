@@ -21,7 +21,8 @@ def test_doctor_tells_what_is_there_and_what_each_lack_costs(cli: Cli) -> None:
     assert facts["topology"]["numa"] and facts["topology"]["memory"]["total"] > 0
     for lack in facts["lacks"]:
         assert lack["cost"] and f"note: {lack['lack']}: {lack['cost']}\n" in text
-    for word in ("processors", "numa", "memory", "huge pages", "gpu", "shared memory", "transports", "ucx", "slurm"):
+    hardware = ("processors", "numa", "memory", "huge pages", "shared memory", "locked memory", "gpu")
+    for word in (*hardware, "transports", "ucx", "slurm"):
         assert f"\n{word}" in text
 
 
@@ -39,6 +40,44 @@ def test_doctor_finds_what_schedulers_and_ucx_leave(cli: Cli, tmp_path: Path) ->
     for name in ("sbatch", "libucp.so.0", "kubeconfig"):
         assert str(tmp_path / name) in text
     assert "no scheduler" not in text and "no UCX" not in text and "no python3" in text
+
+
+BY_HAND = Path(__file__).parents[2] / "store/topology/tests/machines/by-hand.xml"
+
+
+def test_doctor_shows_the_machine_of_a_file(cli: Cli) -> None:
+    text = cli.check("doctor", "--topology", str(BY_HAND))
+    for row in (
+        "processors      16 threads, 8 cores, 2 packages; 14 usable here (0-6,8-14); Made Up 9000",
+        "numa            node 1: processors 2-3,10-11, 16 GiB, distances 12 10 32 28",
+        "numa            node 3: processors 6-7,14-15, 32 GiB, distances 32 28 12 10, not for this process",
+        "gpu             nvidia 3: Made Up H1 at 0000:52:00.0, NUMA node 1",
+        "network         net1, NUMA node 3",
+        "network         mlx5_0 port 1 InfiniBand, active, NUMA node 1",
+        "gpu links       NVLinkBandwidth of nvidia 3: 0 0 100000 1000000",
+    ):
+        assert f"{row}\n" in text
+    facts = cli.json("doctor", "--topology", str(BY_HAND))
+    topology = facts["topology"]
+    assert facts["file"] == str(BY_HAND)
+    assert [(gpu["index"], gpu["numa_node"]) for gpu in topology["gpus"]] == [(0, 2), (1, 3), (2, 0), (3, 1)]
+    assert [node["distances"][0] for node in topology["numa"]] == [10, 12, 32, 32]
+
+
+def test_doctor_says_why_a_file_is_no_machine(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "machine.xml"
+    cli.check("doctor", "--topology", str(path), code=3, err=str(path))
+    path.write_bytes(b"\xff")
+    cli.check("doctor", "--topology", str(path), code=6, err="UTF-8")
+    path.write_text('<topology version="3.0"/>')
+    cli.check("doctor", "--topology", str(path), code=6, err=f"{path}: line 1: it is of format")
+    cli.check("doctor", "--topology", str(tmp_path), code=5, err=str(tmp_path))
+    assert cli.run("doctor", "--topology", str(path), "--transport").returncode == 2
+
+
+def test_doctor_follows_no_file_in_the_environment(cli: Cli) -> None:
+    text = cli.check("doctor", env={**cli.env, "HWLOC_XMLFILE": str(BY_HAND)})
+    assert f"`doctor --topology {BY_HAND}`" in text and "Made Up" not in text
 
 
 @pytest.mark.parametrize("shell", SHELLS)

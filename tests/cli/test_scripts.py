@@ -25,6 +25,14 @@ def test_agents_are_as_many_as_asked_for(cli: Cli) -> None:
     assert cli.status(run)["agents_expected"] == 2
 
 
+def test_sums_of_objects_are_asked_for_by_an_option(cli: Cli) -> None:
+    for options, asked in (((), False), (("--verify-objects",), True)):
+        before = cli.runs()
+        assert cli.check("run", *options, cli.script, "quick", "look") == "value 3\n"
+        [run] = cli.runs() - before
+        assert json.loads((cli.folder(run) / "run.json").read_text()).get("verify_objects", False) == asked
+
+
 def test_the_exit_code_of_run_is_the_scripts_own(cli: Cli) -> None:
     assert cli.run("run", cli.script, "quick", "exit").returncode == 17
 

@@ -1,5 +1,5 @@
-//! `micro`: what our own code costs, alone: the scheduler engine with simulated agents, the journal, frames. Owns the
-//! command line and the report; what is measured lies in `engine` and `formats`. Compares with no peer (`../versus` does).
+//! `micro`: what our own code costs, alone: the scheduler engine with simulated agents, the journal, frames, writable views, sums. Owns the
+//! command line and the report; what is measured lies in `engine`, `formats`, `views` and `sums`. Compares with no peer (`../versus` does).
 //!
 //! A plain program and not criterion: figures of several units stand in one table, memory among them, each shape is run a few
 //! times in one process of some seconds, and `--quick` shows CI that everything runs without a word about time.
@@ -8,6 +8,8 @@ mod engine;
 mod formats;
 mod meter;
 mod report;
+mod sums;
+mod views;
 
 use clap::Parser;
 use report::Report;
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
     engine::measure(&mut report);
     if let Err(e) = formats::measure(&mut report) {
         eprintln!("micro: the journal cannot be measured in the temporary folder: {e}");
+        return ExitCode::FAILURE;
+    }
+    if let Err(e) = views::measure(&mut report).and_then(|()| sums::measure(&mut report)) {
+        eprintln!("micro: no store to measure: {e}");
         return ExitCode::FAILURE;
     }
     print!("{}", report.table());

@@ -3,6 +3,7 @@
 
 mod dispatch;
 mod ends;
+mod gpus;
 mod messages;
 mod objects;
 
@@ -17,7 +18,8 @@ use crate::spin::Spin;
 use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
-use bridgehead_store_node::{Arrival, Domain, Node, NodeOptions, StoreError, divide};
+use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError, divide};
+use bridgehead_topology::NumaNode;
 use bridgehead_wire::{
     AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
     TaskCall,
@@ -49,8 +51,12 @@ pub struct AgentOptions {
     pub resources: Resources,
     /// Most bytes that its store holds in memory.
     pub store_limit: u64,
+    /// Objects of its store have sums, which are checked wherever their bytes are moved.
+    pub verify_objects: bool,
+    /// The memory of its GPUs, by number, as its store uses it.
+    pub gpu_memory: Vec<bridgehead_store_gpu::Device>,
     /// The machine's NUMA nodes, among which the store's memory is divided.
-    pub numa: Vec<Domain>,
+    pub numa: Vec<NumaNode>,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -145,6 +151,8 @@ enum Event {
     Arrived(ObjectRef, Arrival),
     /// Bytes of an object that somebody asked for.
     Ranged(Asker, Fetch, Arrival),
+    /// An object that was to lie in the memory of a GPU.
+    OnGpu(Asker, Fetch, Instant, Arrival),
     /// An object lies in the memory that the head wanted it in: its token.
     Settled(u64, Arrival, Instant),
     Persisted(Persisted),
@@ -238,9 +246,11 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
     NodeOptions {
         agent: options.agent.0,
         socket: options.store_socket(),
+        verify: options.verify_objects,
         arenas: divide(options.store_limit, &options.numa),
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,
+        devices: options.gpu_memory.clone(),
     }
 }
 
@@ -333,6 +343,7 @@ impl Agent {
             host: o.host.clone(),
             pid: std::process::id(),
             run: o.run.clone(),
+            gpu_memory: self.gpu_memory(),
         });
     }
 
@@ -391,6 +402,7 @@ impl Agent {
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
             Event::Settled(token, arrival, begun) => self.on_settled(token, arrival, begun),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),
+            Event::OnGpu(asker, fetch, begun, arrival) => self.on_gpu(asker, &fetch, begun, arrival),
             Event::Persisted(persisted) => self.tell(persisted),
         }
     }

@@ -76,12 +76,16 @@ impl Room {
         &self.free
     }
 
-    /// Takes what a call asks for, devices by number; `None` when it does not fit.
-    pub(crate) fn take(&mut self, asked: &Resources) -> Option<Vec<u32>> {
+    /// Takes what a call asks for, devices by number, first those of `near` that are free; `None` when it does not fit.
+    pub(crate) fn take(&mut self, asked: &Resources, near: &[u32]) -> Option<Vec<u32>> {
         if !asked.fits(&self.free) {
             return None;
         }
         subtract(&mut self.free, asked);
+        if !near.is_empty() {
+            // The last ones are taken first; the order of the others stays.
+            self.devices.sort_by_key(|device| near.contains(device));
+        }
         let left = self.devices.len() - asked.gpus as usize;
         let mut devices = self.devices.split_off(left);
         devices.sort_unstable();
@@ -147,10 +151,25 @@ mod tests {
             ..Resources::default()
         };
         let mut room = Room::new(&total);
-        assert_eq!(room.take(&one), Some(vec![0]));
-        assert_eq!(room.take(&one), Some(vec![1]));
-        assert_eq!(room.take(&one), None);
+        assert_eq!(room.take(&one, &[]), Some(vec![0]));
+        assert_eq!(room.take(&one, &[]), Some(vec![1]));
+        assert_eq!(room.take(&one, &[]), None);
         room.give(&one, &[0]);
-        assert_eq!(room.take(&one), Some(vec![0]));
+        assert_eq!(room.take(&one, &[]), Some(vec![0]));
+    }
+
+    #[test]
+    fn a_call_is_given_the_device_that_its_objects_lie_on_if_that_is_free() {
+        let asks = |gpus| Resources {
+            gpus,
+            cpu_millis: 0,
+            ..Resources::default()
+        };
+        let mut room = Room::new(&asks(4));
+        assert_eq!(room.take(&asks(1), &[2]), Some(vec![2]));
+        assert_eq!(room.take(&asks(1), &[2]), Some(vec![0]), "it is not: then another one");
+        assert_eq!(room.take(&asks(2), &[3]), Some(vec![1, 3]));
+        room.give(&asks(2), &[1, 3]);
+        assert_eq!(room.take(&asks(1), &[0, 3, 2]), Some(vec![3]));
     }
 }

@@ -17,6 +17,5 @@ mod verdict;
 mod worker;
 
 pub use agent::{AgentEnd, AgentError, AgentOptions, FabricMaker, Link, MakeFabric, foreseen, run};
-pub use bridgehead_store_node::Domain;
 pub use orphans::take_orphans;
 pub use reaper::{MARK, reaper_main, sweep};

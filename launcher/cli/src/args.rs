@@ -152,7 +152,7 @@ pub(crate) struct Limits {
     pub max_fails: Option<u32>,
 }
 
-/// How bytes go between nodes.
+/// How bytes go between nodes, and whether they are checked.
 #[derive(Debug, Args, Default)]
 pub(crate) struct Transport {
     /// How bytes go between nodes: `auto` is UCX where it would use RDMA devices, else TCP.
@@ -161,6 +161,9 @@ pub(crate) struct Transport {
     /// The same, and end the run with the reason where it cannot be had, instead of taking TCP.
     #[arg(long, value_name = "NAME", value_parser = ["ucx"], conflicts_with = "transport")]
     pub require_transport: Option<String>,
+    /// Take a sum of each object of the store, and check it wherever its bytes are moved: to another node, to a file, and back.
+    #[arg(long)]
+    pub verify_objects: bool,
 }
 
 #[derive(Debug, Args)]
@@ -285,6 +288,9 @@ pub(crate) struct Doctor {
     /// The ways between nodes: what there is, what a run would take and why, and how fast each is on this machine. Takes some seconds.
     #[arg(long)]
     pub transport: bool,
+    /// Another machine, from the XML of hwloc (`lstopo --of xml`): its processors, NUMA nodes, GPUs and cards.
+    #[arg(long, value_name = "FILE", conflicts_with = "transport")]
+    pub topology: Option<PathBuf>,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

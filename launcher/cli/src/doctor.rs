@@ -2,13 +2,14 @@
 //! and libraries are there, and says it to people.
 
 mod curve;
+mod machine;
 mod transports;
 
 use crate::args::Doctor;
 use crate::error::{CliError, OK};
 use crate::output;
 use bridgehead_spec::format_memory;
-use bridgehead_topology::{Gpu, Topology};
+use bridgehead_topology::Topology;
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ const SMALL_LOCKED: u64 = 64 << 20;
 struct Software {
     /// libucp, if the loader would find it.
     ucx: Option<PathBuf>,
+    /// What the memory of GPUs would be to a store of this machine.
+    gpu_memory: String,
     /// Programs by their name.
     sbatch: Option<PathBuf>,
     srun: Option<PathBuf>,
@@ -38,6 +41,9 @@ struct Software {
 pub(crate) fn doctor(args: &Doctor) -> Result<u8, CliError> {
     if args.transport {
         return transports::doctor(args.json);
+    }
+    if let Some(path) = &args.topology {
+        return machine::doctor(path, args.json);
     }
     let (topology, software) = (Topology::here(), Software::find());
     let lacks = lacks(&topology, &software);
@@ -58,26 +64,21 @@ pub(crate) fn doctor(args: &Doctor) -> Result<u8, CliError> {
     for (what, cost) in lacks {
         output::line(format!("note: {what}: {cost}"))?;
     }
+    if let Some(path) = std::env::var_os("HWLOC_XMLFILE") {
+        let path = Path::new(&path).display();
+        output::line(format!(
+            "note: HWLOC_XMLFILE is set and not followed: this is the machine itself; `doctor --topology {path}` shows that file"
+        ))?;
+    }
     Ok(OK)
 }
 
 fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
     let mut out = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("processors", processors(t)),
+        ("processors", machine::processors(t)),
     ];
-    for node in &t.numa {
-        let distances: Vec<String> = node.distances.iter().map(ToString::to_string).collect();
-        let (cpus, memory) = (&node.processors, format_memory(node.memory));
-        out.push((
-            "numa",
-            format!(
-                "node {}: processors {cpus}, {memory}, distances {}",
-                node.node,
-                distances.join(" ")
-            ),
-        ));
-    }
+    out.extend(machine::numa(t));
     let limit = t.limits.memory.map_or("no limit".to_owned(), |bytes| {
         format!("limited to {}", format_memory(bytes))
     });
@@ -92,11 +93,8 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
         "locked memory",
         t.limits.locked_memory.map_or("no limit".to_owned(), format_memory),
     ));
-    out.extend(t.gpus.iter().map(|card| ("gpu", gpu(card))));
-    if t.gpus.is_empty() {
-        out.push(("gpu", "none".to_owned()));
-    }
-    out.extend(network(t).into_iter().map(|text| ("network", text)));
+    out.extend(machine::devices(t));
+    out.push(("gpu memory", s.gpu_memory.clone()));
     let found = |path: &Option<PathBuf>| {
         path.as_ref()
             .map_or("not found".to_owned(), |path| path.display().to_string())
@@ -121,25 +119,6 @@ fn kubernetes(s: &Software) -> String {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // Cores for people.
-fn processors(t: &Topology) -> String {
-    let cpus = &t.processors;
-    let quota = t
-        .limits
-        .cpu_millis
-        .map_or(String::new(), |m| format!(", limited to {} cores", m as f64 / 1000.0));
-    let model = cpus
-        .model
-        .as_deref()
-        .map_or(String::new(), |model| format!("; {model}"));
-    let (threads, usable) = (cpus.online.len(), cpus.allowed.len());
-    let (cores, packages) = (cpus.cores, cpus.packages);
-    format!(
-        "{threads} threads, {cores} cores, {packages} packages; {usable} usable here ({}){quota}{model}",
-        cpus.allowed
-    )
-}
-
 fn huge_pages(t: &Topology) -> String {
     let word = |setting: &Option<String>| setting.clone().unwrap_or_else(|| "unknown".to_owned());
     let (plain, shared) = (word(&t.memory.transparent), word(&t.memory.transparent_shared));
@@ -153,39 +132,6 @@ fn huge_pages(t: &Topology) -> String {
         pools.join(", ")
     };
     format!("transparent {plain}, in shared memory {shared}; reserved: {reserved}")
-}
-
-fn gpu(card: &Gpu) -> String {
-    let model = card.model.as_deref().unwrap_or("of unknown model");
-    let bus = card.bus.as_deref().map_or(String::new(), |bus| format!(" at {bus}"));
-    let node = card
-        .numa_node
-        .map_or(String::new(), |node| format!(", NUMA node {node}"));
-    format!("{} {}: {model}{bus}{node}", card.vendor, card.index)
-}
-
-fn network(t: &Topology) -> Vec<String> {
-    let near = |node: Option<u32>| node.map_or(String::new(), |node| format!(", NUMA node {node}"));
-    let cards = t.network.iter().map(|card| {
-        let speed = card.speed.map_or(String::new(), |speed| format!(", {speed} Mb/s"));
-        format!(
-            "{} {}{speed}{}",
-            card.name,
-            if card.up { "up" } else { "down" },
-            near(card.numa_node)
-        )
-    });
-    let ports = t.infiniband.iter().map(|port| {
-        let (link, rate) = (port.link.as_deref().unwrap_or("?"), port.rate.as_deref().unwrap_or("?"));
-        let state = if port.active { "active" } else { "not active" };
-        format!(
-            "{} port {} {link} {rate}, {state}{}",
-            port.device,
-            port.port,
-            near(port.numa_node)
-        )
-    });
-    cards.chain(ports).collect()
 }
 
 /// What is not there, and what that costs.
@@ -228,7 +174,7 @@ fn lacks(t: &Topology, s: &Software) -> Vec<(String, &'static str)> {
         "no UCX library (libucp.so.0)",
         "data between nodes goes over TCP, never over RDMA",
     );
-    let rdma = t.infiniband.iter().any(|port| port.active);
+    let rdma = t.infiniband.iter().any(|port| port.active == Some(true));
     lack(
         !rdma,
         "no active InfiniBand or RoCE port",
@@ -252,6 +198,7 @@ impl Software {
     fn find() -> Self {
         Self {
             ucx: library("libucp.so.0"),
+            gpu_memory: gpu_memory(),
             sbatch: program("sbatch"),
             slurm: program("sbatch").map(|path| format!("{}: {}", path.display(), crate::target::slurm_in_words())),
             srun: program("srun"),
@@ -259,6 +206,14 @@ impl Software {
             python: program("python3"),
             kubeconfig: kubeconfig(),
         }
+    }
+}
+
+/// What a store of this machine would hold in GPUs' memory, by CUDA or by what stands in for it.
+fn gpu_memory() -> String {
+    match bridgehead_store_gpu::cuda_devices() {
+        Ok(count) => format!("by CUDA, which has {count} GPUs"),
+        Err(error) => format!("host memory stands in for that of the GPUs a run is given: {error}"),
     }
 }
 
@@ -319,6 +274,36 @@ mod tests {
             "python3",
         ];
         check(&Topology::default(), &Software::default(), &expected);
+    }
+
+    #[test]
+    fn limits_and_what_memory_is_made_of_are_in_the_rows() {
+        let mut topology = Topology::default();
+        topology.processors.allowed = "0-3".parse().unwrap();
+        topology.limits.cpu_millis = Some(2500);
+        topology.limits.memory = Some(1 << 30);
+        topology.limits.locked_memory = Some(64 << 10);
+        topology.memory.transparent_shared = Some("advise".to_owned());
+        topology.memory.huge_pages = vec![bridgehead_topology::HugePages {
+            size: 2 << 20,
+            total: 8,
+            free: 3,
+        }];
+        topology.shared_memory = Some(bridgehead_topology::SharedMemory {
+            size: 64 << 20,
+            free: 32 << 20,
+        });
+        let rows = facts(&topology, &Software::default());
+        for (name, words) in [
+            ("processors", "4 usable here (0-3), limited to 2.5 cores"),
+            ("memory", "limited to 1 GiB"),
+            ("huge pages", "in shared memory advise; reserved: 3 of 8 free of 2 MiB"),
+            ("shared memory", "/dev/shm 64 MiB, 32 MiB free"),
+            ("locked memory", "64 KiB"),
+        ] {
+            let row = rows.iter().find(|(found, _)| *found == name);
+            assert!(row.is_some_and(|(_, text)| text.contains(words)), "{name}: {row:?}");
+        }
     }
 
     #[test]

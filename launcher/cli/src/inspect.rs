@@ -126,6 +126,9 @@ pub(crate) fn status(args: &OneRun) -> Result<u8, CliError> {
             "agent {id}  {host} (pid {pid}), {cpus} cores{}",
             store(&agent["store"])
         ))?;
+        for gpu in agent["gpu_memory"].as_array().into_iter().flatten() {
+            output::line(format!("  {}", gpu_memory(gpu)))?;
+        }
     }
     for failure in status["failures"].as_array().into_iter().flatten() {
         let (name, message) = (failure["name"].as_str(), failure["message"].as_str());
@@ -246,12 +249,24 @@ fn store(figures: &Value) -> String {
     match figures["limit"].as_u64() {
         None | Some(0) => String::new(),
         Some(_) => format!(
-            ", store {} of {}, {} on disk",
+            ", store {} of {}, {} on disk{}",
             bytes("used"),
             bytes("limit"),
-            bytes("spilled")
+            bytes("spilled"),
+            match figures["on_gpus"].as_u64() {
+                None | Some(0) => String::new(),
+                Some(on_gpus) => format!(", {} on GPUs", BinaryBytes(on_gpus)),
+            }
         ),
     }
+}
+
+/// What the memory of a GPU is to the store of its node.
+fn gpu_memory(gpu: &Value) -> String {
+    let limit = BinaryBytes(gpu["limit"].as_u64().unwrap_or(0));
+    let name = gpu["name"].as_str().unwrap_or("?");
+    let why = gpu["why"].as_str().map_or_else(String::new, |why| format!(" ({why})"));
+    format!("{name}{why}: objects may take {limit}")
 }
 
 #[cfg(test)]
@@ -263,5 +278,18 @@ mod tests {
         assert_eq!(store(&json!({ "limit": 0, "used": 0, "spilled": 0 })), "");
         let figures = json!({ "limit": 2_u64 << 30, "used": 3 << 20, "spilled": 512 << 10 });
         assert_eq!(store(&figures), ", store 3.00 MiB of 2.00 GiB, 512.00 KiB on disk");
+        let figures = json!({ "limit": 2_u64 << 30, "used": 0, "spilled": 0, "on_gpus": 1 << 20 });
+        assert!(store(&figures).ends_with("on disk, 1.00 MiB on GPUs"));
+    }
+
+    #[test]
+    fn the_memory_of_a_gpu_says_what_it_is() {
+        let cuda = json!({ "name": "GPU 0: A, by CUDA", "stand_in": false, "why": null, "limit": 1 << 30 });
+        assert_eq!(gpu_memory(&cuda), "GPU 0: A, by CUDA: objects may take 1.00 GiB");
+        let host = json!({ "name": "host memory standing in for GPU 1", "why": "no libcuda", "limit": 1 << 20 });
+        assert_eq!(
+            gpu_memory(&host),
+            "host memory standing in for GPU 1 (no libcuda): objects may take 1.00 MiB"
+        );
     }
 }

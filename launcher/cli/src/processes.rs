@@ -181,7 +181,9 @@ fn agent_options(
         folder: folder.clone(),
         resources: surroundings.own.resources.clone(),
         store_limit: surroundings.own.store_limit,
-        numa: domains(&bridgehead_topology::Topology::here().numa),
+        verify_objects: config.verify_objects,
+        gpu_memory: gpu_memory(&surroundings.own),
+        numa: bridgehead_topology::Topology::here().numa,
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,
@@ -193,6 +195,12 @@ fn agent_options(
         })),
         known: None,
     })
+}
+
+/// The memory of the agent's GPUs: CUDA's, or, where that does not have one, as much host memory as is its share of the store.
+fn gpu_memory(own: &AgentConfig) -> Vec<bridgehead_store_gpu::Device> {
+    let gpus = own.resources.gpus;
+    bridgehead_store_gpu::devices(gpus, own.store_limit / u64::from(gpus.max(1)))
 }
 
 /// `bridgehead agent`.
@@ -266,15 +274,4 @@ pub(crate) fn run_agent(
 pub(crate) fn reaper(args: &args::Reaper) -> u8 {
     bridgehead_agent::reaper_main(&args.incarnation, &args.socket_dir);
     OK
-}
-
-/// The machine's NUMA nodes, as the store wants to know them.
-fn domains(nodes: &[bridgehead_topology::NumaNode]) -> Vec<bridgehead_agent::Domain> {
-    let domain = |node: &bridgehead_topology::NumaNode| bridgehead_agent::Domain {
-        numa: node.node,
-        memory: node.memory,
-        usable: node.allowed && !node.processors.is_empty(),
-        distances: node.distances.clone(),
-    };
-    nodes.iter().map(domain).collect()
 }

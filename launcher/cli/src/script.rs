@@ -71,6 +71,9 @@ fn with_transport(command: &mut Command, transport: &Transport) {
             command.env(name, value);
         }
     }
+    if transport.verify_objects {
+        command.env("BRIDGEHEAD_VERIFY_OBJECTS", "1");
+    }
 }
 
 /// Tells the script where its pipeline goes; the script's own words are overridden one by one.

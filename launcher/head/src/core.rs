@@ -64,6 +64,8 @@ pub struct AgentRow {
     pub resources: bridgehead_wire::Amounts,
     /// Where its fabric listens.
     pub fabric_address: bytes::Bytes,
+    /// The memory of its GPUs, by number.
+    pub gpu_memory: Vec<bridgehead_wire::GpuMemory>,
     /// Store figures of its last heartbeat.
     pub store: bridgehead_wire::Heartbeat,
 }

@@ -98,7 +98,7 @@ impl Objects {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if let Some(at) = entry.copies.iter().position(|&copy| copy == node) {
             entry.copies[at] = entry.reference.node;
-            entry.reference = ObjectRef::new(id, entry.reference.len, node, u64::MAX, 0);
+            entry.reference = entry.reference.at(node);
         }
     }
 
@@ -146,7 +146,7 @@ impl Objects {
             // A copy's place inside its node's arenas is known to that node only, which finds it by the id.
             match entry.copies.pop() {
                 Some(copy) => {
-                    entry.reference = ObjectRef::new(id, entry.reference.len, copy, u64::MAX, 0);
+                    entry.reference = entry.reference.at(copy);
                     true
                 }
                 None => {

@@ -2,7 +2,7 @@
 
 use crate::core::Core;
 use crate::state::{End, Phase};
-use bridgehead_wire::{ArenaUse, Heartbeat};
+use bridgehead_wire::{ArenaUse, GpuMemory, Heartbeat};
 use serde_json::{Value, json};
 
 /// Failures that are listed; all are in the journal.
@@ -28,6 +28,7 @@ pub fn snapshot(core: &Core) -> Value {
                 "agent": id, "host": row.host, "pid": row.pid,
                 "cpus": row.resources.cpu_millis / 1000, "memory": row.resources.memory, "gpus": row.resources.gpus,
                 "store": store(&row.store),
+                "gpu_memory": row.gpu_memory.iter().map(gpu_memory).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -70,7 +71,16 @@ fn store(beat: &Heartbeat) -> Value {
         "lent": lane(beat.lent_operations, beat.lent_bytes),
         "spill": lane(beat.spill_operations, beat.spill_bytes),
         "restore": lane(beat.restore_operations, beat.restore_bytes),
+        "on_gpus": beat.gpu_used,
+        "to_gpu": lane(beat.to_gpu_operations, beat.to_gpu_bytes),
+        "from_gpu": lane(beat.from_gpu_operations, beat.from_gpu_bytes),
     })
+}
+
+/// What the memory of a GPU is to the store of its node: CUDA's, or host memory that stands in for it, and why.
+fn gpu_memory(gpu: &GpuMemory) -> Value {
+    let why = gpu.stand_in.then_some(gpu.why.as_str());
+    json!({ "name": gpu.name, "stand_in": gpu.stand_in, "why": why, "limit": gpu.limit })
 }
 
 /// The share of what was wanted of a store that lay in its memory; nothing where nothing was wanted.

@@ -153,11 +153,14 @@ fn counters(agent: u32, ns: u64, beat: &Heartbeat) -> [Value; 2] {
     [
         counter(
             "store bytes",
-            json!({ "used": beat.store_used, "on disk": beat.store_spilled }),
+            json!({ "used": beat.store_used, "on disk": beat.store_spilled, "on GPUs": beat.gpu_used }),
         ),
         counter(
             "moved bytes",
-            json!({ "local": beat.local_bytes, "remote": beat.remote_bytes, "lent": beat.lent_bytes, "spill": beat.spill_bytes }),
+            json!({
+                "local": beat.local_bytes, "remote": beat.remote_bytes, "lent": beat.lent_bytes, "spill": beat.spill_bytes,
+                "to GPUs": beat.to_gpu_bytes, "from GPUs": beat.from_gpu_bytes,
+            }),
         ),
     ]
 }

@@ -42,6 +42,7 @@ fn config() -> RunConfig {
         max_running: None,
         max_fails: None,
         transport: Default::default(),
+        verify_objects: false,
     }
 }
 

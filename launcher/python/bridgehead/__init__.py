@@ -5,6 +5,8 @@ from __future__ import annotations
 from . import joblib
 from ._bridgehead import __version__
 from ._context import Context, current
+from ._create import Draft, create
+from ._device import DeviceArray
 from ._executor import Executor
 from ._future import Future
 from ._named import Store, Stream, store
@@ -39,6 +41,8 @@ __all__ = [
     "BridgeheadError",
     "ClosureTooLarge",
     "Context",
+    "DeviceArray",
+    "Draft",
     "Executor",
     "Future",
     "Group",
@@ -72,6 +76,7 @@ __all__ = [
     "WorkerDied",
     "__version__",
     "connect",
+    "create",
     "current",
     "get",
     "joblib",

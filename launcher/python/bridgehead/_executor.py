@@ -41,6 +41,7 @@ class Executor(concurrent.futures.Executor):
         resources: site-named resources that each agent has.
         name: for people, and the first part of the run's id.
         store: bytes that each agent's store may hold in memory, or a text like ``"8GiB"``; beyond it values go to disk.
+        verify_objects: take a sum of each object of the store, and check it wherever its bytes are moved.
     """
 
     @names_options
@@ -52,13 +53,16 @@ class Executor(concurrent.futures.Executor):
         resources: dict[str, int] | None = None,
         name: str = "executor",
         store: int | str | None = None,
+        verify_objects: bool = False,
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers={max_workers}: give 1 or more, or None for all cores")
         _launch.only_if_run("an Executor")
         shares = _launch.share_out(agents, max_workers, resources, store)
         self._max_workers = sum(share["resources"]["cpu_millis"] for share in shares) // 1000
-        self.run, self.folder, client = _launch.start(name, _launch.Asked(None, shares), attached=True)
+        self.run, self.folder, client = _launch.start(
+            name, _launch.Asked(None, shares, verify_objects=verify_objects), attached=True
+        )
         assert client is not None  # An attached run waits for its client.
         self._client = client
         self._calls = Calls(self._client, original=True)

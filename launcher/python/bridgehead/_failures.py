@@ -144,10 +144,16 @@ def lost(message: str) -> BaseException:
     return errors.ResultLost(message)
 
 
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+_given = next((os.environ[name] for name in _DEVICES if os.environ.get(name)), "")
+"""The GPUs of this process's agent by the names that it was given them under, before a task was shown its own."""
+
+
 def show_devices(devices: list[int]) -> None:
     """Shows the running task its GPUs and no others."""
-    text = ",".join(map(str, devices))
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+    names = [part.strip() for part in _given.split(",") if part.strip()]
+    text = ",".join(names[device] if device < len(names) else str(device) for device in devices)
+    for name in _DEVICES:
         os.environ[name] = text
 
 

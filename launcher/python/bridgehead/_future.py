@@ -37,6 +37,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _version: int = 0
     _name: str = ""
     _original: bool = False
+    _own: bool = False
+    """The value's arrays are to be this process's own, not views."""
 
     def __init__(self) -> None:  # Without the standard one: see above.
         pass
@@ -111,7 +113,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
                 if raw.away and self._owner is not None:
                     result = self._fetch(self._owner, raw)
                 else:
-                    result = raw.value()
+                    result = raw.value(self._own)
             except BaseException as error:
                 exception = error
         else:

@@ -135,6 +135,7 @@ class Asked:
         max_running: most tasks that run at a time.
         max_fails: tasks that may fail.
         store_limit: most bytes that the store of a scheduler's node holds.
+        verify_objects: objects have sums, which are checked where bytes are moved.
     """
 
     target: dict[str, Any] | None
@@ -143,6 +144,7 @@ class Asked:
     max_running: int | None = None
     max_fails: int | None = None
     store_limit: int | None = None
+    verify_objects: bool = False
 
     @staticmethod
     def of(
@@ -154,11 +156,13 @@ class Asked:
         store: int | str | None,
         max_running: int | None = None,
         max_fails: int | None = None,
+        verify_objects: bool = False,
     ) -> Asked:
         """The script's words with the command line's, which win. What makes no sense ends a script that is planned or
         submitted, and is raised in one that runs."""
         try:
-            return Asked._of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+            made = Asked._of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+            return dataclasses.replace(made, verify_objects=verify_objects)
         except errors.PlanError as error:
             if asked() == "run":
                 raise
@@ -302,6 +306,8 @@ def start(
         document["trace"] = os.path.abspath(trace)
     rarer = ("target", "max_running", "max_fails", "store_limit")
     document |= {name: getattr(asked, name) for name in rarer if getattr(asked, name) is not None}
+    if asked.verify_objects or os.environ.get("BRIDGEHEAD_VERIFY_OBJECTS"):
+        document["verify_objects"] = True
     if transport := _transport():
         document["transport"] = transport
     for digest, data in (blobs or {}).items():

@@ -215,6 +215,7 @@ class Pipeline:
         store: int | str | None = None,
         max_running: int | None = None,
         max_fails: int | None = None,
+        verify_objects: bool = False,
     ) -> Run:
         """Runs the pipeline here and now, and waits for its end unless `wait` is off.
 
@@ -231,8 +232,10 @@ class Pipeline:
                 to disk.
             max_running: most tasks that run at a time.
             max_fails: tasks that may fail; one more ends the run.
+            verify_objects: take a sum of each object of the store, and check it wherever its bytes are moved: to another
+                node, to a file, and back.
         """
-        asked = Asked.of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+        asked = Asked.of(on, agents, cpus, trace, resources, store, max_running, max_fails, verify_objects)
         self._obey(asked)
         run = self._start(asked, attached=True)
         if wait:
@@ -251,6 +254,7 @@ class Pipeline:
         store: int | str | None = None,
         max_running: int | None = None,
         max_fails: int | None = None,
+        verify_objects: bool = False,
     ) -> Run:
         """Starts the pipeline and comes back at once; it goes on without this process. `connect` finds it again.
 
@@ -259,7 +263,7 @@ class Pipeline:
         Raises:
             SchedulerError: the scheduler refused, or cannot be reached.
         """
-        asked = Asked.of(on, agents, cpus, trace, resources, store, max_running, max_fails)
+        asked = Asked.of(on, agents, cpus, trace, resources, store, max_running, max_fails, verify_objects)
         self._obey(asked)
         return self._start(asked, attached=False)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
-from . import _bridgehead, _context, _launch, errors
+from . import _bridgehead, _context, _device, _launch, errors
+from ._device import DeviceArray
 
 T = TypeVar("T")
 
@@ -37,17 +37,25 @@ class Ref(Generic[T]):
         return f"<bridgehead.Ref {self._kept.nbytes():,} bytes>"
 
 
-def put(value: T) -> Ref[T]:
+def put(value: T, *, gpu: int | None = None) -> Ref[T]:
     """Packs a value, once, for as many tasks as take it.
 
     Inside a task a large value goes to the store of its node; in a driver to the store of the newest open Executor or
     run; without any it stays in this process until it is given to a task.
 
+    Args:
+        value: the value.
+        gpu: the number of a GPU of this node in whose memory it is to lie: a plain array of numbers in C order, however
+            small. What torch or cupy have on a GPU is copied there through the host.
+
     Raises:
         UnpicklableError: it cannot travel.
-        StoreFull: the store has no room for it.
+        StoreFull: the store, or the GPU, has no room for it.
+        TypeError, ValueError: it cannot lie on a GPU, or this node has no such GPU.
     """
     connection = _context.here.connection if _context.here is not None else _launch.newest()
+    if gpu is not None:
+        return Ref(_device.put(value, gpu, connection))
     return Ref(_bridgehead.keep_here(value) if connection is None else connection.put(value))
 
 
@@ -61,29 +69,50 @@ def put_many(values: Iterable[T]) -> list[Ref[T]]:
 
 
 @overload
-def get(ref: Ref[T], *, writable: bool = False) -> T: ...
+def get(ref: Ref[Any], *, gpu: Literal[True]) -> DeviceArray: ...
 @overload
-def get(ref: Sequence[Ref[T]], *, writable: bool = False) -> list[T]: ...
-def get(ref: Ref[T] | Sequence[Ref[T]], *, writable: bool = False) -> T | list[T]:
+def get(ref: Sequence[Ref[Any]], *, gpu: Literal[True]) -> list[DeviceArray]: ...
+@overload
+def get(ref: Ref[T], *, writable: bool = False, gpu: Literal[False] = False) -> T: ...
+@overload
+def get(ref: Sequence[Ref[T]], *, writable: bool = False, gpu: Literal[False] = False) -> list[T]: ...
+def get(ref: Any, *, writable: bool = False, gpu: bool = False) -> Any:
     """The value of a reference, or the values of several, which are asked for together.
 
-    Large arrays in it are read-only views of the store's memory. With `writable` they are this process's own: copies, which
-    nobody else sees.
+    Large arrays in it are read-only views of the store's memory. With `writable` they are this process's own: what it writes
+    nobody else sees. A page is copied when it is first written; objects of less than 512 KiB are copied at once.
+
+    With `gpu` an array is given in the memory of a GPU of this node: where it lies there, without a copy; else it is copied to
+    the first GPU of the task that asks, or to GPU 0.
 
     Raises:
         ResultLost: the run in whose store it lay is over, or its node was lost.
+        TypeError: with `gpu`: it is no plain array of numbers, or is to be writable.
+        StoreFull: with `gpu`: that GPU has no room for a copy.
     """
+    if gpu:
+        if writable:
+            raise TypeError("writable=True: what lies in a GPU's memory is for reading; copy it there")
+        return _on_gpu(ref._kept) if isinstance(ref, Ref) else [_on_gpu(one._kept) for one in ref]
     if isinstance(ref, Ref):
-        value: T = _values([ref._kept], writable)[0]
-        return value
+        return _values([ref._kept], writable)[0]
     return _values([one._kept for one in ref], writable)
 
 
 def _values(kept: list[_bridgehead.Kept], writable: bool) -> list[Any]:
     """Those that lie elsewhere are on their way all at once before the first one is waited for."""
     coming = [connection_of(one).bring(one) if one.away() else None for one in kept]
-    values = [one.load() if future is None else future.result() for one, future in zip(kept, coming, strict=True)]
-    return [copy.deepcopy(value) for value in values] if writable else values
+    for future in coming:
+        if future is not None:
+            future._own = writable
+    return [one.load(writable) if future is None else future.result() for one, future in zip(kept, coming, strict=True)]
+
+
+def _on_gpu(kept: _bridgehead.Kept) -> DeviceArray:
+    """In the memory of a GPU of this node, brought here first where it lies on another."""
+    if kept.away():
+        connection_of(kept).bring(kept).result()
+    return _device.get(kept)
 
 
 def load(kept: _bridgehead.Kept) -> Any:

@@ -7,11 +7,10 @@ import concurrent.futures
 import dataclasses
 import math
 import pickle
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _bridgehead, _context, _launch, _refs, errors
+from . import _bridgehead, _context, _device, _launch, _layout, _refs, errors
 from ._future import Future
 from ._refs import Ref
 
@@ -52,6 +51,7 @@ class Part:
         nbytes: bytes of its values.
         node: the node that it lies on; `None` where it is so small that it travels with the array.
         numa: the NUMA node of that node in whose memory it was placed; `None` where none was asked for, or there is only one.
+        gpu: the number of that node's GPU in whose memory it was placed; `None` where it was not.
     """
 
     start: int
@@ -59,6 +59,7 @@ class Part:
     nbytes: int
     node: int | None
     numa: int | None = None
+    gpu: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,12 +203,19 @@ class ShardedArray:
         for shard in self._known():
             stop = start + shard.shape[self.axis]
             nbytes = shard.dtype.itemsize * math.prod(shard.shape)
-            node, numa = None, None
-            if isinstance(shard.source, _bridgehead.Kept):
-                node, numa = shard.source.node(), shard.source.numa()
-            found.append(Part(start, stop, nbytes, node, numa))
+            kept = shard.source if isinstance(shard.source, _bridgehead.Kept) else None
+            node, numa, gpu = (kept.node(), kept.numa(), kept.gpu()) if kept is not None else (None, None, None)
+            found.append(Part(start, stop, nbytes, node, numa, gpu))
             start = stop
         return tuple(found)
+
+    def part(self, number: int) -> ShardedArray:
+        """One of its parts alone: a task that takes it gets it as it is, without any of its bytes.
+
+        Raises:
+            IndexError: it has not so many.
+        """
+        return ShardedArray([self._shards[number]], self.axis)
 
     @property
     def placement(self) -> list[int | None]:
@@ -322,7 +330,8 @@ def shard(
             node in a driver, and ``"auto"`` inside a task.
         place: ``"spread"``: in turn on all nodes; ``"by_rank"``: neighbours together, as ranks are given to nodes;
             ``"by_numa"``: neighbours together on nodes, and there in turn in the memory of the NUMA nodes (the nearest that has
-            room); ``"by_gpu"``: on the nodes of the GPUs in turn; ``"pack"``: all on this node; `near`: where something else lies.
+            room); ``"by_gpu"``: in the memory of the run's GPUs in turn, numbers only;
+            ``"pack"``: all on this node; `near`: where something else lies.
         replicas: how many nodes have each part; a part whose node is lost is read from another.
 
     Raises:
@@ -355,7 +364,12 @@ def _put(
     shards = []
     for start, stop in bounds:
         values = np.ascontiguousarray(block(start, stop))
-        kept = _bridgehead.keep_here(values) if connection is None else connection.put(values)
+        if place == "by_gpu":
+            _device.check(values)
+        if connection is None:
+            kept = _bridgehead.keep_here(values)
+        else:
+            kept = connection.put_array(values) if place == "by_gpu" else connection.put(values)
         shards.append(_Shard(kept, values.shape, values.dtype, _data_in(kept.view(), values.dtype)))
     if connection is not None and (code or replicas > 1):
         shards = _placed(connection, shards, code, place, replicas)
@@ -374,12 +388,7 @@ def _placed(
         return shards
     nodes = place.nodes if isinstance(place, Near) else ()
     wanted = [nodes[number * len(nodes) // len(shards)] for number in stored] if nodes else []
-    try:
-        moved = connection.place([shards[number].source for number in stored], code, wanted, replicas).result()
-    except errors.BridgeheadError as error:
-        if str(error).startswith(("replicas=", "place=")):
-            raise ValueError(str(error)) from None
-        raise
+    moved = _device.place(connection, [shards[number].source for number in stored], code, wanted, replicas)
     for number, kept in zip(stored, moved, strict=True):
         shards[number] = dataclasses.replace(shards[number], source=kept)
     return shards
@@ -537,7 +546,7 @@ def _look(number: int, kept: _bridgehead.Kept) -> _Shard:
     size = kept.nbytes()
     if size > 2 * _HEAD:
         head = _refs.connection_of(kept).bring(kept, 0, _HEAD).result()
-        table = _table(head)
+        table = _layout.table_of(head)
         if table is not None:
             (offset, length), text = table
             # Bytes that are not here and are not read: numpy takes shape and type from the pickle.
@@ -546,20 +555,9 @@ def _look(number: int, kept: _bridgehead.Kept) -> _Shard:
     return _described(number, kept, _refs.load(kept), None)
 
 
-def _table(head: memoryview) -> tuple[tuple[int, int], memoryview] | None:
-    """Offset and length of the only buffer of a framed value, and its pickle; `None` for other forms."""
-    if len(head) < 32 or head[0] != 2:
-        return None
-    count, length = struct.unpack_from("<IQ", head, 4)
-    if count != 1 or 32 + length > len(head):
-        return None
-    offset, size = struct.unpack_from("<QQ", head, 16)
-    return (offset, size), head[32 : 32 + length]
-
-
 def _data_in(view: memoryview | None, dtype: Any) -> int | None:
     """Where an array's bytes begin in its packed value."""
     if view is None or dtype is None or dtype.hasobject:
         return None
-    table = _table(view)
+    table = _layout.table_of(view)
     return None if table is None else table[0][0]

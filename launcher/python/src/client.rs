@@ -1,6 +1,7 @@
 //! The driver's connection to the head: submits, answers, and the two threads that work while Python does.
 //! Hot path: `submit` (once a task, attached) and the receiver (once a batch).
 
+use crate::draft::Draft;
 use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
@@ -214,6 +215,22 @@ impl Client {
         pack::keep(value, &self.shared.home)
     }
 
+    /// Room in the store for an array like this one; `None` for a small one.
+    fn create(&self, like: &Bound<'_, PyAny>) -> PyResult<Option<Draft>> {
+        Draft::new(like, &self.shared.home)
+    }
+
+    /// Seals what was filled.
+    #[allow(clippy::unused_self)] // As a worker's, which sends something.
+    fn seal(&self, py: Python<'_>, draft: &Draft) -> PyResult<Kept> {
+        draft.seal(py)
+    }
+
+    /// Puts an array for later use into the store of this node, however small it is.
+    fn put_array(&self, array: &Bound<'_, PyAny>) -> PyResult<Kept> {
+        pack::keep_array(array, &self.shared.home)
+    }
+
     /// Brings the value of an answer, which lies on another node, to this one: a future of it.
     fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
@@ -265,13 +282,16 @@ impl Client {
         Ok(future)
     }
 
-    /// Moves or copies objects to nodes of the run: a future of references to them.
+    /// Moves or copies objects to nodes of the run, or to the memory of a GPU of theirs (`gpu` is 1 + its number): a future of
+    /// references to them.
+    #[pyo3(signature = (kept, placing, near, replicas, gpu=0))]
     fn place<'py>(
         slf: &Bound<'py, Self>,
         kept: Vec<Bound<'py, Kept>>,
         placing: i32,
         near: Vec<u32>,
         replicas: u32,
+        gpu: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
         let token = this.next_token.fetch_add(1, Ordering::Relaxed);
@@ -287,6 +307,7 @@ impl Client {
             near,
             replicas,
             from_worker: None,
+            gpu,
         };
         this.send(slf.py(), place.into())?;
         Ok(future)

@@ -66,8 +66,9 @@ pub struct Raw {
 
 #[pymethods]
 impl Raw {
-    /// The value, for kind `value`.
-    fn value<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// The value, for kind `value`. Large arrays in a stored one are views, or `own`: this process's.
+    #[pyo3(signature = (own = false))]
+    fn value<'py>(&self, py: Python<'py>, own: bool) -> PyResult<Option<Bound<'py, PyAny>>> {
         if let Some(listing) = self.listing.clone() {
             return Ok(Some(listing.into_pyobject(py)?.into_any()));
         }
@@ -89,7 +90,11 @@ impl Raw {
         let outcome = lock(&self.outcome).clone();
         match outcome {
             Some(outcome::Kind::Value(value)) => {
-                let read = || pack::unpack_value(py, &value, self.home.as_deref());
+                let stored = value.object().filter(|_| own).zip(self.home.as_deref());
+                let read = || match stored {
+                    Some((object, home)) => crate::own::unpack_lease(py, home.lease(py, object)?),
+                    None => pack::unpack_value(py, &value, self.home.as_deref()),
+                };
                 match &self.home {
                     Some(home) => pack::reading(home, read),
                     None => read(),

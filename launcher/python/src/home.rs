@@ -1,13 +1,14 @@
 //! A process's place in a run: its connection and its node's store. Owns holds on objects (given back when dropped), values
 //! put for later use, and the memory behind arrays that were read. Hot path: `write`, `Home::lease`, once a large value.
 
+use crate::device::DeviceBuffer;
 use crate::layout::Layout;
 use crate::link::{Link, lock};
 use crate::python::api;
-use bridgehead_store_node::{Client, ClientError, Lease, new_id};
+use bridgehead_store_node::{Client, ClientError, DeviceView, Lease, Reservation, new_id};
 use bridgehead_wire::{ClientToHead, HoldObjects, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
 use bytes::Bytes;
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::path::PathBuf;
@@ -145,6 +146,18 @@ impl Home {
         Held { object, home }
     }
 
+    /// Looks at an object in the memory of a GPU of this node; where it is in none, it is copied to `gpu`.
+    ///
+    /// # Errors
+    /// `StoreFull`: that GPU has no room. `ResultLost`: it is not on this node, or its GPU is hidden from this process.
+    pub fn device_view(&self, py: Python<'_>, object: &ObjectRef, gpu: u32) -> PyResult<DeviceView> {
+        py.detach(|| self.store()?.device_view(object, Some(gpu)))
+            .map_err(|e| match e {
+                ClientError::Full(_) => raise(py, &e, "too_large"),
+                _ => raise(py, &e, "lost"),
+            })
+    }
+
     /// Lets values go to disk that have been published since they were put.
     fn settle_fresh(&self) {
         let Some(store) = lock(&self.store).clone() else { return };
@@ -181,16 +194,36 @@ impl Home {
     /// # Errors
     /// `StoreFull`: there is no room.
     pub fn put(self: &Arc<Self>, layout: &Layout<'_>) -> PyResult<Arc<Stored>> {
-        self.settle_fresh();
-        layout.py().detach(|| self.wait_for_publishing());
+        self.make_room(layout.py());
         let (object, lease) = write(self, layout)?;
+        Ok(self.keep(object, lease))
+    }
+
+    /// Before a value is written: what was put before and has been let go of makes room for it.
+    pub fn make_room(&self, py: Python<'_>) {
+        self.settle_fresh();
+        py.detach(|| self.wait_for_publishing());
+    }
+
+    /// Makes an object that this process wrote and sealed the run's, with a hold and a lease for this process.
+    pub fn keep(self: &Arc<Self>, object: ObjectRef, lease: Lease) -> Arc<Stored> {
         let held = self.hold_put(object);
         let stored = Arc::new(Stored {
             held,
             fresh: Mutex::new(Some(lease)),
         });
         lock(&self.fresh).push(Arc::downgrade(&stored));
-        Ok(stored)
+        stored
+    }
+
+    /// Waits until a value that was put is published, and lets go of its bytes then, so that they can leave host memory.
+    fn publish(&self, stored: &Stored) {
+        let until = Instant::now() + PUBLISHING;
+        self.settle_fresh();
+        while lock(&stored.fresh).is_some() && Instant::now() < until {
+            std::thread::sleep(Duration::from_micros(200));
+            self.settle_fresh();
+        }
     }
 }
 
@@ -199,13 +232,20 @@ impl Home {
 /// # Errors
 /// `StoreFull`: there is no room.
 pub fn write(home: &Home, layout: &Layout<'_>) -> PyResult<(ObjectRef, Lease)> {
-    let py = layout.py();
-    let len = layout.len();
-    let reserved = py.detach(|| home.store()?.reserve(len));
-    let mut reservation = reserved.map_err(|e| raise(py, &e, "too_large"))?;
+    let mut reservation = reserve(home, layout)?;
     layout.write(reservation.bytes())?;
     let id = new_id().map_err(PyErr::from)?;
-    Ok(reservation.seal(id))
+    Ok(layout.py().detach(|| reservation.seal(id))) // Where objects have sums it takes a while.
+}
+
+/// A range of the store for a value to come.
+///
+/// # Errors
+/// `StoreFull`: there is no room.
+pub fn reserve(home: &Home, layout: &Layout<'_>) -> PyResult<Reservation> {
+    let (py, len) = (layout.py(), layout.len());
+    let reserved = py.detach(|| home.store()?.reserve(len));
+    reserved.map_err(|e| raise(py, &e, "too_large"))
 }
 
 /// An error of the store as the exception that `bridgehead._failures` names for it.
@@ -326,14 +366,21 @@ impl Kept {
 
 #[pymethods]
 impl Kept {
-    /// The value; arrays in it are read-only views.
-    fn load<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The value; arrays in it are read-only views, or `own`: this process's.
+    #[pyo3(signature = (own = false))]
+    fn load<'py>(&self, py: Python<'py>, own: bool) -> PyResult<Bound<'py, PyAny>> {
         match &self.value {
+            Value::Here(bytes) if own => crate::own::unpack(py, bytes),
             Value::Here(bytes) => crate::pack::unpack(py, bytes),
             Value::Stored(stored) => {
                 stored.held.home.settle_fresh();
                 let lease = self.lease(py, stored)?;
-                crate::pack::reading(&stored.held.home, || crate::pack::unpack_lease(py, lease))
+                let unpack = if own {
+                    crate::own::unpack_lease
+                } else {
+                    crate::pack::unpack_lease
+                };
+                crate::pack::reading(&stored.held.home, || unpack(py, lease))
             }
         }
     }
@@ -369,6 +416,28 @@ impl Kept {
     /// The NUMA node of its node in whose memory it was placed on purpose.
     fn numa(&self) -> Option<u32> {
         self.object().and_then(|(object, _)| object.numa.checked_sub(1))
+    }
+
+    /// The number of its node's GPU in whose memory it was put or placed; `None` where that is no GPU's.
+    fn gpu(&self) -> Option<u32> {
+        self.object()?.0.gpu.checked_sub(1)
+    }
+
+    /// Waits until the store has it, so that it can be moved.
+    fn settle(&self, py: Python<'_>) {
+        if let Value::Stored(stored) = &self.value {
+            py.detach(|| stored.held.home.publish(stored));
+        }
+    }
+
+    /// Its bytes in the memory of a GPU of this node, where it is; copied to `gpu` where it is in none.
+    fn device(&self, py: Python<'_>, gpu: u32) -> PyResult<DeviceBuffer> {
+        let Value::Stored(stored) = &self.value else {
+            return Err(PyValueError::new_err("the value is in no store"));
+        };
+        py.detach(|| stored.held.home.publish(stored));
+        let view = stored.held.home.device_view(py, &stored.held.object, gpu)?;
+        Ok(DeviceBuffer::new(view))
     }
 
     /// The packed bytes of a value that this process keeps.

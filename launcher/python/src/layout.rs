@@ -8,6 +8,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySlice};
+use std::ops::Range;
 
 /// First byte of a value that is one pickle.
 pub const PICKLE: u8 = 1;
@@ -88,23 +89,39 @@ impl<'a> Layout<'a> {
     }
 
     fn write_framed(&self, pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) {
-        out[..4].copy_from_slice(&[FRAMED, 0, 0, 0]);
-        out[4..8].copy_from_slice(&u32::try_from(buffers.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out[8..16].copy_from_slice(&(pickle.len() as u64).to_le_bytes());
-        let mut end = HEAD + ENTRY * buffers.len() + pickle.len();
-        out[end - pickle.len()..end].copy_from_slice(pickle);
-        let mut parts = Vec::with_capacity(buffers.len());
-        for (i, buffer) in buffers.iter().enumerate() {
-            let at = end.next_multiple_of(ALIGN);
-            out[end..at].fill(0);
-            let entry = HEAD + ENTRY * i;
-            out[entry..entry + 8].copy_from_slice(&(at as u64).to_le_bytes());
-            out[entry + 8..entry + 16].copy_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
-            parts.push((at, bytes_of(buffer)));
-            end = at + buffer.len_bytes();
-        }
+        let places = frame(pickle, buffers, out);
+        let parts: Vec<_> = places.into_iter().zip(buffers.iter().map(bytes_of)).collect();
         copy_all(self.py, out, &parts);
     }
+
+    /// Writes all of the packed value but the bytes of its only buffer, which are to be filled in place: where they go.
+    /// `None`, and nothing is written, if it has not exactly one.
+    pub fn write_around(&self, out: &mut [u8]) -> Option<usize> {
+        match self.content {
+            Content::Parts(pickle, buffers @ [_]) => frame(pickle, buffers, out).first().copied(),
+            _ => None,
+        }
+    }
+}
+
+/// Writes a framed value but for its buffers: where each of them goes.
+fn frame(pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) -> Vec<usize> {
+    out[..4].copy_from_slice(&[FRAMED, 0, 0, 0]);
+    out[4..8].copy_from_slice(&u32::try_from(buffers.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out[8..16].copy_from_slice(&(pickle.len() as u64).to_le_bytes());
+    let mut end = HEAD + ENTRY * buffers.len() + pickle.len();
+    out[end - pickle.len()..end].copy_from_slice(pickle);
+    let mut places = Vec::with_capacity(buffers.len());
+    for (i, buffer) in buffers.iter().enumerate() {
+        let at = end.next_multiple_of(ALIGN);
+        out[end..at].fill(0);
+        let entry = HEAD + ENTRY * i;
+        out[entry..entry + 8].copy_from_slice(&(at as u64).to_le_bytes());
+        out[entry + 8..entry + 16].copy_from_slice(&(buffer.len_bytes() as u64).to_le_bytes());
+        places.push(at);
+        end = at + buffer.len_bytes();
+    }
+    places
 }
 
 /// The bytes of a contiguous buffer.
@@ -142,28 +159,40 @@ pub fn damaged(what: &str) -> PyErr {
     ))
 }
 
-/// The value in a framed `view`, whose bytes are `bytes`: its buffers are slices of the view and keep it alive.
-pub fn unpack_framed<'py>(view: &Bound<'py, PyAny>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let py = view.py();
+/// Where the pickle and the buffers of a framed value lie in its bytes.
+///
+/// # Errors
+/// It is damaged.
+pub fn parts(bytes: &[u8]) -> PyResult<(Range<usize>, Vec<Range<usize>>)> {
     let number = |at: usize| -> PyResult<usize> {
         let raw = bytes.get(at..at + 8).ok_or_else(|| damaged("its table is cut off"))?;
         let raw = u64::from_le_bytes(raw.try_into().expect("eight bytes were taken"));
         usize::try_from(raw).map_err(|_| damaged("a length is beyond this machine"))
     };
-    let count = number(0)? >> 32;
-    let slice = |from: usize, len: usize| -> PyResult<Bound<'py, PyAny>> {
+    let range = |from: usize, len: usize| -> PyResult<Range<usize>> {
         let to = from.checked_add(len).filter(|&to| to <= bytes.len());
-        let to = to.ok_or_else(|| damaged("a buffer is cut off"))?;
+        Ok(from..to.ok_or_else(|| damaged("a buffer is cut off"))?)
+    };
+    let count = number(0)? >> 32;
+    let entry = |i: usize| range(number(HEAD + ENTRY * i)?, number(HEAD + ENTRY * i + 8)?);
+    let buffers = (0..count).map(entry).collect::<PyResult<Vec<_>>>()?;
+    let pickle = range(HEAD + ENTRY * count, number(8)?)?;
+    Ok((pickle, buffers))
+}
+
+/// The value in a framed `view`, whose bytes are `bytes`: its buffers are slices of the view and keep it alive.
+pub fn unpack_framed<'py>(view: &Bound<'py, PyAny>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let py = view.py();
+    let (pickle, ranges) = parts(bytes)?;
+    let slice = |range: Range<usize>| -> PyResult<Bound<'py, PyAny>> {
         let index = |n: usize| isize::try_from(n).map_err(|_| damaged("a length is beyond this machine"));
-        view.get_item(PySlice::new(py, index(from)?, index(to)?, 1))
+        view.get_item(PySlice::new(py, index(range.start)?, index(range.end)?, 1))
     };
     let buffers = PyList::empty(py);
-    for i in 0..count {
-        let entry = HEAD + ENTRY * i;
-        buffers.append(slice(number(entry)?, number(entry + 8)?)?)?;
+    for range in ranges {
+        buffers.append(slice(range)?)?;
     }
-    let pickle = slice(HEAD + ENTRY * count, number(8)?)?;
     let named = PyDict::new(py);
     named.set_item(intern!(py, "buffers"), buffers)?;
-    api(py)?.loads.bind(py).call((pickle,), Some(&named))
+    api(py)?.loads.bind(py).call((slice(pickle)?,), Some(&named))
 }

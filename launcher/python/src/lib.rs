@@ -3,6 +3,8 @@
 //! Hot path: `client::Client::submit`, `futures::complete`, `worker::run`, `pack`. Start reading at `client.rs` and `worker.rs`.
 
 mod client;
+mod device;
+mod draft;
 mod futures;
 mod home;
 mod launch;
@@ -11,6 +13,7 @@ mod link;
 mod named;
 mod note;
 mod options;
+mod own;
 mod pack;
 mod printed;
 mod python;
@@ -25,10 +28,13 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<client::Client>()?;
+    m.add_class::<device::DeviceBuffer>()?;
+    m.add_class::<draft::Draft>()?;
     m.add_class::<futures::Raw>()?;
     m.add_class::<home::Kept>()?;
     m.add_class::<home::StoreBuffer>()?;
     m.add_class::<options::Options>()?;
+    m.add_class::<own::OwnBuffer>()?;
     m.add_class::<worker::Worker>()?;
     m.add_function(wrap_pyfunction!(pack::load_input, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;

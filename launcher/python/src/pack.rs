@@ -177,17 +177,30 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     Ok([&[PICKLE], pickle].concat().into())
 }
 
-fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
-    let collector = Bound::new(object.py(), Collector::default())?;
+/// The pickle of a value, and the buffers that it leaves out.
+///
+/// # Errors
+/// Something in it cannot be pickled.
+pub fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
+    pickled_apart(object, OUT_OF_BAND)
+}
+
+/// A pickle, and buffers of `least` bytes or more beside it.
+fn pickled_apart<'py>(object: &Bound<'py, PyAny>, least: usize) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
+    let buffers = Mutex::default();
+    let collector = Bound::new(object.py(), Collector { least, buffers })?;
     let pickle = pickled(object, &collector)?;
-    let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().0));
+    let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().buffers));
     Ok((pickle, buffers))
 }
 
 /// Takes the buffers that a pickle leaves out.
 #[pyclass(frozen)]
-#[derive(Default)]
-struct Collector(Mutex<Vec<PyBuffer<u8>>>);
+struct Collector {
+    /// Shorter ones stay in the pickle.
+    least: usize,
+    buffers: Mutex<Vec<PyBuffer<u8>>>,
+}
 
 #[pymethods]
 impl Collector {
@@ -197,10 +210,10 @@ impl Collector {
             return Ok(true); // Not contiguous: only the pickle can hold it.
         };
         let raw = PyBuffer::<u8>::get(&raw)?;
-        if raw.len_bytes() < OUT_OF_BAND {
+        if raw.len_bytes() < self.least {
             return Ok(true);
         }
-        crate::link::lock(&self.0).push(raw);
+        crate::link::lock(&self.buffers).push(raw);
         Ok(false)
     }
 }
@@ -219,7 +232,7 @@ fn pickled<'py>(object: &Bound<'py, PyAny>, collector: &Bound<'py, Collector>) -
             return Ok(bytes.clone());
         }
     }
-    crate::link::lock(&collector.get().0).clear(); // The first try may have left something behind.
+    crate::link::lock(&collector.get().buffers).clear(); // The first try may have left something behind.
     PACKING.with_borrow_mut(|packing| {
         if let Some(packing) = packing {
             packing.inputs.clear();
@@ -382,12 +395,15 @@ pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Boun
         object.offset,
         object.slot,
         (object.numa, object.gpu),
+        object.sum,
     );
     named.map(|()| Ok(numbers.into_pyobject(py)?.into_any())).transpose()
 }
 
 /// A reference to an object that a value names, while that value is held. Pickles of such values call it.
 #[pyfunction]
+#[pyo3(signature = (id_hi, id_lo, len, node, offset, slot, memory, sum = 0))]
+#[allow(clippy::too_many_arguments)] // The fields of a reference.
 pub fn adopt(
     id_hi: u64,
     id_lo: u64,
@@ -396,6 +412,7 @@ pub fn adopt(
     offset: u64,
     slot: u64,
     memory: (u32, u32),
+    sum: u64,
 ) -> PyResult<Kept> {
     let Some(home) = READING.with_borrow(Clone::clone) else {
         return Err(damaged("it names objects of a run, and was read outside of it"));
@@ -407,6 +424,7 @@ pub fn adopt(
         node,
         offset,
         slot,
+        sum,
         numa: memory.0,
         gpu: memory.1,
     };
@@ -449,6 +467,20 @@ pub fn keep(object: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Kept> {
         } else {
             layout.bytes().map(Kept::here)
         }
+    });
+    PACKING.set(outer);
+    kept
+}
+
+/// Packs an array to be kept in the store of `home`, however small it is, with its bytes apart from its pickle.
+///
+/// # Errors
+/// As `pack`.
+pub fn keep_array(array: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Kept> {
+    let outer = PACKING.replace(None);
+    let kept = pickled_apart(array, 0).and_then(|(pickle, buffers)| {
+        let layout = Layout::new(array.py(), pickle.as_bytes(), &buffers);
+        home.put(&layout).map(Kept::stored)
     });
     PACKING.set(outer);
     kept

@@ -18,6 +18,8 @@ pub struct Api {
     pub finished: Py<PyAny>,
     /// `bridgehead._pickling`.
     pub pickling: Py<PyModule>,
+    /// `bridgehead._own`.
+    pub own: Py<PyModule>,
     /// `bridgehead._failures`.
     pub failures: Py<PyModule>,
 }
@@ -39,6 +41,7 @@ pub fn api(py: Python<'_>) -> PyResult<&Api> {
             future: future.getattr("Future")?.unbind(),
             finished: py.import("concurrent.futures._base")?.getattr("FINISHED")?.unbind(),
             pickling: py.import("bridgehead._pickling")?.unbind(),
+            own: py.import("bridgehead._own")?.unbind(),
             failures: py.import("bridgehead._failures")?.unbind(),
         })
     })

@@ -1,6 +1,7 @@
 //! A worker's loop: takes calls from its agent, runs them, sends what came of them in batches.
 //! Hot path: `run_call` and what it calls, once a task. What goes on beside a running task is `watchdog.rs`.
 
+use crate::draft::Draft;
 use crate::futures::{Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
 use crate::link::{Link, lock};
@@ -209,6 +210,25 @@ impl Worker {
         Ok(kept)
     }
 
+    /// Room in the store for an array like this one; `None` for a small one.
+    fn create(&self, like: &Bound<'_, PyAny>) -> PyResult<Option<Draft>> {
+        Draft::new(like, &self.shared.home)
+    }
+
+    /// Seals what was filled.
+    fn seal(&self, py: Python<'_>, draft: &Draft) -> PyResult<Kept> {
+        let kept = draft.seal(py)?;
+        self.flush(py)?;
+        Ok(kept)
+    }
+
+    /// Puts an array for later use into the store of this node, however small it is.
+    fn put_array(&self, py: Python<'_>, array: &Bound<'_, PyAny>) -> PyResult<Kept> {
+        let kept = pack::keep_array(array, &self.shared.home)?;
+        self.flush(py)?;
+        Ok(kept)
+    }
+
     /// Brings the value of an answer, which lies on another node, to this one: a future of it.
     fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
@@ -252,13 +272,16 @@ impl Worker {
         Ok(future)
     }
 
-    /// Moves or copies objects to nodes of the run: a future of references to them.
+    /// Moves or copies objects to nodes of the run, or to the memory of a GPU of theirs (`gpu` is 1 + its number): a future of
+    /// references to them.
+    #[pyo3(signature = (kept, placing, near, replicas, gpu=0))]
     fn place<'py>(
         slf: &Bound<'py, Self>,
         kept: Vec<Bound<'py, Kept>>,
         placing: i32,
         near: Vec<u32>,
         replicas: u32,
+        gpu: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
         let token = this.next_token.fetch_add(1, Ordering::Relaxed);
@@ -274,6 +297,7 @@ impl Worker {
             near,
             replicas,
             from_worker: None,
+            gpu,
         };
         this.shared.add(place);
         this.flush(slf.py())?;

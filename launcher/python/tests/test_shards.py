@@ -74,6 +74,10 @@ def test_parts_lie_where_they_were_asked_to(nodes: bh.Executor) -> None:
     array = numbers()
     assert bh.shard(array, parts=4).placement == [0, 1, 0, 1]
     assert bh.shard(array, parts=4, place="by_rank").placement == [0, 0, 1, 1]
+    near = bh.shard(array, parts=4, place="by_numa")
+    assert near.placement == [0, 0, 1, 1]
+    assert {part.numa for part in near.parts} <= {None, 0, 1}
+    check(near[100:500], array[100:500])
     assert bh.shard(array, parts=4, place="pack").placement == [0] * 4
     spread = bh.shard(array, parts=2)
     assert bh.shard(array, parts=4, place=bh.near(spread)).placement == [0, 0, 1, 1]

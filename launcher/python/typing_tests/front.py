@@ -51,5 +51,8 @@ with bh.Executor(2) as executor:
 
 assert_type(bh.put([1.5]), bh.Ref[list[float]])
 assert_type(bh.get(bh.put("a")), str)
+assert_type(bh.get(bh.put("a", gpu=0), gpu=True), bh.DeviceArray)
+assert_type(bh.get([bh.put("a")], gpu=True), list[bh.DeviceArray])
+assert_type(bh.get([bh.put("a")], writable=True), list[str])
 assert_type(bh.submit(bare, 1), bh.Future[float])
 assert_type(bh.current().remaining(), float | None)

@@ -59,6 +59,9 @@ pub struct RunConfig {
     /// How bytes go between nodes.
     #[serde(default, skip_serializing_if = "TransportConfig::is_default")]
     pub transport: TransportConfig,
+    /// Objects have sums, which are checked wherever their bytes are moved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify_objects: bool,
 }
 
 /// How bytes go between the nodes of a run.

@@ -4,6 +4,7 @@ mod moves;
 
 use crate::arenas::Arena;
 use crate::extents::{Extent, Extents, rounded};
+use crate::media::{Copy, Device, Medium};
 use crate::slots::{SlotId, Slots};
 use bridgehead_spec::ObjectId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,12 +19,12 @@ pub struct ClientId(pub u64);
 pub enum Place {
     /// In the arena.
     Memory(Extent),
-    /// In the arena, and being written to a file.
+    /// In the arena, and about to leave it.
     Spilling(Extent),
-    /// In a file.
-    Disk,
-    /// In a file, and being read into the arena.
-    Restoring(Extent),
+    /// Not in the arena.
+    Away(Medium),
+    /// Not in the arena, and being read into it.
+    Restoring(Extent, Medium),
 }
 
 /// Why a grant was denied.
@@ -76,6 +77,8 @@ pub struct Spill {
     pub extent: Extent,
     /// Its length; the extent is rounded up.
     pub len: u64,
+    /// Where it lies once it has left: it is written to disk, or has a copy on a device already, which stays.
+    pub to: Medium,
 }
 
 /// What is left to do once an object is gone.
@@ -87,6 +90,8 @@ pub struct Freed {
     pub slot: SlotId,
     /// Whether a file of it has to be removed.
     pub on_disk: bool,
+    /// The device whose memory it took.
+    pub device: Option<u32>,
 }
 
 /// How full the store is, in bytes where nothing else is said.
@@ -104,19 +109,28 @@ pub struct Usage {
     pub pinned: u64,
     /// Granted to clients and not published.
     pub granted: u64,
+    /// In the memory of devices: of each, see `Core::devices`.
+    pub on_devices: u64,
     /// Left by objects that were moved to other memory, for readers who still look at it.
     pub left: u64,
 }
 
+/// The table of objects is not made smaller than for so many.
+const FEW: usize = 1024;
+
 #[derive(Debug)]
-struct Object {
-    len: u64,
-    slot: SlotId,
-    place: Place,
-    pins: u32,
-    released: bool,
+pub(crate) struct Object {
+    pub(crate) len: u64,
+    pub(crate) slot: SlotId,
+    pub(crate) place: Place,
+    pub(crate) pins: u32,
+    pub(crate) released: bool,
     /// Position in the order of use.
     used: u64,
+    /// Its copy in the memory of a device.
+    pub(crate) copy: Copy,
+    /// Readers of that copy.
+    pub(crate) viewers: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,11 +150,12 @@ pub struct Core {
     slots: Slots,
     /// Granted ranges that hold no object, by offset.
     grants: BTreeMap<u64, Grant>,
-    objects: HashMap<ObjectId, Object>,
+    pub(crate) objects: HashMap<ObjectId, Object>,
     /// Objects in memory without a pin, the longest unused first.
-    idle: BTreeSet<(u64, ObjectId)>,
+    pub(crate) idle: BTreeSet<(u64, ObjectId)>,
     clock: u64,
     spilled: u64,
+    pub(crate) devices: Vec<Device>,
 }
 
 impl Core {
@@ -158,6 +173,7 @@ impl Core {
             idle: BTreeSet::new(),
             clock: 0,
             spilled: 0,
+            devices: Vec::new(),
         }
     }
 
@@ -282,6 +298,8 @@ impl Core {
             pins: 0,
             released: false,
             used,
+            copy: Copy::None,
+            viewers: 0,
         };
         self.objects.insert(id, object);
         Ok(extent)
@@ -355,48 +373,49 @@ impl Core {
     }
 
     /// Files an object anew after a change; whether it can be freed.
-    fn settle(&mut self, id: ObjectId) -> bool {
+    pub(crate) fn settle(&mut self, id: ObjectId) -> bool {
         let Some(object) = self.objects.get(&id) else {
             return false;
         };
-        let still = matches!(object.place, Place::Memory(_) | Place::Disk) && object.pins == 0;
-        if still && !object.released && matches!(object.place, Place::Memory(_)) {
+        if object.pins == 0 && !object.released && matches!(object.place, Place::Memory(_)) {
             self.idle.insert((object.used, id));
         } else {
             self.idle.remove(&(object.used, id));
         }
-        still && object.released
+        object.is_still() && object.released
     }
 
     /// Frees a released object that nobody holds; the caller has seen that no lease is left.
     pub fn free(&mut self, id: ObjectId) -> Option<Freed> {
         let object = self.objects.get(&id)?;
-        let still = matches!(object.place, Place::Memory(_) | Place::Disk) && object.pins == 0;
-        if !object.released || !still {
+        if !object.released || !object.is_still() {
             return None;
         }
         let object = self.objects.remove(&id)?;
+        // A store that once held very many gives their memory back: a step of an eighth, so each removal pays little for it.
+        if self.objects.capacity() / 8 > self.objects.len().max(FEW) {
+            self.objects.shrink_to(self.objects.len() * 2);
+        }
         self.idle.remove(&(object.used, id));
         self.slots.free(object.slot);
-        let on_disk = match object.place {
-            Place::Memory(extent) => {
-                self.extents.give(extent);
-                false
-            }
-            _ => {
-                self.spilled -= object.len;
-                true
-            }
-        };
+        let on_disk = object.place == Place::Away(Medium::Disk);
+        if let Place::Memory(extent) = object.place {
+            self.extents.give(extent);
+        }
+        if on_disk {
+            self.spilled -= object.len;
+        }
+        let device = self.give_device(object.copy, object.len);
         Some(Freed {
             id,
             slot: object.slot,
             on_disk,
+            device,
         })
     }
 
-    /// The objects to move to disk so that about `len` bytes come free: the longest unused first, none that `held` names
-    /// (a reader has a lease). They count as being moved until `spilled` or `keep`.
+    /// The objects that are to leave the arena so that about `len` bytes come free: the longest unused first, none that `held`
+    /// names (a reader has a lease). They count as being moved until `spilled` or `keep`.
     pub fn choose_spills(&mut self, len: u64, held: impl Fn(SlotId) -> bool) -> Vec<Spill> {
         let mut chosen = Vec::new();
         let mut bytes = 0;
@@ -415,6 +434,7 @@ impl Core {
                 slot: object.slot,
                 extent,
                 len: object.len,
+                to: object.away(),
             });
         }
         for spill in &chosen {
@@ -426,21 +446,24 @@ impl Core {
         chosen
     }
 
-    /// An object's file is complete. `false` when its bytes must stay after all, because somebody has pinned it meanwhile:
-    /// the file is then of no use.
-    pub fn spilled(&mut self, id: ObjectId) -> bool {
+    /// An object's bytes are complete at `to` (see [`Spill`]). `false` when they must stay in the arena after all, because
+    /// somebody has pinned it meanwhile, or its copy on the device has gone: a file is then of no use.
+    pub fn spilled(&mut self, id: ObjectId, to: Medium) -> bool {
         let Some(object) = self.objects.get_mut(&id) else {
             return false;
         };
         let Place::Spilling(extent) = object.place else {
             return false;
         };
-        if object.pins > 0 {
+        let there = to == Medium::Disk || to == object.away();
+        if object.pins > 0 || !there {
             object.place = Place::Memory(extent);
             return false;
         }
-        object.place = Place::Disk;
-        self.spilled += object.len;
+        object.place = Place::Away(to);
+        if to == Medium::Disk {
+            self.spilled += object.len;
+        }
         self.extents.give(extent);
         true
     }
@@ -455,20 +478,20 @@ impl Core {
         self.settle(id)
     }
 
-    /// Begins to read an object back from disk into `extent`, which was granted to `client`.
+    /// Begins to read an object that is away into `extent`, which was granted to `client`; from where.
     ///
     /// # Errors
-    /// It is not on disk, or the range was not granted.
-    pub fn restore(&mut self, id: ObjectId, client: ClientId, extent: Extent) -> Result<(), PublishError> {
-        let on_disk = self.objects.get(&id).is_some_and(|o| o.place == Place::Disk);
-        if !on_disk {
+    /// It is not away, or the range was not granted.
+    pub fn restore(&mut self, id: ObjectId, client: ClientId, extent: Extent) -> Result<Medium, PublishError> {
+        let place = self.objects.get(&id).map(|object| object.place);
+        let Some(Place::Away(from)) = place else {
             return Err(PublishError::Exists);
-        }
+        };
         self.carve(extent, Some(client)).ok_or(PublishError::NotGranted)?;
         if let Some(object) = self.objects.get_mut(&id) {
-            object.place = Place::Restoring(extent);
+            object.place = Place::Restoring(extent, from);
         }
-        Ok(())
+        Ok(from)
     }
 
     /// The object's bytes are in memory again (`true`), or could not be read. The answer says whether it was released
@@ -478,15 +501,17 @@ impl Core {
         let Some(object) = self.objects.get_mut(&id) else {
             return false;
         };
-        let Place::Restoring(extent) = object.place else {
+        let Place::Restoring(extent, from) = object.place else {
             return false;
         };
         if complete {
             object.place = Place::Memory(extent);
             object.used = used;
-            self.spilled -= object.len;
+            if from == Medium::Disk {
+                self.spilled -= object.len;
+            }
         } else {
-            object.place = Place::Disk;
+            object.place = Place::Away(from);
             self.extents.give(extent);
         }
         self.settle(id)
@@ -517,6 +542,7 @@ impl Core {
             spilled: self.spilled,
             pinned,
             granted: self.grants.values().map(|grant| grant.len).sum(),
+            on_devices: self.devices.iter().map(|device| device.used).sum(),
             left: self.left.iter().map(|(_, extent)| extent.len).sum(),
         }
     }
@@ -527,8 +553,8 @@ impl Core {
     /// An invariant does not hold.
     pub fn sanity_check(&self) {
         let resident = self.objects.values().filter_map(|object| match object.place {
-            Place::Memory(e) | Place::Spilling(e) | Place::Restoring(e) => Some(e),
-            Place::Disk => None,
+            Place::Memory(e) | Place::Spilling(e) | Place::Restoring(e, _) => Some(e),
+            Place::Away(_) => None,
         });
         let granted = self
             .grants
@@ -562,8 +588,12 @@ impl Core {
             places,
             "one place an object, and one for each range that it has left"
         );
-        let on_disk = |o: &&Object| matches!(o.place, Place::Disk | Place::Restoring(_));
+        let on_disk = |o: &&Object| matches!(o.place, Place::Away(Medium::Disk) | Place::Restoring(_, Medium::Disk));
         let spilled: u64 = self.objects.values().filter(on_disk).map(|o| o.len).sum();
         assert_eq!(spilled, self.spilled, "bytes on disk");
+        self.check_devices();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! lost or freed too early.
 
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{Arena, ClientId, Core, Denied, Extent, Place, PublishError, SlotId};
+use bridgehead_store_core::{Arena, ClientId, Core, Denied, Extent, Medium, NotThere, Place, PublishError, SlotId};
 use std::collections::HashMap;
 
 struct Random(u64);
@@ -21,14 +21,27 @@ impl Random {
 struct Model {
     pins: HashMap<ObjectId, u32>,
     released: Vec<ObjectId>,
-    spilling: Vec<ObjectId>,
+    spilling: Vec<(ObjectId, Medium)>,
     restoring: Vec<ObjectId>,
     moving: Vec<ObjectId>,
     live: Vec<ObjectId>,
+    /// On their way to a device, each with a pin.
+    copying: Vec<ObjectId>,
+    views: HashMap<ObjectId, u32>,
+    /// Copies that came to a device, views that were had, objects that left the arena for their copy's sake.
+    seen: [u32; 3],
+}
+
+impl Model {
+    fn held(&self, counts: &HashMap<ObjectId, u32>) -> Vec<ObjectId> {
+        counts.iter().filter(|(_, n)| **n > 0).map(|(&id, _)| id).collect()
+    }
 }
 
 const TOTAL: u64 = 64 << 10;
 const CLIENTS: u64 = 3;
+/// Devices, and what objects may take of each.
+const DEVICES: [u64; 2] = [20 << 10, 9 << 10];
 
 fn produce(core: &mut Core, random: &mut Random, model: &mut Model, id: ObjectId) {
     let client = ClientId(random.below(CLIENTS));
@@ -60,13 +73,20 @@ fn free(core: &mut Core, model: &mut Model, id: ObjectId) {
         "{id} is freed while it is pinned"
     );
     assert!(model.released.contains(&id), "{id} is freed before it is released");
-    assert!(core.free(id).is_some());
+    assert_eq!(
+        model.views.get(&id).copied().unwrap_or(0),
+        0,
+        "{id} is freed while it is looked at"
+    );
+    let device = core.device(id);
+    let freed = core.free(id).expect("nothing holds it");
+    assert_eq!(freed.device, device, "its memory of a device is freed with it");
     model.released.retain(|&other| other != id);
 }
 
 fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
     let mut freeable = None;
-    match random.below(14) {
+    match random.below(18) {
         0..=2 => produce(core, random, model, ObjectId(u128::from(number))),
         3 => {
             if let Some(id) = pick(random, &model.live) {
@@ -76,7 +96,9 @@ fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
             }
         }
         4 => {
-            let pinned: Vec<_> = model.pins.iter().filter(|(_, n)| **n > 0).map(|(&id, _)| id).collect();
+            let mut pinned = model.held(&model.pins);
+            pinned.retain(|id| !model.copying.contains(id));
+            pinned.sort();
             if let Some(id) = pick(random, &pinned) {
                 *model.pins.get_mut(&id).expect("it is pinned") -= 1;
                 freeable = core.unpin(id).then_some(id);
@@ -95,23 +117,24 @@ fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
             for spill in core.choose_spills(1 + random.below(16 << 10), |slot| slot == held) {
                 assert_ne!(spill.slot, held, "a leased object is never moved");
                 assert_eq!(model.pins.get(&spill.id).copied().unwrap_or(0), 0, "nor a pinned one");
-                model.spilling.push(spill.id);
+                assert_eq!(spill.to, core.device(spill.id).map_or(Medium::Disk, Medium::Device));
+                model.spilling.push((spill.id, spill.to));
             }
         }
         7 => {
-            if let Some(id) = model.spilling.pop() {
-                if random.below(3) == 0 || !core.spilled(id) {
+            if let Some((id, to)) = model.spilling.pop() {
+                if random.below(3) == 0 || !core.spilled(id, to) {
                     freeable = core.keep(id).then_some(id);
-                } else if model.released.contains(&id) {
+                } else if model.released.contains(&id) && model.views.get(&id).is_none_or(|&n| n == 0) {
                     freeable = Some(id);
                 }
             }
         }
         8 => {
             if let Some(id) = pick(random, &model.live) {
-                if let Some((len, _, Place::Disk)) = core.find(id) {
+                if let Some((len, _, Place::Away(medium))) = core.find(id) {
                     if let Ok(extent) = core.grant(ClientId(9), len, None) {
-                        core.restore(id, ClientId(9), extent).expect("it is on disk");
+                        assert_eq!(core.restore(id, ClientId(9), extent), Ok(medium), "it is away");
                         model.restoring.push(id);
                     }
                 }
@@ -144,6 +167,7 @@ fn step(core: &mut Core, random: &mut Random, model: &mut Model, number: u64) {
                 "readers keep what they look at"
             );
         }
+        13..=16 => freeable = devices(core, random, model),
         _ => core.client_gone(ClientId(random.below(CLIENTS))),
     }
     if let Some(id) = freeable {
@@ -169,9 +193,80 @@ fn end_move(core: &mut Core, random: &mut Random, model: &Model, id: ObjectId) -
     core.keep(id)
 }
 
+/// The object leaves the arena if its copy is on a device and nothing holds it.
+fn leave(core: &mut Core, model: &mut Model, id: ObjectId) {
+    let Some(spill) = core.leave(id) else { return };
+    assert!(core.pin(id).is_some(), "it is in the arena until it has left");
+    assert!(!core.unpin(id), "nobody released it");
+    assert!(core.spilled(id, spill.to), "nothing holds it there");
+    assert_eq!(core.find(id).map(|(.., place)| place), Some(Place::Away(spill.to)));
+    model.seen[2] += 1;
+}
+
+/// A step of an object to, on or off a device; what can be freed after it.
+fn devices(core: &mut Core, random: &mut Random, model: &mut Model) -> Option<ObjectId> {
+    match random.below(5) {
+        0 | 1 => {
+            let id = pick(random, &model.live)?;
+            let device = u32::try_from(random.below(3)).expect("small");
+            core.pin(id)?;
+            match core.copy_to(id, device) {
+                Ok(true) => {
+                    *model.pins.entry(id).or_insert(0) += 1;
+                    model.copying.push(id);
+                    return None;
+                }
+                Ok(false) => assert_eq!(core.device(id), Some(device), "its copy is there already"),
+                Err(NotThere::NoDevice { .. }) => assert_eq!(device, 2, "there are two"),
+                Err(NotThere::Viewed { device: at }) => {
+                    assert!(model.views[&id] > 0 && core.device(id) == Some(at));
+                }
+                Err(NotThere::Busy) => assert!(model.copying.contains(&id)),
+                Err(NotThere::Full { used, limit, len, .. }) => {
+                    assert!(used + len > limit && limit == DEVICES[device as usize]);
+                }
+                Err(NotThere::NotHeld) => panic!("it is pinned"),
+            }
+            core.unpin(id).then_some(id)
+        }
+        2 => {
+            let id = model.copying.pop()?;
+            let complete = random.below(4) > 0;
+            core.copied(id, complete);
+            model.seen[0] += u32::from(complete);
+            assert_eq!(core.device(id).is_some(), complete);
+            *model.pins.get_mut(&id).expect("it is pinned") -= 1;
+            let freeable = core.unpin(id);
+            leave(core, model, id);
+            freeable.then_some(id)
+        }
+        3 => {
+            let id = pick(random, &model.live)?;
+            if random.below(2) == 0 {
+                if let Some((_, device)) = core.view(id) {
+                    assert_eq!(core.device(id), Some(device));
+                    *model.views.entry(id).or_insert(0) += 1;
+                    model.seen[1] += 1;
+                }
+                return None;
+            }
+            leave(core, model, id);
+            None
+        }
+        _ => {
+            let mut viewed = model.held(&model.views);
+            viewed.sort();
+            let id = pick(random, &viewed)?;
+            *model.views.get_mut(&id).expect("it is looked at") -= 1;
+            core.unview(id).then_some(id)
+        }
+    }
+}
+
 #[test]
 fn each_byte_has_one_owner_whatever_happens() {
-    for seed in 0..40 {
+    let mut seen = [0; 3];
+    for seed in 0..60 {
         let mut random = Random(seed);
         let arena = |len, nearest: &[usize]| Arena {
             numa: None,
@@ -180,12 +275,15 @@ fn each_byte_has_one_owner_whatever_happens() {
         };
         let two = [arena(TOTAL / 4, &[0, 1]), arena(TOTAL / 4 * 3, &[1, 0])];
         let mut core = Core::new(if seed % 2 == 0 { &two } else { &two[..1] }, 128);
+        core.set_devices(DEVICES);
         let mut model = Model::default();
         for number in 0..1_500 {
             step(&mut core, &mut random, &mut model, number);
             core.sanity_check();
         }
+        (0..3).for_each(|what| seen[what] += model.seen[what]);
     }
+    assert!(seen.iter().all(|&times| times > 100), "all of it happened: {seen:?}");
 }
 
 #[test]

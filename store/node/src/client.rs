@@ -7,13 +7,14 @@ use crate::index::{Index, Leases};
 use crate::map::{Access, Mapping};
 use crate::node::lock;
 use crate::protocol::{Kind, Message, VERSION, new_socket, receive, send};
+use crate::verify::sum_of;
 use bridgehead_spec::ObjectId;
 use bridgehead_store_core::{ALIGN, Extent, SlotId};
 use bridgehead_wire::ObjectRef;
 use rustix::net::{SocketAddrUnix, connect};
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -56,6 +57,8 @@ struct Inner {
     arenas: Vec<Option<u32>>,
     node: u32,
     pid: u32,
+    /// Objects are to have sums.
+    verify: bool,
     stock: Mutex<Stock>,
 }
 
@@ -96,6 +99,7 @@ impl Client {
             arenas: arenas(&message.text),
             node: u32::try_from(message.words[1]).map_err(|_| bad("a node's number is beyond 32 bits"))?,
             pid: std::process::id(),
+            verify: message.words[3] == 1,
             socket: Mutex::new(socket),
             stock: Mutex::default(),
         })))
@@ -178,6 +182,16 @@ impl Client {
         lease.ok_or_else(|| ClientError::Never(format!("object {id} is not where the store says")))
     }
 
+    /// What `device_view` needs of the conversation with the store.
+    pub(crate) fn ask_with(&self, message: &Message) -> Result<(Message, Vec<OwnedFd>), ClientError> {
+        self.0.ask_with(message)
+    }
+
+    /// Tells the store something that has no answer.
+    pub(crate) fn tell(&self, message: &Message) {
+        let _ = send(&*lock(&self.0.socket), message, &[]); // A store that is gone needs to know nothing.
+    }
+
     /// Whether the node has published an object, so that others can read it.
     #[must_use]
     pub fn is_published(&self, object: &ObjectRef) -> bool {
@@ -199,7 +213,7 @@ impl Client {
     }
 }
 
-fn bad(why: &str) -> io::Error {
+pub(crate) fn bad(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
@@ -234,11 +248,16 @@ impl Inner {
     }
 
     fn ask(&self, message: &Message) -> Result<Message, ClientError> {
+        self.ask_with(message).map(|(reply, _)| reply)
+    }
+
+    /// As `ask`, with the descriptors beside the answer.
+    fn ask_with(&self, message: &Message) -> Result<(Message, Vec<OwnedFd>), ClientError> {
         let socket = lock(&self.socket);
         send(&*socket, message, &[])?;
-        let (reply, _) = answer(&socket)?;
+        let (reply, fds) = answer(&socket)?;
         if reply.kind == message.kind {
-            Ok(reply)
+            Ok((reply, fds))
         } else {
             Err(bad("the store answered another question").into())
         }
@@ -341,16 +360,19 @@ impl Reservation {
     }
 
     /// The object is complete: a reference to it, for the message that publishes it. Nobody may write it from now on.
-    /// The lease keeps it in memory for this process, also before it is published.
+    /// The lease keeps it in memory for this process, also before it is published. Where objects are to have sums, this reads
+    /// all of its bytes.
     #[must_use]
     pub fn seal(mut self, id: ObjectId) -> (ObjectRef, Lease) {
         self.sealed = true;
+        let sum = if self.client.0.verify { sum_of(self.bytes()) } else { 0 };
         let inner = &self.client.0;
         if let Some(count) = inner.leases.count(self.slot) {
             count.fetch_add(1, Ordering::SeqCst);
         }
         let (offset, len) = (self.extent.offset, self.len as u64);
         let object = ObjectRef::new(id, len, inner.node, offset, self.slot.0.into());
+        let object = ObjectRef { sum, ..object };
         let lease = Lease {
             client: self.client.clone(),
             slot: self.slot,
@@ -388,6 +410,11 @@ impl Lease {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the lease keeps the bytes where they are, and sealed objects never change.
         unsafe { self.client.0.view.slice(self.offset, self.len) }
+    }
+
+    /// The arena's memory, and where in it the object begins.
+    pub(crate) fn place(&self) -> (BorrowedFd<'_>, u64) {
+        (self.client.0.arena_fd.as_fd(), self.offset)
     }
 }
 

@@ -26,9 +26,13 @@ pub(crate) fn sealed(name: &str, len: u64) -> io::Result<OwnedFd> {
 pub(crate) enum Access {
     Read,
     Write,
+    /// This process's own: what is written goes to copies of the pages.
+    Private,
 }
 
-/// A shared mapping of a whole memfd.
+const PAGE: u64 = 4096;
+
+/// A mapping: of a whole memfd, shared, or of some of its pages, private.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<u8>,
@@ -47,7 +51,7 @@ impl Mapping {
         let size = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let prot = match access {
             Access::Read => ProtFlags::READ,
-            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
+            Access::Write | Access::Private => ProtFlags::READ | ProtFlags::WRITE,
         };
         // SAFETY: a new mapping at an address of the kernel's choice changes no memory of this process.
         let start = unsafe { mmap(std::ptr::null_mut(), size, prot, MapFlags::SHARED, fd, 0) }?;
@@ -60,6 +64,26 @@ impl Mapping {
         // SAFETY: the range is this mapping; an advice changes no contents. Refused where the kernel has no huge pages.
         let _ = unsafe { madvise(start.as_ptr().cast(), size, Advice::LinuxHugepage) };
         Ok(mapping)
+    }
+
+    /// A private mapping of the pages that hold a range, and where in it the range begins. Memory for pages to be copied is
+    /// not set aside: they are few, mostly.
+    pub(crate) fn private(fd: impl AsFd, offset: u64, len: u64) -> io::Result<(Self, usize)> {
+        let beyond = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let skip = offset % PAGE;
+        let size = usize::try_from((skip + len).next_multiple_of(PAGE)).map_err(|_| beyond())?;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice changes no memory of this process.
+        let start = unsafe { mmap(std::ptr::null_mut(), size, prot, flags, fd, offset - skip) }?;
+        let start = NonNull::new(start.cast()).ok_or_else(beyond)?;
+        let access = Access::Private;
+        let mapping = Self {
+            start,
+            len: size,
+            access,
+        };
+        Ok((mapping, skip as usize))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,7 +140,6 @@ impl Mapping {
 
     /// Takes pages for a range and enters them in this process's page table, so that writing it neither faults nor fails.
     pub(crate) fn populate(&self, fd: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-        const PAGE: u64 = 4096;
         let from = offset - offset % PAGE;
         let to = (offset + len).next_multiple_of(PAGE).min(self.len as u64);
         let size = to - from;

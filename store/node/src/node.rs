@@ -1,5 +1,6 @@
 //! The agent's side of its node's store: publishes what producers wrote, pins what calls take, frees what is released.
 
+use crate::devices::Devices;
 use crate::files::{SpillFolder, write_whole};
 use crate::index::{INDEX_BYTES, Index, Leases, SLOTS, State as Mark};
 use crate::map::{Access, Mapping, sealed};
@@ -7,9 +8,10 @@ use crate::numa::{Binding, bind_all};
 use crate::remote::Remote;
 use crate::server::Server;
 use crate::traffic::{Lanes, Traffic};
+use crate::verify::{Others, Sums};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{Arena, ClientId, Core, Extent, Place, PublishError, SlotId, Usage};
+use bridgehead_store_core::{Arena, ClientId, Core, Place, PublishError, SlotId, Usage};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -26,6 +28,8 @@ use thiserror::Error;
 pub(crate) const SELF: ClientId = ClientId(0);
 /// Smallest arena.
 const LEAST: u64 = 1 << 20;
+/// Who waits for another thread's move looks again after so long at the latest.
+pub(crate) const TURN: Duration = Duration::from_millis(20);
 /// Threads that move bytes for the agent: restores, writes to the run folder.
 const MOVERS: usize = 2;
 
@@ -45,6 +49,10 @@ pub struct NodeOptions {
     pub spill_dir: PathBuf,
     /// How long a put waits for room before it fails.
     pub patience: Duration,
+    /// Writers take sums of their objects, which are checked wherever bytes are moved.
+    pub verify: bool,
+    /// The memory of the node's GPUs, by number.
+    pub devices: Vec<bridgehead_store_gpu::Device>,
 }
 
 /// Why a store cannot begin or go on.
@@ -67,6 +75,9 @@ pub enum StoreError {
     /// It is not here.
     #[error("{0}")]
     Gone(String),
+    /// Its bytes are not those that were written.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
@@ -79,6 +90,8 @@ pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Stor
 pub(crate) struct State {
     pub core: Core,
     pub leases: HashMap<ClientId, Leases>,
+    /// Sums of objects that have one.
+    pub sums: Sums,
     /// Views that processes took which are gone.
     pub views: u64,
     /// Released objects that readers still have leases on.
@@ -111,7 +124,10 @@ pub(crate) struct Shared {
     pub changed: Condvar,
     pub stop: AtomicBool,
     pub files: SpillFolder,
+    pub devices: Devices,
     pub lanes: Lanes,
+    /// How other nodes are asked for what is damaged here.
+    pub elsewhere: Others,
 }
 
 pub(crate) type Job = Box<dyn FnOnce(&Shared) + Send>;
@@ -134,6 +150,8 @@ impl Node {
     pub fn start(mut options: NodeOptions) -> Result<Self, StoreError> {
         let len = round(&mut options.arenas);
         let arena_fd = sealed("bridgehead-arena", len).map_err(system("make the store's arena"))?;
+        let mut core = Core::new(&options.arenas, SLOTS - 1);
+        core.set_devices(options.devices.iter().map(crate::devices::limit));
         let index_fd = sealed("bridgehead-index", INDEX_BYTES).map_err(system("make the store's index"))?;
         let arena = Mapping::new(&arena_fd, len, Access::Write).map_err(system("map the store's arena"))?;
         let shared = Arc::new(Shared {
@@ -141,10 +159,13 @@ impl Node {
             arena,
             index: Index::map(&index_fd, Access::Write).map_err(system("map the store's index"))?,
             files: SpillFolder::new(options.spill_dir.clone()),
+            devices: Devices::new(&options.devices),
             lanes: Lanes::default(),
+            elsewhere: Others::default(),
             state: Mutex::new(State {
-                core: Core::new(&options.arenas, SLOTS - 1),
+                core,
                 leases: HashMap::new(),
+                sums: Sums::default(),
                 views: 0,
                 lingering: Vec::new(),
                 trouble: None,
@@ -176,6 +197,7 @@ impl Node {
         let slot = SlotId(u32::try_from(object.slot).map_err(|_| PublishError::NoSlot)?);
         let mut state = self.shared.lock();
         state.core.publish(object.id(), object.offset, object.len, slot)?;
+        state.sums.note(object.id(), object.sum);
         self.shared.index.enter(slot, object.id(), object.offset, object.len);
         Ok(())
     }
@@ -207,6 +229,8 @@ impl Node {
         if state.core.release(id) {
             self.shared.free(&mut state, id);
         }
+        drop(state);
+        self.shared.devices.bury();
     }
 
     /// Whether the object is here, in memory or on disk.
@@ -221,7 +245,9 @@ impl Node {
     /// The arena cannot be registered, or there is no thread.
     pub fn connect(&mut self, fabric: Arc<dyn Fabric>) -> Result<(), StoreError> {
         let Some(jobs) = self.jobs.clone() else { return Ok(()) };
-        self.remote = Some(Remote::start(&self.shared, fabric, jobs)?);
+        let remote = Remote::start(&self.shared, fabric, jobs)?;
+        *lock(&self.shared.elsewhere) = Some(remote.elsewhere());
+        self.remote = Some(remote);
         Ok(())
     }
 
@@ -256,7 +282,8 @@ impl Node {
     }
 
     /// Brings `len` bytes of an object from `offset` on to this node's memory, as an object of its own, and pins that; where
-    /// the whole object is here, that is pinned instead (and named with its own id). `done` may be called from any thread.
+    /// the whole object is here, that is pinned instead (and named with its own id). An object that has a sum comes whole, since
+    /// only the whole can be checked. `done` may be called from any thread.
     pub fn bring_range(&self, object: &ObjectRef, offset: u64, len: u64, done: Box<dyn FnOnce(Arrival) + Send>) {
         let inside = offset.checked_add(len).is_some_and(|end| end <= object.len);
         let id = object.id();
@@ -268,7 +295,7 @@ impl Node {
             )));
         }
         self.shared.revive(id);
-        if self.has(id) || object.node == self.shared.options.agent {
+        if self.has(id) || object.node == self.shared.options.agent || object.sum != 0 {
             return self.bring(object, done);
         }
         match &self.remote {
@@ -317,18 +344,34 @@ impl Node {
             .collect()
     }
 
-    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written.
+    /// Writes an object to a file: to a temporary name, synced, then renamed. Gives the bytes written. Bytes that are not the
+    /// object's are not written: another node's are, where one has it.
     pub fn persist(&self, id: ObjectId, path: &Path, done: Box<dyn FnOnce(Result<u64, String>) + Send>) {
         let path = path.to_owned();
         self.later(Box::new(move |shared| {
             let deadline = Instant::now() + shared.options.patience;
             let result = shared.bring(id, deadline).and_then(|object| {
-                let written = write_whole(&path, shared.bytes(&object));
+                let bytes = shared.bytes(&object);
+                let intact = shared.verify(id, bytes, "in the memory of this node");
+                let written = intact.map(|()| write_whole(&path, bytes));
                 shared.unpin(id);
+                let written = match written {
+                    Err(damaged) => shared.write_copy(&object, &path, damaged, deadline)?,
+                    Ok(written) => written,
+                };
                 written.map_err(system(format!("write {}", path.display())))
             });
             done(result.map_err(|e| e.to_string()));
         }));
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Where work for the movers goes.
+    pub(crate) fn movers(&self) -> Option<Sender<Job>> {
+        self.jobs.clone()
     }
 
     fn later(&self, job: Job) {
@@ -342,7 +385,10 @@ impl Node {
     pub fn usage(&self) -> Usage {
         let mut state = self.shared.lock();
         self.shared.sweep(&mut state);
-        state.core.usage()
+        let usage = state.core.usage();
+        drop(state);
+        self.shared.devices.bury(); // What readers have let go of since.
+        usage
     }
 
     /// Gives memory back to the system that has been free for a while: what is beyond a share kept warm for puts to come.
@@ -355,6 +401,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.changed.notify_all();
+        drop(lock(&self.shared.elsewhere).take());
         drop(self.remote.take());
         drop(self.server.take());
         drop(self.jobs.take());
@@ -409,12 +456,16 @@ impl Shared {
     }
 
     pub(crate) fn pin(&self, id: ObjectId) -> Option<ObjectRef> {
-        let mut state = self.lock();
+        self.pin_in(&mut self.lock(), id)
+    }
+
+    pub(crate) fn pin_in(&self, state: &mut State, id: ObjectId) -> Option<ObjectRef> {
         let (len, slot, extent) = state.core.pin(id)?;
         // It may be on its way to disk; pinned, it stays, so readers may find it again.
         self.index.mark(slot, Mark::Memory);
-        drop(state);
-        Some(self.reference(id, len, slot, extent.offset))
+        let object = self.reference(id, len, slot, extent.offset);
+        let sum = state.sums.of(id);
+        Some(ObjectRef { sum, ..object })
     }
 
     /// What the run wants again, and a reader has kept here since it was released, is the run's once more.
@@ -434,34 +485,8 @@ impl Shared {
             self.free(&mut state, id);
         }
         drop(state);
+        self.devices.bury();
         self.changed.notify_all();
-    }
-
-    /// Copies `bytes` into a range that was granted to this thread.
-    #[allow(unsafe_code)]
-    pub(crate) fn fill(&self, extent: Extent, bytes: &[u8]) {
-        // SAFETY: the range was granted to the caller alone, and nobody reads it before it is published.
-        unsafe { self.arena.slice_mut(extent.offset, bytes.len() as u64) }.copy_from_slice(bytes);
-    }
-
-    /// Publishes an object that this process wrote into a range of its own, and pins it. Where it is here already, the
-    /// range is given back.
-    pub(crate) fn adopt(&self, id: ObjectId, extent: Extent, len: u64) -> Arrival {
-        let mut state = self.lock();
-        let Some(slot) = state.core.lend_slots(SELF, 1).pop() else {
-            state.core.give_back(SELF, extent);
-            return Err("the store's index is full".to_owned());
-        };
-        match state.core.publish(id, extent.offset, len, slot) {
-            Ok(_) => self.index.enter(slot, id, extent.offset, len),
-            Err(_) => {
-                state.core.give_back(SELF, extent);
-                state.core.return_slot(slot);
-            }
-        }
-        drop(state);
-        self.pin(id)
-            .ok_or_else(|| format!("object {id} was released while it came"))
     }
 
     /// The bytes of a pinned object.
@@ -481,9 +506,13 @@ impl Shared {
         }
         if let Some(freed) = state.core.free(id) {
             self.index.mark(freed.slot, Mark::Empty);
+            if freed.device.is_some() {
+                self.devices.remove(id);
+            }
             if freed.on_disk {
                 self.files.remove(id);
             }
+            state.sums.forget(id);
             self.changed.notify_all();
         }
     }
@@ -502,8 +531,9 @@ impl Shared {
         state.lingering.len() < before || !left.is_empty()
     }
 
-    /// Pins an object, read back from disk first if it is there.
-    pub(crate) fn bring(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
+    /// Pins an object, read back into the arena first if it is away. For those who were asked by another node: they ask nobody, so
+    /// that two nodes with damaged files do not ask each other for ever.
+    pub(crate) fn bring_own(&self, id: ObjectId, deadline: Instant) -> Result<ObjectRef, StoreError> {
         loop {
             if let Some(object) = self.pin(id) {
                 return Ok(object);
@@ -515,7 +545,7 @@ impl Shared {
                         "object {id} is not in the store of this node"
                     )));
                 }
-                Some((len, _, Place::Disk)) => {
+                Some((len, _, Place::Away(_))) => {
                     drop(state);
                     self.read_back(id, len, deadline)?;
                 }

@@ -23,8 +23,8 @@ const WORDS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Client: version. Agent's answer: version, node, bytes of all arenas; descriptors of index, lease table and memory; as text
-    /// bytes a number for each arena: 1 + its NUMA node, 0 without one.
+    /// Client: version. Agent's answer: version, node, bytes of all arenas, 1 where objects are to have sums; descriptors of index,
+    /// lease table and memory; as text bytes a number for each arena: 1 + its NUMA node, 0 without one.
     Hello = 1,
     /// Client: bytes wanted, places wanted, 1 + the arena that they should be in (0: any). Answer: offset, length; the places
     /// follow as text bytes.
@@ -37,6 +37,12 @@ pub(crate) enum Kind {
     Close = 5,
     /// The answer when something cannot be done; the text says why. First word: 1 when it can never be done.
     Refused = 6,
+    /// Client: an object whose copy in a GPU's memory it wants to read there; third word: 1 and the GPU that it is copied to
+    /// where it has none. Answer: the GPU, bytes of the export; then as text the export and the object's first bytes; the
+    /// export's descriptor where it has one. It stays until `Unview`.
+    View = 7,
+    /// Client: it does not look at that copy any more. No answer.
+    Unview = 8,
 }
 
 impl Kind {
@@ -48,6 +54,8 @@ impl Kind {
             4 => Self::Open,
             5 => Self::Close,
             6 => Self::Refused,
+            7 => Self::View,
+            8 => Self::Unview,
             _ => return None,
         })
     }
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_message_reads_back_as_it_was_written() {
-        for kind in 1..=6 {
+        for kind in 1..=8 {
             let mut message = Message::new(Kind::from_byte(kind).expect("known"), &[1, u64::MAX, 3]);
             message.text = b"why".to_vec();
             assert_eq!(Message::decode(&message.encode()).ok(), Some(message));
@@ -209,7 +217,7 @@ mod tests {
                 })
                 .collect();
             if let Ok(message) = Message::decode(&bytes) {
-                assert!((1..=6).contains(&(message.kind as u8)) && len > WORDS * 8);
+                assert!((1..=8).contains(&(message.kind as u8)) && len > WORDS * 8);
             }
         }
     }

@@ -14,12 +14,13 @@ use bridgehead_spec::ObjectId;
 use bridgehead_store_core::Extent;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod check;
 mod fetches;
 
 use fetches::Fetch;
@@ -34,12 +35,36 @@ enum Order {
     Fetch(ObjectRef, Done),
     /// These bytes of an object, from an offset, so many.
     Range(ObjectRef, u64, u64, Done),
+    /// An object of which this node has no good bytes, under this name, from whichever other node has it.
+    Elsewhere(ObjectRef, ObjectId, Done),
+    /// A mover has taken the sum of what has come.
+    Checked(u64, u64),
     Peers(Vec<(u32, Bytes)>),
     /// A mover found room for a fetch, or none.
     Room(u64, Result<Extent, StoreError>),
     /// A mover has an answer for a peer; an object that it names is pinned.
     Answer(PeerId, Note, Option<ObjectId>),
     Stop,
+}
+
+/// Asks all other nodes for an object, one after the other.
+#[derive(Clone)]
+pub(crate) struct Elsewhere {
+    orders: Arc<Orders>,
+    fabric: Arc<dyn Fabric>,
+}
+
+impl Elsewhere {
+    pub(crate) fn fetch(&self, object: ObjectRef, id: ObjectId, done: Done) {
+        lock(&self.orders.0).push(Order::Elsewhere(object, id, done));
+        self.fabric.wake();
+    }
+}
+
+impl std::fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Elsewhere({})", self.fabric.name())
+    }
 }
 
 #[derive(Default)]
@@ -92,6 +117,7 @@ impl Remote {
             reads: HashMap::new(),
             next: 1,
             addresses: HashMap::new(),
+            left: HashSet::new(),
             waiting: HashMap::new(),
             given_up: HashMap::new(),
             queue: VecDeque::new(),
@@ -108,6 +134,13 @@ impl Remote {
             fabric,
             thread: Some(thread),
         })
+    }
+
+    pub(crate) fn elsewhere(&self) -> Elsewhere {
+        Elsewhere {
+            orders: self.orders.clone(),
+            fabric: self.fabric.clone(),
+        }
     }
 
     fn order(&self, order: Order) {
@@ -158,6 +191,8 @@ struct Conversation {
     reads: HashMap<OpId, u64>,
     next: u64,
     addresses: HashMap<PeerId, Bytes>,
+    /// Nodes that were in the run and have left it.
+    left: HashSet<PeerId>,
     waiting: HashMap<PeerId, VecDeque<Posting>>,
     /// Fetches that ended before their peer answered: what it lends after all goes back at once.
     given_up: HashMap<u64, (PeerId, ObjectId)>,
@@ -181,6 +216,8 @@ impl Conversation {
                 match order {
                     Order::Fetch(object, done) => self.begin(object, done),
                     Order::Range(object, offset, len, done) => self.begin_range(&object, (offset, len), done),
+                    Order::Elsewhere(object, id, done) => self.begin_elsewhere(&object, id, done),
+                    Order::Checked(token, sum) => self.on_checked(token, sum),
                     Order::Peers(peers) => self.set_peers(peers),
                     Order::Room(token, room) => self.on_room(token, room),
                     Order::Answer(peer, note, pinned) => self.answer(peer, &note, pinned),
@@ -225,6 +262,8 @@ impl Conversation {
             .filter(|peer| !here.contains_key(peer))
             .copied()
             .collect();
+        self.left.retain(|peer| !here.contains_key(peer));
+        self.left.extend(&gone);
         self.addresses = here;
         for peer in gone {
             self.fabric.remove_peer(peer);
@@ -306,7 +345,7 @@ impl Conversation {
             Note::Inline { token, bytes } => self.on_inline(peer, token, &bytes),
             Note::Gone { token, reason } => {
                 if self.is_from(peer, token) {
-                    self.fail(token, &reason);
+                    self.pass_over(token, &reason);
                 }
             }
             Note::Return { id } => {
@@ -325,7 +364,7 @@ impl Conversation {
         }
         let (orders, fabric, lending) = (self.orders.clone(), self.fabric.clone(), self.lending.key());
         let job: Job = Box::new(move |shared| {
-            let brought = shared.bring(id, Instant::now() + shared.options.patience);
+            let brought = shared.bring_own(id, Instant::now() + shared.options.patience);
             let (note, pinned) = match brought {
                 Ok(object) => (Lending::new(lending).note(shared, token, &object), Some(id)),
                 Err(error) => (
@@ -348,6 +387,10 @@ impl Conversation {
             Note::Inline { bytes, .. } => self.shared.lanes.lent.add(bytes.len() as u64),
             _ => {}
         }
+        // One that has left gets no answer any more: a pin for it would never be given back.
+        if self.left.contains(&peer) {
+            return pinned.into_iter().for_each(|id| self.shared.unpin(id));
+        }
         if let Some(id) = pinned {
             if matches!(note, Note::Lent { .. }) {
                 self.lending.lent(peer, id);
@@ -367,7 +410,7 @@ impl Conversation {
         }
         let theirs = |(token, fetch): (&u64, &Fetch)| (fetch.peer == peer && fetch.open == 0).then_some(*token);
         for token in self.fetches.iter().filter_map(theirs).collect::<Vec<_>>() {
-            self.fail(token, reason);
+            self.lose(token, reason);
         }
         self.given_up.retain(|_, (from, _)| *from != peer);
         for id in self.lending.lost(peer) {

@@ -4,7 +4,7 @@ use crate::index::State as Mark;
 use crate::map::{punch, resident};
 use crate::node::{SELF, Shared, State, StoreError, any_holds, system};
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::{ClientId, Denied, Extent, Spill};
+use bridgehead_store_core::{ClientId, Denied, Extent, Medium, Spill};
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -110,7 +110,7 @@ impl Shared {
         kept
     }
 
-    fn stay(&self, state: &mut State, spill: Spill) {
+    pub(crate) fn stay(&self, state: &mut State, spill: Spill) {
         self.index.mark(spill.slot, Mark::Memory);
         if state.core.keep(spill.id) {
             self.free(state, spill.id);
@@ -131,13 +131,16 @@ impl Shared {
     fn spill(&self, spill: Spill) -> bool {
         // SAFETY: an object that is being moved keeps its bytes until `spilled` or `keep`, which come below.
         let bytes = unsafe { self.arena.slice(spill.extent.offset, spill.len) };
-        let written = self.files.write(spill.id, bytes);
+        let written = match spill.to {
+            Medium::Disk => self.files.write(spill.id, bytes),
+            Medium::Device(_) => return self.leave(spill), // Its copy there is complete.
+        };
         let mut state = self.lock();
         let trouble = written.as_ref().err().map(ToString::to_string);
         let before = std::mem::replace(&mut state.trouble, trouble);
         // Somebody may have pinned it meanwhile, and readers with a lease may be left from that.
         self.index.mark(spill.slot, Mark::Away);
-        if written.is_ok() && !state.is_leased(spill.slot) && state.core.spilled(spill.id) {
+        if written.is_ok() && !state.is_leased(spill.slot) && state.core.spilled(spill.id, spill.to) {
             self.lanes.spilled.add(spill.len);
             if state.core.slot(spill.id).is_some_and(|(_, released)| released) {
                 self.free(&mut state, spill.id);
@@ -153,36 +156,54 @@ impl Shared {
         false
     }
 
-    /// Reads an object back from disk. That somebody else did so meanwhile is no error.
+    /// Brings the bytes of an object that is away back to the arena. That somebody else did so meanwhile is no error.
     #[allow(unsafe_code)]
     pub(crate) fn read_back(&self, id: ObjectId, len: u64, deadline: Instant) -> Result<(), StoreError> {
         let extent = self.make_room(SELF, len, None, deadline)?;
         let begun = self.lock().core.restore(id, SELF, extent);
-        if begun.is_err() {
+        let Ok(from) = begun else {
             self.lock().core.give_back(SELF, extent);
             return Ok(());
-        }
+        };
         // SAFETY: the range was granted to this thread just now, and the object's readers wait for `restored`.
         let bytes = unsafe { self.arena.slice_mut(extent.offset, len) };
-        let read = self.files.read(id, bytes);
-        if read.is_ok() {
-            self.lanes.restored.add(len);
-        }
+        let path = self.files.path(id);
+        let (read, place) = match from {
+            Medium::Disk => {
+                let doing = format!("read object {id} back from {}", path.display());
+                let read = self.files.read(id, bytes).map_err(system(doing));
+                (read, format!("in {}", path.display()))
+            }
+            Medium::Device(_) => (self.devices.read(id, bytes), "in the memory of a GPU".to_owned()),
+        };
+        let read = read.and_then(|()| self.verify(id, bytes, &place));
         let mut state = self.lock();
-        let released = state.core.restored(id, read.is_ok());
-        if let (Ok(()), Some((slot, _))) = (&read, state.core.slot(id)) {
-            self.index.enter(slot, id, extent.offset, len);
-            self.files.remove(id);
-        }
-        if released {
+        if read.is_ok() {
+            match from {
+                Medium::Disk => self.lanes.restored.add(len),
+                Medium::Device(_) => self.lanes.from_device.add(len),
+            }
+            self.restored(&mut state, id, extent, len, from);
+        } else if state.core.restored(id, false) {
             self.free(&mut state, id);
         }
         drop(state);
         self.changed.notify_all();
-        read.map_err(system(format!(
-            "read object {id} back from {}",
-            self.files.path(id).display()
-        )))
+        read
+    }
+
+    /// The bytes of an object that was away are complete in `extent`, for which `Core::restore` was asked.
+    pub(crate) fn restored(&self, state: &mut State, id: ObjectId, extent: Extent, len: u64, from: Medium) {
+        let released = state.core.restored(id, true);
+        if let Some((slot, _)) = state.core.slot(id) {
+            self.index.enter(slot, id, extent.offset, len);
+            if from == Medium::Disk {
+                self.files.remove(id);
+            }
+        }
+        if released {
+            self.free(state, id);
+        }
     }
 
     /// Gives pages back that nobody uses, beyond what is kept warm.

@@ -1,6 +1,7 @@
 //! The store's socket: one thread listens, one serves each process of the node. Owns the connections; what is asked for is
 //! done in `room` and `node`. A connection that ends takes its process's leases with it at once.
 
+use crate::devices::Views;
 use crate::index::{LEASE_BYTES, Leases};
 use crate::map::sealed;
 use crate::node::{Shared, StoreError, system};
@@ -122,8 +123,9 @@ fn is_same_user(socket: &OwnedFd) -> bool {
 /// Serves one process until it is gone, then frees what it held.
 fn serve(shared: &Shared, socket: &OwnedFd, client: ClientId) {
     let mut pins = HashMap::new();
+    let mut views = Views::default();
     // A bug that panics here must end this connection, not leave its process waiting for an answer for ever.
-    let talk = std::panic::AssertUnwindSafe(|| converse(shared, socket, client, &mut pins));
+    let talk = std::panic::AssertUnwindSafe(|| converse(shared, socket, client, &mut pins, &mut views));
     if let Ok(Err(error)) = std::panic::catch_unwind(talk) {
         tracing::debug!(%error, "a process left the store's socket");
     }
@@ -131,6 +133,7 @@ fn serve(shared: &Shared, socket: &OwnedFd, client: ClientId) {
     for (id, count) in pins {
         (0..count).for_each(|_| shared.unpin(id));
     }
+    views.end(shared);
     let mut state = shared.lock();
     if let Some(leases) = state.leases.remove(&client) {
         state.views += u64::from(leases.taken());
@@ -160,6 +163,7 @@ fn converse(
     socket: &OwnedFd,
     client: ClientId,
     pins: &mut HashMap<ObjectId, u32>,
+    views: &mut Views,
 ) -> Result<(), StoreError> {
     let lost = || system("speak to a process");
     while let Some((message, _)) = receive(socket).map_err(lost())? {
@@ -179,10 +183,25 @@ fn converse(
                 close(shared, message.id(), pins);
                 continue;
             }
+            Kind::View => match views.take(shared, &message) {
+                Ok((answer, beside)) => {
+                    let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+                    send(socket, &answer, &beside).map_err(lost())?;
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+            Kind::Unview => {
+                views.give_back(shared, message.id());
+                continue;
+            }
             Kind::Refused => continue, // Only an agent refuses.
         };
         let answer = answer.unwrap_or_else(|error| {
-            let never = matches!(error, StoreError::TooLarge(_) | StoreError::Gone(_));
+            let never = matches!(
+                error,
+                StoreError::TooLarge(_) | StoreError::Gone(_) | StoreError::Damaged(_)
+            );
             Message::refused(never, &error.to_string())
         });
         send(socket, &answer, &[]).map_err(lost())?;
@@ -202,7 +221,8 @@ fn hello(shared: &Shared, socket: &OwnedFd, client: ClientId, message: &Message)
     let table = sealed("bridgehead-leases", LEASE_BYTES).map_err(system("make a lease table"))?;
     let leases = Leases::map(&table).map_err(system("map a lease table"))?;
     shared.lock().leases.insert(client, leases);
-    let words = [VERSION, shared.options.agent.into(), shared.arena.len() as u64];
+    let verify = u64::from(shared.options.verify);
+    let words = [VERSION, shared.options.agent.into(), shared.arena.len() as u64, verify];
     let fds = [shared.index_fd.as_fd(), table.as_fd(), shared.arena_fd.as_fd()];
     let mut answer = Message::new(Kind::Hello, &words);
     for arena in &shared.options.arenas {

@@ -1,4 +1,4 @@
-//! What a store has moved, by lane: views of its own memory, other nodes, disk. Owns the counts, which only grow.
+//! What a store has moved, by lane: views of its own memory, other nodes, disk, GPUs. Owns the counts, which only grow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,6 +31,8 @@ pub(crate) struct Lanes {
     pub(crate) lent: Lane,
     pub(crate) spilled: Lane,
     pub(crate) restored: Lane,
+    pub(crate) to_device: Lane,
+    pub(crate) from_device: Lane,
 }
 
 /// What went over a lane since the store began.
@@ -55,6 +57,10 @@ pub struct Traffic {
     pub spilled: Moved,
     /// Read back from there.
     pub restored: Moved,
+    /// Copied to the memory of GPUs.
+    pub to_device: Moved,
+    /// Copied back from there for readers on the host.
+    pub from_device: Moved,
     /// Views that processes took without asking, modulo 2^32 for each process.
     pub views: u64,
 }
@@ -67,6 +73,8 @@ impl Lanes {
             lent: self.lent.get(),
             spilled: self.spilled.get(),
             restored: self.restored.get(),
+            to_device: self.to_device.get(),
+            from_device: self.from_device.get(),
             views,
         }
     }

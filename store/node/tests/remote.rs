@@ -44,6 +44,8 @@ impl Side {
             arenas: vec![Arena::only(limit as u64)],
             spill_dir: folder.path().join("spill/0/life"),
             patience,
+            verify: false,
+            devices: Vec::new(),
         };
         let mut node = Node::start(options).expect("a store");
         let address = fabric.address();
@@ -409,5 +411,55 @@ fn a_reference_with_another_length_is_refused_and_nothing_stays_pinned() {
         let granted = pair.sides[1].granted();
         pair.sides[0].check_idle(0);
         pair.sides[1].check_idle(granted);
+    });
+}
+
+#[test]
+fn a_node_that_has_left_while_its_answer_waited_for_room_is_lent_nothing() {
+    each(|wire| {
+        let pair = pair(wire, 4 * MIB);
+        let here = &pair.sides[0];
+        let small = here.put(1, 1000);
+        here.node().pin(small.id()).expect("it is in memory");
+        let object = here.put(2, 2 * MIB);
+        let others = [3, 4].map(|seed| here.put(seed, 3 * MIB / 2));
+        for other in &others {
+            here.node().pin(other.id()).expect("it is in memory");
+        }
+        let _never = pair.sides[1].bring(&object); // On disk, and there is no room for it.
+        pair.sides[1].check(&pair.sides[1].bring(&small), 1, 1000); // So the first question has come too.
+        let lent = here.node().traffic().lent.operations;
+        here.node().set_peers(vec![(0, here.address.clone())]);
+        for other in others.iter().chain([&small]) {
+            here.node().unpin(other.id());
+        }
+        wait_until("there is an answer", || here.node().traffic().lent.operations > lent);
+        here.check_idle(here.granted());
+    });
+}
+
+#[test]
+fn what_several_bring_at_once_into_a_full_store_comes_to_all_of_them() {
+    each(|wire| {
+        let pair = pair(wire, 6 * MIB);
+        let objects: Vec<_> = (0..5).map(|seed| pair.sides[1].put(seed, MIB / 2)).collect();
+        for round in 0..20 {
+            let asked: Vec<_> = objects
+                .iter()
+                .enumerate()
+                .flat_map(|(seed, object)| std::iter::repeat_n((seed, object), 3))
+                .map(|(seed, object)| (seed, pair.sides[0].bring(object)))
+                .collect();
+            // Room is wanted meanwhile, so what has come goes to disk as soon as nobody holds it.
+            let others: Vec<_> = (0..6)
+                .map(|seed| pair.sides[0].put(100 + round * 6 + seed, MIB))
+                .collect();
+            for (seed, arrival) in asked {
+                pair.sides[0].check(&arrival, seed, MIB / 2);
+            }
+            for object in objects.iter().chain(&others) {
+                pair.sides[0].node().release(object.id());
+            }
+        }
     });
 }

@@ -20,6 +20,8 @@ fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
         arenas: vec![Arena::only(limit)],
         spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
         patience: Duration::from_millis(patience_ms),
+        verify: false,
+        devices: Vec::new(),
     };
     let node = Node::start(options).expect("a store");
     Bench { node, folder }
@@ -359,6 +361,8 @@ fn start_in_two(limit: u64) -> Bench {
         arenas: vec![arena(1000, [0, 1]), arena(0, [1, 0])],
         spill_dir: folder.path().join("spill"),
         patience: Duration::from_millis(2_000),
+        verify: false,
+        devices: Vec::new(),
     };
     let node = Node::start(options).expect("a store");
     Bench { node, folder }

@@ -1,5 +1,8 @@
-//! GPUs and network cards, each with the NUMA node that it hangs on.
+//! GPUs and network cards, each with the NUMA node that it hangs on and what else is near it. Owns the types and their reading
+//! from sysfs and procfs.
 
+use crate::locality::Locality;
+use crate::numa::NumaNode;
 use crate::tree::{Tree, field_of};
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +12,7 @@ const NVIDIA: &str = "proc/driver/nvidia/gpus";
 /// A GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
-    /// `nvidia` or `amd`.
+    /// `nvidia`, `amd` or `intel`; from a file also `pci:` and the number of another maker.
     pub vendor: String,
     /// Its number among those of its vendor, as its tools count.
     pub index: u32,
@@ -17,8 +20,23 @@ pub struct Gpu {
     pub model: Option<String>,
     /// Its place on the PCI bus, `0000:3b:00.0`.
     pub bus: Option<String>,
-    /// The NUMA node that it hangs on.
+    /// The NUMA node that it hangs on; the lowest of several.
     pub numa_node: Option<u32>,
+    /// What is near it.
+    pub near: Locality,
+}
+
+/// How well pairs of GPUs are linked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuLinks {
+    /// What is told: `NVLinkBandwidth`, `XGMIHops` and so on.
+    pub name: String,
+    /// Whether a larger value means nearer, as with bandwidth; smaller is nearer with hops and latency.
+    pub larger_is_nearer: bool,
+    /// The GPUs of rows and columns, by their place in the list of GPUs.
+    pub gpus: Vec<usize>,
+    /// A row for each of them: the value from this one to each.
+    pub values: Vec<Vec<u64>>,
 }
 
 /// A network card.
@@ -28,10 +46,12 @@ pub struct NetworkCard {
     pub name: String,
     /// Megabits a second, where a cable is in.
     pub speed: Option<u64>,
-    /// Whether it is up.
-    pub up: bool,
-    /// The NUMA node that it hangs on.
+    /// Whether it is up, where it is told.
+    pub up: Option<bool>,
+    /// The NUMA node that it hangs on; the lowest of several.
     pub numa_node: Option<u32>,
+    /// What is near it.
+    pub near: Locality,
 }
 
 /// A port of an InfiniBand or RoCE adapter.
@@ -43,12 +63,14 @@ pub struct InfinibandPort {
     pub port: u32,
     /// `InfiniBand` or `Ethernet` (RoCE).
     pub link: Option<String>,
-    /// Whether it is active.
-    pub active: bool,
+    /// Whether it is active, where it is told.
+    pub active: Option<bool>,
     /// Its rate in the kernel's words, `200 Gb/sec (4X HDR)`.
     pub rate: Option<String>,
-    /// The NUMA node that it hangs on.
+    /// The NUMA node that it hangs on; the lowest of several.
     pub numa_node: Option<u32>,
+    /// What is near it.
+    pub near: Locality,
 }
 
 /// The node that a file names; the kernel writes -1 where it does not know.
@@ -56,23 +78,29 @@ fn node_in(tree: &Tree, path: &str) -> Option<u32> {
     u32::try_from(tree.value::<i64>(path)?).ok()
 }
 
-fn node_of_bus(tree: &Tree, bus: &str) -> Option<u32> {
-    node_in(tree, &format!("sys/bus/pci/devices/{bus}/numa_node"))
+/// The node of the device with this folder, and what is near it.
+fn place(tree: &Tree, folder: &str, numa: &[NumaNode]) -> (Option<u32>, Locality) {
+    let node = node_in(tree, &format!("{folder}/numa_node"));
+    (node, Locality::read(tree, folder, node, numa))
 }
 
-pub(crate) fn gpus(tree: &Tree) -> Vec<Gpu> {
-    let mut found = nvidia(tree);
-    found.extend(amd(tree));
+fn place_of_bus(tree: &Tree, bus: &str, numa: &[NumaNode]) -> (Option<u32>, Locality) {
+    place(tree, &format!("sys/bus/pci/devices/{bus}"), numa)
+}
+
+pub(crate) fn gpus(tree: &Tree, numa: &[NumaNode]) -> Vec<Gpu> {
+    let mut found = nvidia(tree, numa);
+    found.extend(amd(tree, numa));
     found
 }
 
 /// The driver's folder has them all; in a container that lacks it, the device files are what is left.
-fn nvidia(tree: &Tree) -> Vec<Gpu> {
+fn nvidia(tree: &Tree, numa: &[NumaNode]) -> Vec<Gpu> {
     let devices = tree.numbers("dev", "nvidia");
     let mut found: Vec<Gpu> = tree
         .names(NVIDIA)
         .iter()
-        .filter_map(|bus| nvidia_gpu(tree, bus))
+        .filter_map(|bus| nvidia_gpu(tree, bus, numa))
         .collect();
     if found.is_empty() {
         let plain = |&index| Gpu {
@@ -81,6 +109,7 @@ fn nvidia(tree: &Tree) -> Vec<Gpu> {
             model: None,
             bus: None,
             numa_node: None,
+            near: Locality::default(),
         };
         return devices.iter().map(plain).collect();
     }
@@ -92,20 +121,22 @@ fn nvidia(tree: &Tree) -> Vec<Gpu> {
     found
 }
 
-fn nvidia_gpu(tree: &Tree, bus: &str) -> Option<Gpu> {
+fn nvidia_gpu(tree: &Tree, bus: &str, numa: &[NumaNode]) -> Option<Gpu> {
     let information = tree.text(&format!("{NVIDIA}/{bus}/information"))?;
     let bus = bus.to_lowercase();
+    let (numa_node, near) = place_of_bus(tree, &bus, numa);
     Some(Gpu {
         vendor: "nvidia".to_owned(),
         index: field_of(&information, "Device Minor")?.parse().ok()?,
         model: field_of(&information, "Model"),
-        numa_node: node_of_bus(tree, &bus),
+        numa_node,
+        near,
         bus: Some(bus),
     })
 }
 
 /// Nodes of the compute driver's topology; those without a `gpu_id` are processors.
-fn amd(tree: &Tree) -> Vec<Gpu> {
+fn amd(tree: &Tree, numa: &[NumaNode]) -> Vec<Gpu> {
     let nodes = tree.numbers(KFD, "").into_iter();
     let gpus = nodes.filter(|node| {
         tree.value::<u64>(&format!("{KFD}/{node}/gpu_id"))
@@ -115,11 +146,15 @@ fn amd(tree: &Tree) -> Vec<Gpu> {
     numbered
         .map(|(index, node)| {
             let bus = bus_of_kfd(tree, node);
+            let (numa_node, near) = bus
+                .as_deref()
+                .map_or_else(Default::default, |bus| place_of_bus(tree, bus, numa));
             Gpu {
                 vendor: "amd".to_owned(),
                 index,
                 model: tree.text(&format!("{KFD}/{node}/name")).filter(|name| !name.is_empty()),
-                numa_node: bus.as_deref().and_then(|bus| node_of_bus(tree, bus)),
+                numa_node,
+                near,
                 bus,
             }
         })
@@ -136,36 +171,41 @@ fn bus_of_kfd(tree: &Tree, node: u32) -> Option<String> {
 }
 
 /// Interfaces with a device behind them; the others are the kernel's own.
-pub(crate) fn network(tree: &Tree) -> Vec<NetworkCard> {
+pub(crate) fn network(tree: &Tree, numa: &[NumaNode]) -> Vec<NetworkCard> {
     let folder = |name: &str| format!("sys/class/net/{name}");
     let names = tree.names("sys/class/net").into_iter();
     names
         .filter(|name| tree.exists(&format!("{}/device", folder(name))))
-        .map(|name| NetworkCard {
-            speed: tree.value(&format!("{}/speed", folder(&name))),
-            up: tree
-                .text(&format!("{}/operstate", folder(&name)))
-                .is_some_and(|state| state == "up"),
-            numa_node: node_in(tree, &format!("{}/device/numa_node", folder(&name))),
-            name,
+        .map(|name| {
+            let (numa_node, near) = place(tree, &format!("{}/device", folder(&name)), numa);
+            NetworkCard {
+                speed: tree.value(&format!("{}/speed", folder(&name))),
+                up: tree
+                    .text(&format!("{}/operstate", folder(&name)))
+                    .map(|state| state == "up"),
+                numa_node,
+                near,
+                name,
+            }
         })
         .collect()
 }
 
-pub(crate) fn infiniband(tree: &Tree) -> Vec<InfinibandPort> {
+pub(crate) fn infiniband(tree: &Tree, numa: &[NumaNode]) -> Vec<InfinibandPort> {
     let mut found = Vec::new();
     for device in tree.names("sys/class/infiniband") {
         let folder = format!("sys/class/infiniband/{device}");
-        let numa_node = node_in(tree, &format!("{folder}/device/numa_node"));
+        let (numa_node, near) = place(tree, &format!("{folder}/device"), numa);
         for port in tree.numbers(&format!("{folder}/ports"), "") {
             let text = |name: &str| tree.text(&format!("{folder}/ports/{port}/{name}"));
             found.push(InfinibandPort {
                 device: device.clone(),
                 port,
                 link: text("link_layer"),
-                active: text("state").is_some_and(|state| state.ends_with("ACTIVE")), // "4: ACTIVE"
+                active: text("state").map(|state| state.ends_with("ACTIVE")), // "4: ACTIVE"
                 rate: text("rate"),
                 numa_node,
+                near: near.clone(),
             });
         }
     }

@@ -1,19 +1,28 @@
-//! Facts of this machine, read from procfs and sysfs: processors, NUMA nodes, memory, limits, GPUs, network cards. Owns the
-//! types and the reading; decides nothing, changes nothing. What the system does not tell is `None` or empty, never an error:
-//! half a description of a machine is better than none.
+//! Facts of a machine: processors, NUMA nodes, memory, limits, GPUs, network cards, and what is near what. Owns the types and
+//! the reading; decides nothing, changes nothing.
 //!
-//! Everything is read below a root folder, `/` for this machine, so that other machines can be described by a tree of files.
+//! This machine is read from procfs and sysfs below a root folder, `/` for itself, so that other machines can be described by a
+//! tree of files. What the system does not tell is `None` or empty, never an error: half a description of a machine is better
+//! than none. Other machines are read from the XML of hwloc; a file is whole or refused. With the feature `hwloc` both can be
+//! read through libhwloc as well, which the tests compare with (`docs/decisions/0014-topology-from-sysfs-xml-and-hwloc.md`).
 
 mod cgroup;
 mod devices;
+mod hwloc;
+mod locality;
 mod memory;
 mod numa;
+mod placement;
 mod processors;
 mod set;
 mod tree;
 
 pub use cgroup::Limits;
-pub use devices::{Gpu, InfinibandPort, NetworkCard};
+pub use devices::{Gpu, GpuLinks, InfinibandPort, NetworkCard};
+#[cfg(feature = "hwloc")]
+pub use hwloc::HwlocError;
+pub use hwloc::{MAX_XML, XmlError};
+pub use locality::Locality;
 pub use memory::{HugePages, Memory, SharedMemory};
 pub use numa::NumaNode;
 pub use processors::Processors;
@@ -38,6 +47,8 @@ pub struct Topology {
     pub limits: Limits,
     /// GPUs.
     pub gpus: Vec<Gpu>,
+    /// How they are linked, where a file tells.
+    pub gpu_links: Vec<GpuLinks>,
     /// Network cards that are hardware.
     pub network: Vec<NetworkCard>,
     /// Ports of InfiniBand and RoCE adapters.
@@ -45,7 +56,8 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// This machine's.
+    /// This machine's, as it is for this process now. `HWLOC_XMLFILE` does not change it: a file of another day, or of another
+    /// process's cpuset, would promise processors and memory that are not there.
     #[must_use]
     pub fn here() -> Self {
         Self::read(Path::new("/"))
@@ -57,15 +69,17 @@ impl Topology {
         let tree = Tree::new(root);
         let processors = processors::read(&tree);
         let memory = memory::read(&tree);
+        let numa = numa::read(&tree, &processors, &memory);
         Self {
-            numa: numa::read(&tree, &processors, &memory),
             processors,
             memory,
             shared_memory: memory::shared(&tree),
             limits: cgroup::read(&tree),
-            gpus: devices::gpus(&tree),
-            network: devices::network(&tree),
-            infiniband: devices::infiniband(&tree),
+            gpus: devices::gpus(&tree, &numa),
+            gpu_links: Vec::new(),
+            network: devices::network(&tree, &numa),
+            infiniband: devices::infiniband(&tree, &numa),
+            numa,
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 const NODES: &str = "sys/devices/system/node";
 /// The distance of a node to itself.
-const NEAR: u32 = 10;
+pub(crate) const NEAR: u32 = 10;
 
 /// A NUMA node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

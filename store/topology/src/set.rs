@@ -9,7 +9,7 @@ use std::str::FromStr;
 const LARGEST: u32 = 1 << 20;
 
 /// A set of numbers; its text is the kernel's list form.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NumberSet(BTreeSet<u32>);
 
@@ -30,6 +30,12 @@ impl NumberSet {
     #[must_use]
     pub fn contains(&self, number: u32) -> bool {
         self.0.contains(&number)
+    }
+
+    /// The numbers that are in both.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        Self(self.0.intersection(&other.0).copied().collect())
     }
 
     /// The numbers in order.

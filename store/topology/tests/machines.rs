@@ -1,7 +1,7 @@
 //! Machines described by made-up trees of files: each is read as what it is, and as less where files are missing or wrong.
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
-use bridgehead_topology::Topology;
+use bridgehead_topology::{NumberSet, Topology};
 use std::path::Path;
 
 /// The topology of a machine with these files survives being written down.
@@ -87,6 +87,73 @@ fn cores_threads_and_nodes_are_told_apart() {
     assert_eq!(topology.limits.locked_memory, Some(65536));
     assert_eq!(topology.usable_cpu_millis(), 3000);
     assert_eq!(topology.usable_memory(), 3 << 20);
+}
+
+#[test]
+fn caches_of_the_third_level_are_groups() {
+    let mut files = TWO_SOCKETS.to_vec();
+    files.extend([
+        ("sys/devices/system/cpu/cpu0/cache/index0/level", "1\n"),
+        ("sys/devices/system/cpu/cpu0/cache/index0/shared_cpu_list", "0\n"),
+        ("sys/devices/system/cpu/cpu0/cache/index3/level", "3\n"),
+        ("sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list", "0-1,4-5\n"),
+        ("sys/devices/system/cpu/cpu2/cache/index3/level", "3\n"),
+        ("sys/devices/system/cpu/cpu2/cache/index3/shared_cpu_list", "2-3,6-7\n"),
+    ]);
+    let sets = |groups: &[NumberSet]| groups.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let cpus = check(&files).processors;
+    assert_eq!(sets(&cpus.by_l3), ["0-1,4-5", "2-3,6-7"]);
+    assert_eq!(sets(&cpus.by_core), ["0,4", "1,5", "2,6", "3,7"]);
+    assert_eq!(sets(&cpus.by_package), ["0-1,4-5", "2-3,6-7"]);
+}
+
+#[test]
+fn nodes_with_gaps_in_their_numbers_and_nodes_without_processors_are_nodes() {
+    let meminfo = |node: u32, kib: u32| format!("Node {node} MemTotal:  {kib} kB\nNode {node} MemFree:  1 kB\n");
+    let (first, second, third) = (meminfo(0, 8), meminfo(8, 16), meminfo(252, 64));
+    let topology = check(&[
+        ("sys/devices/system/cpu/online", "0-3"),
+        ("sys/devices/system/node/node0/cpulist", "0-1\n"),
+        ("sys/devices/system/node/node0/meminfo", &first),
+        ("sys/devices/system/node/node0/distance", "10 40 80\n"),
+        ("sys/devices/system/node/node252/cpulist", "\n"),
+        ("sys/devices/system/node/node252/meminfo", &third),
+        ("sys/devices/system/node/node252/distance", "80 80 10\n"),
+        ("sys/devices/system/node/node8/cpulist", "2-3\n"),
+        ("sys/devices/system/node/node8/meminfo", &second),
+        ("sys/devices/system/node/node8/distance", "40 10 80\n"),
+        ("sys/devices/system/node/has_cpu", "0,8\n"),
+        (
+            "proc/self/status",
+            "Cpus_allowed_list:\t0-2\nMems_allowed_list:\t0,8,252\n",
+        ),
+    ]);
+    let nodes: Vec<_> = topology
+        .numa
+        .iter()
+        .map(|n| (n.node, n.processors.to_string(), n.memory, n.allowed))
+        .collect();
+    let node = |number, cpus: &str, kib: u64| (number, cpus.to_owned(), kib << 10, true);
+    assert_eq!(nodes, [node(0, "0-1", 8), node(8, "2-3", 16), node(252, "", 64)]);
+    assert_eq!(topology.distance(8, 0), Some(40));
+    assert_eq!(topology.nodes_by_distance(8), [8, 0, 252]);
+    assert_eq!(topology.memory_near_processor(3), [8, 0, 252]);
+    assert_eq!(topology.usable_processors(8).to_string(), "2");
+    assert!(topology.usable_processors(252).is_empty());
+}
+
+#[test]
+fn locked_memory_without_a_limit_is_none() {
+    let limits = "Limit  Soft Limit  Hard Limit  Units\nMax locked memory  unlimited  unlimited  bytes\n";
+    assert_eq!(check(&[("proc/self/limits", limits)]).limits.locked_memory, None);
+}
+
+#[test]
+fn shared_memory_is_that_of_the_file_system_there() {
+    let topology = check(&[("dev/shm/x", "")]);
+    let shm = topology.shared_memory.unwrap();
+    assert!(shm.size > 0 && shm.free <= shm.size);
+    assert_eq!(check(&[]).shared_memory, None);
 }
 
 #[test]
@@ -279,14 +346,70 @@ fn cards_are_told_from_the_kernels_own_interfaces() {
         .collect();
     assert_eq!(
         cards,
-        [("eth0", Some(25000), true, Some(1)), ("eth1", None, false, None)]
+        [
+            ("eth0", Some(25000), Some(true), Some(1)),
+            ("eth1", None, Some(false), None)
+        ]
     );
     let ports: Vec<_> = topology
         .infiniband
         .iter()
         .map(|p| (p.device.as_str(), p.port, p.active, p.numa_node))
         .collect();
-    assert_eq!(ports, [("mlx5_0", 1, true, Some(0)), ("mlx5_1", 1, false, None)]);
+    assert_eq!(
+        ports,
+        [("mlx5_0", 1, Some(true), Some(0)), ("mlx5_1", 1, Some(false), None)]
+    );
+}
+
+#[test]
+fn devices_are_near_the_node_the_processors_and_the_bridges_that_sysfs_names() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for (path, text) in TWO_SOCKETS {
+        write(path, text);
+    }
+    let switch = "sys/devices/pci0000:40/0000:40:01.1";
+    for (device, cpus) in [("0000:41:00.0", "2,6"), ("0000:42:00.0", "2-3,6-7")] {
+        write(&format!("{switch}/{device}/numa_node"), "1\n");
+        write(&format!("{switch}/{device}/local_cpulist"), cpus);
+    }
+    write(&format!("{switch}/0000:41:00.0/current_link_speed"), "16.0 GT/s PCIe\n");
+    write(&format!("{switch}/0000:41:00.0/current_link_width"), "16\n");
+    write("sys/devices/pci0000:00/0000:01:00.0/current_link_speed", "Unknown\n");
+    write("sys/devices/pci0000:00/0000:01:00.0/numa_node", "0\n");
+    write("sys/devices/virtual/net/lo/operstate", "unknown\n");
+    write("sys/class/net/far/operstate", "up\n");
+    write("sys/class/net/near/operstate", "up\n");
+    let link = |from: &str, to: &str| {
+        let from = root.path().join(from);
+        std::fs::create_dir_all(from.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(root.path().join(to), from).unwrap();
+    };
+    link("sys/bus/pci/devices/0000:41:00.0", &format!("{switch}/0000:41:00.0"));
+    link("sys/class/net/near/device", &format!("{switch}/0000:42:00.0"));
+    link("sys/class/net/far/device", "sys/devices/pci0000:00/0000:01:00.0");
+    write(
+        "proc/driver/nvidia/gpus/0000:41:00.0/information",
+        "Model: \t H100\nDevice Minor: \t 0\n",
+    );
+    let topology = Topology::read(root.path());
+    let gpu = &topology.gpus[0];
+    assert_eq!(
+        (gpu.numa_node, gpu.near.processors.to_string()),
+        (Some(1), "2,6".to_owned())
+    );
+    assert_eq!(gpu.near.bridges, ["pci0000:40", "0000:40:01.1"]);
+    assert_eq!((gpu.near.link, topology.network[0].near.link), (Some(31_507), None));
+    let cards: Vec<_> = topology.network_near_gpu(gpu).iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(cards, ["near", "far"]);
+    assert_eq!(topology.nodes_near_gpu(gpu), [1, 0]);
+    // Without a list of its own a device is near to its node's processors.
+    assert_eq!(topology.network[0].near.processors.to_string(), "0-1,4-5");
 }
 
 #[test]

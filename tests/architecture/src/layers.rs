@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
         "bridgehead-schedule",
         "bridgehead-backend",
         "bridgehead-store-core",
+        "bridgehead-store-gpu",
         "bridgehead-fabric",
         "bridgehead-wire",
     ],

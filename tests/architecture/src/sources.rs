@@ -6,6 +6,10 @@ const UNSAFE: &[(&str, &str)] = &[
     ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
     ("launcher/python/", "buffers that the interpreter lends"),
+    (
+        "store/gpu/",
+        "the driver's library, and shared memory that stands in for a GPU's",
+    ),
     ("store/node/", "shared memory"),
     ("transport/fabric/", "regions of memory that the network writes into"),
     ("transport/tcp/", "receives straight into regions"),

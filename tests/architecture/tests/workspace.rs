@@ -14,9 +14,19 @@ fn root() -> PathBuf {
         .unwrap()
 }
 
+/// Of what is built without being asked for a feature.
+fn default_build() -> Metadata {
+    metadata_with(&[])
+}
+
 fn metadata() -> Metadata {
+    metadata_with(&["--all-features"])
+}
+
+fn metadata_with(features: &[&str]) -> Metadata {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked"])
+        .args(features)
         .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
         .current_dir(root())
         .output()
@@ -55,6 +65,13 @@ fn every_arrow_points_down() {
 fn licences_duplicates_and_sources_are_as_deny_toml_allows() {
     let policy = Policy::parse(&std::fs::read_to_string(root().join("deny.toml")).unwrap()).unwrap();
     check(&policy.violations(&metadata()));
+}
+
+/// The program and the wheel start on machines that have no libhwloc.
+#[test]
+fn only_a_feature_asks_for_libhwloc() {
+    let asks = |metadata: &Metadata| metadata.packages.iter().any(|package| package.name == "hwlocality-sys");
+    assert!(asks(&metadata()) && !asks(&default_build()));
 }
 
 #[test]

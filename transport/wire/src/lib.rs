@@ -16,8 +16,8 @@ pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{AgentToHead, AgentToWorker, ClientToHead, HeadToAgent, HeadToClient, WorkerToAgent};
 pub use names::{NameOp, NameReply, NameRequest};
 pub use session::{
-    AgentJoin, AgentWelcome, ArenaUse, ClientHello, Close, CloseMode, FabricAddress, Heartbeat, Peer, Peers, Progress,
-    Refused, RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,
+    AgentJoin, AgentWelcome, ArenaUse, ClientHello, Close, CloseMode, FabricAddress, GpuMemory, Heartbeat, Peer, Peers,
+    Progress, Refused, RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,
 };
 pub use task::{
     Blocked, CancelTasks, Copied, Fetch, Fetched, Functions, HoldObjects, Locate, Located, LogText, Memory, Persist,

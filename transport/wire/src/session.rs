@@ -148,6 +148,26 @@ pub struct AgentJoin {
     /// The run that the ticket names.
     #[prost(string, tag = "7")]
     pub run: String,
+    /// The memory of its GPUs, by number.
+    #[prost(message, repeated, tag = "8")]
+    pub gpu_memory: Vec<GpuMemory>,
+}
+
+/// The memory of a GPU, as a store uses it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GpuMemory {
+    /// What it is, for people.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// It is host memory that stands in for the GPU's.
+    #[prost(bool, tag = "2")]
+    pub stand_in: bool,
+    /// Why CUDA does not have it, where it is host memory.
+    #[prost(string, tag = "3")]
+    pub why: String,
+    /// Most bytes that objects may take.
+    #[prost(uint64, tag = "4")]
+    pub limit: u64,
 }
 
 /// The head's answer to an agent.
@@ -268,6 +288,21 @@ pub struct Heartbeat {
     /// Objects in memory or on disk.
     #[prost(uint64, tag = "15")]
     pub objects: u64,
+    /// Bytes of objects in the memory of GPUs.
+    #[prost(uint64, tag = "20")]
+    pub gpu_used: u64,
+    /// Objects that were copied to the memory of GPUs.
+    #[prost(uint64, tag = "21")]
+    pub to_gpu_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "22")]
+    pub to_gpu_bytes: u64,
+    /// Objects that were copied back from there for readers on the host.
+    #[prost(uint64, tag = "23")]
+    pub from_gpu_operations: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "24")]
+    pub from_gpu_bytes: u64,
     /// The store's arenas, where it has several.
     #[prost(message, repeated, tag = "16")]
     pub arenas: Vec<ArenaUse>,

@@ -367,6 +367,9 @@ pub struct PlaceObjects {
     /// Set by the agent when a worker asks: that worker.
     #[prost(uint32, optional, tag = "6")]
     pub from_worker: Option<u32>,
+    /// 1 + the number of the GPU of its node in whose memory each of them is to lie; 0: as `placing` says.
+    #[prost(uint32, tag = "7")]
+    pub gpu: u32,
 }
 
 /// The answer to `PlaceObjects`, once all is done.

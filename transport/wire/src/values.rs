@@ -31,6 +31,9 @@ pub struct ObjectRef {
     /// Where it was placed on purpose: 1 + the number of the node's GPU in whose memory it lies; 0 where it is in none.
     #[prost(uint32, tag = "9")]
     pub gpu: u32,
+    /// The sum of its bytes (XXH3, 64 bits) that its writer has taken; 0 where none was asked for.
+    #[prost(fixed64, tag = "10")]
+    pub sum: u64,
 }
 
 impl ObjectRef {
@@ -53,6 +56,20 @@ impl ObjectRef {
             slot,
             numa: 0,
             gpu: 0,
+            sum: 0,
+        }
+    }
+
+    /// The same object at another node, which finds it by its id.
+    #[must_use]
+    pub fn at(&self, node: u32) -> Self {
+        Self {
+            node,
+            offset: u64::MAX,
+            slot: 0,
+            numa: 0,
+            gpu: 0,
+            ..self.clone()
         }
     }
 }

@@ -187,6 +187,39 @@ fn fields_that_came_later_are_written_and_read_as_they_were_frozen() {
         HeadToAgent::encode,
         HeadToAgent::decode,
     );
+    let join = AgentJoin {
+        gpu_memory: vec![GpuMemory {
+            name: "g".to_owned(),
+            stand_in: true,
+            why: "w".to_owned(),
+            limit: 7,
+        }],
+        ..AgentJoin::default()
+    };
+    let name = ("agent-to-head-later", 1);
+    check_one(&mut known, name, &join.into(), AgentToHead::encode, AgentToHead::decode);
+    let beat = Heartbeat {
+        gpu_used: 1,
+        to_gpu_operations: 2,
+        to_gpu_bytes: 3,
+        from_gpu_operations: 4,
+        from_gpu_bytes: 5,
+        ..Heartbeat::default()
+    };
+    let name = ("agent-to-head-devices", 10);
+    check_one(&mut known, name, &beat.into(), AgentToHead::encode, AgentToHead::decode);
+    let place = PlaceObjects {
+        gpu: 2,
+        ..PlaceObjects::default()
+    };
+    let name = ("client-to-head-later", 13);
+    check_one(
+        &mut known,
+        name,
+        &place.into(),
+        ClientToHead::encode,
+        ClientToHead::decode,
+    );
     let ranged = Fetched {
         ranged: true,
         ..Fetched::default()

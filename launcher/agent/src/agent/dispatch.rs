@@ -73,7 +73,11 @@ impl Agent {
             }
             idle
         };
-        let Some(devices) = self.room.take(&waiting.asks) else {
+        let near = match waiting.asks.gpus {
+            0 => Vec::new(),
+            _ => self.gpus_of(&waiting.call),
+        };
+        let Some(devices) = self.room.take(&waiting.asks, &near) else {
             return false;
         };
         let Some(Waiting { mut call, asks, small }) = self.queue.remove(at) else {

@@ -291,6 +291,11 @@ impl Agent {
             restore_bytes: moved.restored.bytes,
             views: moved.views,
             objects: usage.objects as u64,
+            gpu_used: usage.on_devices,
+            to_gpu_operations: moved.to_device.operations,
+            to_gpu_bytes: moved.to_device.bytes,
+            from_gpu_operations: moved.from_device.operations,
+            from_gpu_bytes: moved.from_device.bytes,
             arenas: self.arenas(),
         }
     }

@@ -25,6 +25,11 @@ fn unpublished(object: ObjectId, reason: &str) -> Outcome {
     Outcome::failure(Failure::new(FailureCause::LostNode, "object-lost", message))
 }
 
+/// Whether the wanted bytes are all in the object.
+fn has_range(object: &ObjectRef, fetch: &Fetch) -> bool {
+    fetch.offset.checked_add(fetch.len).is_some_and(|end| end <= object.len)
+}
+
 impl Agent {
     /// Queues a call once all objects that it takes are in this node's memory, where they stay until it has ended.
     pub(super) fn admit(&mut self, mut call: TaskCall) {
@@ -110,8 +115,12 @@ impl Agent {
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
         match &fetch.object {
+            Some(object) if fetch.memory() == Memory::Gpu => self.move_to_gpu(object, &fetch, asker),
             Some(object) if fetch.memory() == Memory::Numa => self.settle(&fetch, object),
-            Some(object) if fetch.len == 0 => self.bring(object, asker),
+            // What has a sum comes whole, for all who want parts of it.
+            Some(object) if fetch.len == 0 || (object.sum != 0 && has_range(object, &fetch)) => {
+                self.bring(object, asker)
+            }
             Some(object) => {
                 let events = self.events.clone();
                 let asked = fetch.clone();
@@ -293,7 +302,7 @@ impl Agent {
         self.tell(release);
     }
 
-    fn answer(&mut self, asker: &Asker, outcome: Outcome) {
+    pub(super) fn answer(&mut self, asker: &Asker, outcome: Outcome) {
         self.answer_with(asker, outcome, false);
     }
 

@@ -2,6 +2,7 @@
 
 use bridgehead_agent::{AgentEnd, AgentOptions, Link, run, sweep};
 use bridgehead_spec::{AgentId, Digest, Resources, RunFolder};
+use bridgehead_topology::NumaNode;
 use bridgehead_wire::{
     AgentToHead, AgentWelcome, Failure, HeadToAgent, Outcome, Pair, ProgramCall, ProgramResult, PutFunction, Shutdown,
     TaskCall, TaskDone, outcome, value,
@@ -20,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Wish {
     pub resources: Resources,
     pub python: Option<String>,
+    /// The machine's NUMA nodes.
+    pub numa: Vec<NumaNode>,
 }
 
 impl Default for Wish {
@@ -31,6 +34,7 @@ impl Default for Wish {
         Self {
             resources,
             python: None,
+            numa: Vec::new(),
         }
     }
 }
@@ -94,7 +98,9 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         agent: AgentId(0),
         folder,
         resources: resources.clone(),
-        store_limit: 16 << 20,
+        store_limit: 40 << 20,
+        verify_objects: false,
+        gpu_memory: bridgehead_store_gpu::devices(resources.gpus, 16 << 20),
         numa: Vec::new(),
         incarnation: incarnation.to_owned(),
         socket_dir,
@@ -143,7 +149,8 @@ impl Head {
         let incarnation = incarnation();
         let (to_agent, from_head) = unbounded_channel();
         let (to_head, from_agent) = unbounded_channel();
-        let options = options(dir.path(), &incarnation, &wish.resources);
+        let mut options = options(dir.path(), &incarnation, &wish.resources);
+        options.numa.clone_from(&wish.numa);
         let agent = tokio::task::spawn_local(run(options, Link { to_head, from_head }));
         let _ = to_agent.send(welcome(dir.path(), wish.python.as_deref()).into());
         Self {

@@ -4,5 +4,6 @@
 mod fake_worker;
 mod harness;
 mod leftovers;
+mod objects;
 mod programs;
 mod workers;

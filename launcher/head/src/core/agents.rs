@@ -31,6 +31,7 @@ impl Core {
                 pid: join.pid,
                 resources: resources.clone(),
                 fabric_address: bytes::Bytes::new(),
+                gpu_memory: join.gpu_memory,
                 store: bridgehead_wire::Heartbeat::default(),
             },
         );

@@ -147,13 +147,30 @@ impl Core {
                     .unwrap_or(first),
             };
             let turn = turns.entry(node).or_insert(0);
-            let memory = (memory(place.placing()), *turn);
+            let memory = match place.gpu {
+                0 => (memory(place.placing()), *turn),
+                number => self.gpu_of(node, number - 1)?,
+            };
             *turn += 1;
             let at = agents.iter().position(|&agent| agent == node).unwrap_or(0);
             let nodes = (0..replicas).map(|more| agents[(at + more) % agents.len()]).collect();
             Ok(Target { id, nodes, memory })
         };
         place.objects.iter().enumerate().map(target).collect()
+    }
+
+    /// The memory of a GPU of a node, if that has one of this number.
+    fn gpu_of(&self, node: u32, gpu: u32) -> Result<(Memory, u32), String> {
+        let have = self.agents.get(&node).map_or(0, |row| row.resources.gpus);
+        if gpu < have {
+            return Ok((Memory::Gpu, gpu));
+        }
+        let has = match have {
+            0 => "no GPU".to_owned(),
+            1 => "GPU 0 only".to_owned(),
+            more => format!("GPUs 0 to {}", more - 1),
+        };
+        Err(format!("gpu={gpu}: node {node} of this run was given {has}"))
     }
 
     /// The nodes that take shards in turn.
@@ -264,6 +281,7 @@ impl Core {
 fn memory(placing: Placing) -> Memory {
     match placing {
         Placing::ByNuma => Memory::Numa,
+        Placing::ByGpu => Memory::Gpu,
         _ => Memory::Any,
     }
 }

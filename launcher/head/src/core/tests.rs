@@ -38,6 +38,7 @@ fn config(agents: u32) -> RunConfig {
         max_running: None,
         max_fails: None,
         transport: Default::default(),
+        verify_objects: false,
     }
 }
 

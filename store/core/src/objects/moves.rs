@@ -15,9 +15,15 @@ impl Core {
             return None;
         };
         object.place = Place::Spilling(extent);
-        let (slot, len, used) = (object.slot, object.len, object.used);
+        let (slot, len, used, to) = (object.slot, object.len, object.used, object.away());
         self.idle.remove(&(used, id));
-        Some(Spill { id, slot, extent, len })
+        Some(Spill {
+            id,
+            slot,
+            extent,
+            len,
+            to,
+        })
     }
 
     /// An object lies complete in `extent` too, which was granted to `client`, and takes the lent place `slot`. What it leaves

@@ -38,6 +38,11 @@ pub(super) struct Fetch {
     /// Reads that are under way.
     pub(super) open: usize,
     pub(super) failed: Option<String>,
+    /// What its bytes must have; 0 where they are not checked.
+    pub(super) sum: u64,
+    /// Nodes that are still to be asked, once one has given no good bytes; and what was wrong with the first.
+    pub(super) others: Option<Vec<PeerId>>,
+    pub(super) why: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,17 +60,24 @@ pub(super) enum Stage {
 impl Conversation {
     pub(super) fn begin(&mut self, object: ObjectRef, done: Done) {
         let range = (0, object.len);
-        self.start(object.id(), &object, range, done);
+        self.start(object.id(), &object, range, None, done);
     }
 
     pub(super) fn begin_range(&mut self, object: &ObjectRef, range: (u64, u64), done: Done) {
         match crate::client::new_id() {
-            Ok(id) => self.start(id, object, range, done),
+            Ok(id) => self.start(id, object, range, None, done),
             Err(error) => done(Err(error.to_string())),
         }
     }
 
-    fn start(&mut self, id: ObjectId, object: &ObjectRef, (offset, len): (u64, u64), done: Done) {
+    pub(super) fn start(
+        &mut self,
+        id: ObjectId,
+        object: &ObjectRef,
+        (offset, len): (u64, u64),
+        others: Option<Vec<PeerId>>,
+        done: Done,
+    ) {
         let peer = PeerId(object.node);
         let token = self.next;
         self.next += 1;
@@ -84,6 +96,9 @@ impl Conversation {
             counted: false,
             open: 0,
             failed: None,
+            sum: if len == object.len { object.sum } else { 0 },
+            others,
+            why: None,
         };
         self.fetches.insert(token, fetch);
         if self.addresses.contains_key(&peer) {
@@ -168,7 +183,7 @@ impl Conversation {
         }
     }
 
-    fn ask(&mut self, token: u64) {
+    pub(super) fn ask(&mut self, token: u64) {
         let Some(fetch) = self.fetches.get_mut(&token) else {
             return;
         };
@@ -195,7 +210,10 @@ impl Conversation {
             return;
         };
         if fetch.whole != len {
-            return self.fail(token, OTHER_LENGTH);
+            return self.pass_over(token, OTHER_LENGTH);
+        }
+        if let Some(damage) = fetch.damage_of(bytes) {
+            return self.pass_over(token, &damage);
         }
         let len = fetch.len;
         let part = usize::try_from(fetch.offset).ok().zip(usize::try_from(len).ok());
@@ -243,7 +261,11 @@ impl Conversation {
                 let (offset, len) = (offset + fetch.offset, fetch.len);
                 self.read_all(token, len, &RemoteSlice { region, offset, len }, extent);
             }
-            _ => self.give_up(token, OTHER_LENGTH),
+            _ => {
+                let id = fetch.source;
+                self.post(peer, Posting::Send(Note::Return { id }.encode()));
+                self.pass_over(token, OTHER_LENGTH);
+            }
         }
     }
 
@@ -312,23 +334,40 @@ impl Conversation {
             return;
         }
         let (peer, id, len) = (fetch.peer, fetch.source, fetch.len);
+        let checked = fetch.sum != 0;
         match (fetch.failed.take(), fetch.extent.take()) {
+            (None, Some(extent)) if checked => self.check_later(token, extent, len),
             (None, Some(extent)) => self.complete(token, extent, len),
             (reason, extent) => {
                 fetch.extent = extent;
-                self.fail(token, &reason.unwrap_or_default());
+                self.lose(token, &reason.unwrap_or_default());
             }
         }
         self.post(peer, Posting::Send(Note::Return { id }.encode()));
     }
 
     /// The bytes are here: they become an object of this node.
-    fn complete(&mut self, token: u64, extent: Extent, len: u64) {
+    pub(super) fn complete(&mut self, token: u64, extent: Extent, len: u64) {
         if let Some(fetch) = self.take(token) {
             self.shared.lanes.remote.add(len);
-            (fetch.done)(self.shared.adopt(fetch.id, extent, len));
+            let adopted = self.shared.adopt(fetch.id, extent, len, fetch.sum);
+            let coming = adopted.is_err() && self.shared.lock().core.find(fetch.id).is_some();
+            if coming {
+                self.bring_own(fetch.id, fetch.done);
+            } else {
+                (fetch.done)(adopted);
+            }
         }
         self.take_turns();
+    }
+
+    /// Another fetch has brought the same object before, and it is on its way to disk or back: a mover waits for that.
+    fn bring_own(&self, id: ObjectId, done: Done) {
+        let job: Job = Box::new(move |shared| {
+            let deadline = Instant::now() + shared.options.patience;
+            done(shared.bring_own(id, deadline).map_err(|e| e.to_string()));
+        });
+        let _ = self.jobs.send(job); // The movers are gone only at the end.
     }
 
     pub(super) fn fail(&mut self, token: u64, reason: &str) {

@@ -184,6 +184,7 @@ pub fn place() -> PlaceObjects {
         near: vec![1],
         replicas: 2,
         from_worker: Some(4),
+        gpu: 0,
     }
 }
 
@@ -375,6 +376,7 @@ pub fn agent_to_head() -> Vec<AgentToHead> {
             host: "h".to_owned(),
             pid: 9,
             run: "r".to_owned(),
+            gpu_memory: Vec::new(),
         }
         .into(),
         TaskStarted {
