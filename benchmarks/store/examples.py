@@ -70,6 +70,7 @@ def _releases() -> list[tuple[str, Path, Path]]:
         libraries = sorted(kept.glob(f"{name}/**/libucp.so.0"))
         programs = sorted(kept.glob(f"{name}/**/ucx_perftest"))
         if libraries and programs:
+            programs[0].chmod(0o755)  # Python's zipfile unpacks a wheel without it.
             found.append((name, libraries[0], programs[0]))
     return found
 
