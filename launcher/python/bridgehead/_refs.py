@@ -95,7 +95,9 @@ def get(ref: Any, *, writable: bool = False, gpu: bool = False) -> Any:
             raise TypeError("writable=True: what lies in a GPU's memory is for reading; copy it there")
         return _on_gpu(ref._kept) if isinstance(ref, Ref) else [_on_gpu(one._kept) for one in ref]
     if isinstance(ref, Ref):
-        return _values([ref._kept], writable)[0]
+        kept = ref._kept
+        # What is on this node, by far the most, needs no list of what is on its way.
+        return _values([kept], writable)[0] if kept.away() else kept.load(writable)
     return _values([one._kept for one in ref], writable)
 
 
