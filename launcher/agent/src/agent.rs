@@ -151,10 +151,8 @@ enum Event {
     Arrived(ObjectRef, Arrival),
     /// Bytes of an object that somebody asked for.
     Ranged(Asker, Fetch, Arrival),
-    /// An object that was to lie in the memory of a GPU.
-    OnGpu(Asker, Fetch, Instant, Arrival),
-    /// An object lies in the memory that the head wanted it in: its token.
-    Settled(u64, Arrival, Instant),
+    /// An object that was to lie in the memory of a NUMA node or a GPU.
+    Settled(Asker, Fetch, Instant, Arrival),
     Persisted(Persisted),
 }
 
@@ -400,9 +398,8 @@ impl Agent {
             Event::Program(Report::Printed(text)) => self.log.add(&text),
             Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
-            Event::Settled(token, arrival, begun) => self.on_settled(token, arrival, begun),
+            Event::Settled(asker, fetch, begun, arrival) => self.on_settled(asker, &fetch, begun, arrival),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),
-            Event::OnGpu(asker, fetch, begun, arrival) => self.on_gpu(asker, &fetch, begun, arrival),
             Event::Persisted(persisted) => self.tell(persisted),
         }
     }

@@ -1,15 +1,12 @@
 //! Objects in the memory of this node's GPUs: what the head asks to lie there, and which GPUs a call is best given. The store
 //! moves the bytes.
 
-use super::ends::{epoch_ns, nanos};
-use super::{Agent, Event};
+use super::Agent;
 use crate::data::Asker;
-use bridgehead_store_node::Arrival;
-use bridgehead_wire::{Copied, Failure, FailureCause, Fetch, GpuMemory, ObjectRef, Outcome, TaskCall, Value};
-use std::time::Instant;
+use bridgehead_wire::{Failure, FailureCause, Fetch, GpuMemory, ObjectRef, Outcome, TaskCall, Value};
 
 /// The outcome for who asked that an object lie on a GPU where it cannot.
-fn refused(reason: impl Into<String>) -> Outcome {
+pub(super) fn refused(reason: impl Into<String>) -> Outcome {
     Outcome::failure(Failure::new(FailureCause::System, "gpu-memory", reason.into()))
 }
 
@@ -48,27 +45,8 @@ impl Agent {
                 refused(format!("node {node} has no GPU for object {}", object.id())),
             );
         };
-        let (events, asked, begun) = (self.events.clone(), fetch.clone(), Instant::now());
-        let done = move |arrival| {
-            let _ = events.send(Event::OnGpu(asker, asked, begun, arrival)); // The loop is gone only at the end.
-        };
-        self.store.move_to_device(object, gpu, Box::new(done));
-    }
-
-    /// It lies there, or cannot.
-    pub(super) fn on_gpu(&mut self, asker: Asker, fetch: &Fetch, begun: Instant, arrival: Arrival) {
-        let place = match arrival {
-            Ok(place) => place,
-            Err(reason) => return self.answer(&asker, refused(reason)),
-        };
-        if fetch.object.as_ref().is_some_and(|object| object.node != place.node) {
-            self.tell(Copied {
-                object: Some(place.clone()),
-                started_ns: epoch_ns(begun),
-                elapsed_ns: nanos(begun.elapsed()),
-            });
-        }
-        self.answer(&asker, Outcome::value(Value::stored(place)));
+        let done = self.settled(asker, fetch);
+        self.store.move_to_device(object, gpu, done);
     }
 
     /// The GPUs in whose memory objects lie that a call takes, whole or as references.

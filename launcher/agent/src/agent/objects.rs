@@ -86,37 +86,47 @@ impl Agent {
         }
     }
 
-    /// The head wants an object here, in a memory of its choice.
-    fn settle(&mut self, fetch: &Fetch, object: &ObjectRef) {
-        let (events, token, begun) = (self.events.clone(), fetch.token, Instant::now());
-        let done = move |arrival| {
-            let _ = events.send(Event::Settled(token, arrival, begun)); // As in `bring`.
-        };
-        self.store.bring_near(object, fetch.turn, Box::new(done));
+    /// An object is to lie in the memory of one of this node's NUMA nodes.
+    fn move_to_numa(&mut self, object: &ObjectRef, fetch: &Fetch, asker: Asker) {
+        let done = self.settled(asker, fetch);
+        self.store.bring_near(object, fetch.turn, done);
     }
 
-    /// An object is where the head wanted it, with one pin, or cannot be had.
-    pub(super) fn on_settled(&mut self, token: u64, arrival: Arrival, begun: Instant) {
-        let outcome = match arrival {
-            Err(reason) => lost(ObjectId(0), &reason),
-            Ok(place) => {
-                self.tell(Copied {
-                    object: Some(place.clone()),
-                    started_ns: epoch_ns(begun),
-                    elapsed_ns: nanos(begun.elapsed()),
-                });
-                self.store.unpin(place.id());
-                Outcome::value(Value::stored(place))
-            }
+    /// What tells this agent that an object lies in the memory that somebody wanted it in, or cannot.
+    pub(super) fn settled(&self, asker: Asker, fetch: &Fetch) -> Box<dyn FnOnce(Arrival) + Send> {
+        let (events, asked, begun) = (self.events.clone(), fetch.clone(), Instant::now());
+        Box::new(move |arrival| {
+            let _ = events.send(Event::Settled(asker, asked, begun, arrival)); // As in `bring`.
+        })
+    }
+
+    /// An object lies in the memory that was wanted, or cannot.
+    pub(super) fn on_settled(&mut self, asker: Asker, fetch: &Fetch, begun: Instant, arrival: Arrival) {
+        let Some(object) = &fetch.object else { return };
+        let on_gpu = fetch.memory() == Memory::Gpu;
+        let place = match arrival {
+            Ok(place) => place,
+            Err(reason) if on_gpu => return self.answer(&asker, super::gpus::refused(reason)),
+            Err(reason) => return self.answer(&asker, lost(object.id(), &reason)),
         };
-        self.answer(&Asker::Head(token), outcome);
+        if object.node != place.node {
+            self.tell(Copied {
+                object: Some(place.clone()),
+                started_ns: epoch_ns(begun),
+                elapsed_ns: nanos(begun.elapsed()),
+            });
+        }
+        if !on_gpu {
+            self.store.unpin(place.id()); // What lies on a GPU comes without a pin.
+        }
+        self.answer(&asker, Outcome::value(Value::stored(place)));
     }
 
     /// The head or a worker wants an object here.
     pub(super) fn on_fetch(&mut self, fetch: Fetch, asker: Asker) {
         match &fetch.object {
             Some(object) if fetch.memory() == Memory::Gpu => self.move_to_gpu(object, &fetch, asker),
-            Some(object) if fetch.memory() == Memory::Numa => self.settle(&fetch, object),
+            Some(object) if fetch.memory() == Memory::Numa => self.move_to_numa(object, &fetch, asker),
             // What has a sum comes whole, for all who want parts of it.
             Some(object) if fetch.len == 0 || (object.sum != 0 && has_range(object, &fetch)) => {
                 self.bring(object, asker)

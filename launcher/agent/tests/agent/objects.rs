@@ -74,6 +74,8 @@ fn an_object_goes_to_the_numa_node_whose_turn_it_is() {
             panic!("there is no such object");
         };
         assert_eq!(failure.kind, "object-lost");
+        let named = format!("object {} cannot be had", missing.id());
+        assert!(failure.message.starts_with(&named), "{}", failure.message);
     });
 }
 
