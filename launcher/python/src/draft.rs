@@ -4,7 +4,7 @@
 //! Whatever looks at the bytes keeps this object, and so the range or the lease on what was sealed: memory that an array of
 //! Python's still shows is never given to another value.
 
-use crate::home::{Home, Kept, reserve};
+use crate::home::{Home, Kept, fill_view, reserve};
 use crate::layout::Layout;
 use crate::link::lock;
 use crate::pack::pickled_with_buffers;
@@ -84,18 +84,12 @@ impl Draft {
     ) -> PyResult<()> {
         let (at, len) = slf.get().data;
         let (start, read_only) = match &mut *lock(&slf.get().state) {
-            State::Open(reservation) => (reservation.bytes()[at..at + len].as_mut_ptr(), 0),
-            State::Sealed(lease) => (lease.bytes()[at..at + len].as_ptr().cast_mut(), 1),
+            State::Open(reservation) => (reservation.bytes()[at..at + len].as_mut_ptr(), false),
+            State::Sealed(lease) => (lease.bytes()[at..at + len].as_ptr().cast_mut(), true),
             State::Closed => return Err(PyOSError::new_err("it is being sealed")),
         };
-        let len = isize::try_from(len).map_err(|_| PyOSError::new_err("an object beyond this machine"))?;
         // SAFETY: as above.
-        let failed = unsafe { pyo3::ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), len, read_only, flags) };
-        if failed == -1 {
-            Err(PyErr::fetch(slf.py()))
-        } else {
-            Ok(())
-        }
+        unsafe { fill_view(slf.as_any(), view, (start, len), read_only, flags) }
     }
 
     #[allow(unsafe_code)]

@@ -8,7 +8,7 @@ use crate::python::api;
 use bridgehead_store_node::{Client, ClientError, DeviceView, Lease, Reservation, new_id};
 use bridgehead_wire::{ClientToHead, HoldObjects, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
 use bytes::Bytes;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::path::PathBuf;
@@ -457,6 +457,30 @@ impl Kept {
     }
 }
 
+/// Fills `view` with `len` bytes from `start` on, which `owner` keeps alive.
+///
+/// # Safety
+/// `view` is a valid view that Python gave to `__getbuffer__` of `owner`. The bytes stay where they are while `owner` lives, and
+/// nobody else writes them, or nobody at all where they are `read_only`.
+#[allow(unsafe_code)]
+pub unsafe fn fill_view(
+    owner: &Bound<'_, PyAny>,
+    view: *mut pyo3::ffi::Py_buffer,
+    (start, len): (*mut u8, usize),
+    read_only: bool,
+    flags: std::ffi::c_int,
+) -> PyResult<()> {
+    let len = isize::try_from(len).map_err(|_| PyBufferError::new_err("an object beyond this machine"))?;
+    // SAFETY: by the caller's word.
+    let failed =
+        unsafe { pyo3::ffi::PyBuffer_FillInfo(view, owner.as_ptr(), start.cast(), len, read_only.into(), flags) };
+    if failed == -1 {
+        Err(PyErr::fetch(owner.py()))
+    } else {
+        Ok(())
+    }
+}
+
 /// The bytes of an object, for views: they stay where they are while anything looks at them.
 #[pyclass(frozen, module = "bridgehead._bridgehead")]
 pub struct StoreBuffer(pub Lease);
@@ -472,16 +496,9 @@ impl StoreBuffer {
         flags: std::ffi::c_int,
     ) -> PyResult<()> {
         let bytes = slf.get().0.bytes();
-        let len = isize::try_from(bytes.len()).map_err(|_| PyOSError::new_err("an object beyond this machine"))?;
+        let range = (bytes.as_ptr().cast_mut(), bytes.len());
         // SAFETY: as above.
-        let failed = unsafe {
-            pyo3::ffi::PyBuffer_FillInfo(view, slf.as_ptr(), bytes.as_ptr().cast_mut().cast(), len, 1, flags)
-        };
-        if failed == -1 {
-            Err(PyErr::fetch(slf.py()))
-        } else {
-            Ok(())
-        }
+        unsafe { fill_view(slf.as_any(), view, range, true, flags) }
     }
 
     #[allow(unsafe_code)]

@@ -2,10 +2,10 @@
 //! which is the store's until it is written (`store/node/src/own.rs`). Owns the buffers; unpickling so that arrays use them
 //! as what they are is `bridgehead/_own.py`'s. Hot path: `unpack`, once a large value.
 
+use crate::home::fill_view;
 use crate::layout::{FRAMED, PICKLE, damaged, parts};
 use crate::python::api;
 use bridgehead_store_node::{Lease, Own};
-use pyo3::exceptions::PyBufferError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -31,14 +31,8 @@ impl OwnBuffer {
     ) -> PyResult<()> {
         let OwnBuffer { memory, range } = slf.get();
         let start = memory.as_mut_ptr().wrapping_add(range.start);
-        let len = isize::try_from(range.len()).map_err(|_| PyBufferError::new_err("an object beyond this machine"))?;
         // SAFETY: as above.
-        let failed = unsafe { pyo3::ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), len, 0, flags) };
-        if failed == -1 {
-            Err(PyErr::fetch(slf.py()))
-        } else {
-            Ok(())
-        }
+        unsafe { fill_view(slf.as_any(), view, (start, range.len()), false, flags) }
     }
 
     #[allow(unsafe_code)]
