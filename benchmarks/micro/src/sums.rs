@@ -3,10 +3,9 @@
 
 use crate::meter::cpu_ns;
 use crate::report::Report;
-use bridgehead_store_node::{Arena, Client, Node, NodeOptions, new_id, sum_of};
+use bridgehead_store_node::{Client, Node, NodeOptions, new_id, sum_of};
 use std::error::Error;
 use std::hint::black_box;
-use std::time::Duration;
 
 const SIZES: [(usize, &str); 3] = [(1 << 10, "1 KiB"), (1 << 20, "1 MiB"), (64 << 20, "64 MiB")];
 
@@ -47,13 +46,8 @@ fn each(times: usize, mut work: impl FnMut()) -> f64 {
 fn puts(repeats: usize, times: usize, bytes: &[u8], verify: bool) -> Result<f64, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let options = NodeOptions {
-        agent: 0,
-        socket: folder.path().join("store.sock"),
-        arenas: vec![Arena::only(256 << 20)],
-        spill_dir: folder.path().join("spill/0/life"),
-        patience: Duration::from_secs(1),
         verify,
-        devices: Vec::new(),
+        ..NodeOptions::new(0, folder.path(), 256 << 20)
     };
     let node = Node::start(options)?;
     let client = Client::connect(&folder.path().join("store.sock"))?;

@@ -3,10 +3,9 @@
 
 use crate::meter::cpu_ns;
 use crate::report::{Report, Target};
-use bridgehead_store_node::{Arena, Client, Lease, Node, NodeOptions, Own, new_id};
+use bridgehead_store_node::{Client, Lease, Node, NodeOptions, Own, new_id};
 use std::error::Error;
 use std::hint::black_box;
-use std::time::Duration;
 
 /// Objects of these sizes, named for people: one that is mapped only just, and a large one.
 const SIZES: [(usize, &str); 2] = [(1 << 20, "1 MiB"), (64 << 20, "64 MiB")];
@@ -21,16 +20,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let options = NodeOptions {
-        agent: 0,
-        socket: folder.path().join("store.sock"),
-        arenas: vec![Arena::only(256 << 20)],
-        spill_dir: folder.path().join("spill/0/life"),
-        patience: Duration::from_secs(1),
-        verify: false,
-        devices: Vec::new(),
-    };
-    let node = Node::start(options)?;
+    let node = Node::start(NodeOptions::new(0, folder.path(), 256 << 20))?;
     let client = Client::connect(&folder.path().join("store.sock"))?;
     for (size, name) in SIZES {
         let mut reservation = client.reserve(size)?;

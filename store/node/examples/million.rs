@@ -5,13 +5,13 @@
 //! the index, the reader's lease table and the agent's own memory (with all objects, and after their release).
 
 use bridgehead_spec::ObjectId;
-use bridgehead_store_node::{Arena, Client, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Client, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
 use std::error::Error;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const LEN: usize = 64;
 /// Bytes of a reference in a pipe: five words.
@@ -138,15 +138,8 @@ fn agent(count: u64) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("store.sock");
     let path = socket.to_str().ok_or("a folder with an odd name")?;
-    let node = Node::start(NodeOptions {
-        agent: 0,
-        socket: socket.clone(),
-        arenas: vec![Arena::only((count * LEN as u64 + (64 << 20)).next_multiple_of(1 << 20))],
-        spill_dir: folder.path().join("spill"),
-        patience: Duration::from_secs(10),
-        devices: Vec::new(),
-        verify: false,
-    })?;
+    let limit = (count * LEN as u64 + (64 << 20)).next_multiple_of(1 << 20);
+    let node = Node::start(NodeOptions::new(0, folder.path(), limit))?;
     let mut objects = Vec::with_capacity(count as usize);
     objects.resize(count as usize, ObjectRef::default()); // Pages of this list are no growth of the store's.
     objects.clear();

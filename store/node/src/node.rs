@@ -55,6 +55,23 @@ pub struct NodeOptions {
     pub devices: Vec<bridgehead_store_gpu::Device>,
 }
 
+impl NodeOptions {
+    /// A store of `limit` bytes in one arena, whose socket (`store.sock`) and disk (`spill/AGENT/life`) lie in `folder`. It has no
+    /// GPU, takes no sums, and a put waits 10 seconds for room.
+    #[must_use]
+    pub fn new(agent: u32, folder: &Path, limit: u64) -> Self {
+        Self {
+            agent,
+            socket: folder.join("store.sock"),
+            arenas: vec![Arena::only(limit)],
+            spill_dir: folder.join(format!("spill/{agent}/life")),
+            patience: Duration::from_secs(10),
+            verify: false,
+            devices: Vec::new(),
+        }
+    }
+}
+
 /// Why a store cannot begin or go on.
 #[derive(Debug, Error)]
 pub enum StoreError {

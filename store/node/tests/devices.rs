@@ -2,7 +2,6 @@
 //! shown is the store's part, not CUDA's.
 
 use bridgehead_spec::ObjectId;
-use bridgehead_store_core::Arena;
 use bridgehead_store_gpu::{Device, DeviceMemory, HostStandIn};
 use bridgehead_store_node::{Arrival, Client, ClientError, DeviceView, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
@@ -26,13 +25,9 @@ fn start(limit: u64, memory: u64) -> Bench {
         why: Some("a test".to_owned()),
     };
     let options = NodeOptions {
-        agent: 4,
-        socket: folder.path().join("store.sock"),
-        arenas: vec![Arena::only(limit)],
-        spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_secs(2),
-        verify: false,
         devices: memory.iter().map(device).collect(),
+        ..NodeOptions::new(4, folder.path(), limit)
     };
     let node = Node::start(options).expect("a store");
     Bench { node, memory, folder }

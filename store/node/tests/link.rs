@@ -2,7 +2,7 @@
 //! with the right bytes or with a reason, in bounded time, and reads work again once the link is there. Where no namespace can be
 //! made the tests say so and do nothing.
 
-use bridgehead_store_node::{Arena, Arrival, Client, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Arrival, Client, Node, NodeOptions, new_id};
 use bridgehead_tcp::{Options, TcpFabric};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
@@ -118,13 +118,8 @@ fn start(agent: u32, end: &Namespace) -> Side {
         let address = bridgehead_fabric::Fabric::address(&*fabric);
         let folder = tempfile::tempdir().expect("a folder");
         let options = NodeOptions {
-            agent,
-            socket: folder.path().join("store.sock"),
-            arenas: vec![Arena::only(256 << 20)],
-            spill_dir: folder.path().join("spill/0/life"),
             patience: Duration::from_secs(5),
-            verify: false,
-            devices: Vec::new(),
+            ..NodeOptions::new(agent, folder.path(), 256 << 20)
         };
         let mut node = Node::start(options).expect("a store");
         node.connect(fabric).expect("a network");

@@ -1,7 +1,7 @@
 //! Laws of writable copies of objects: they begin as the object, what is written to one nobody else sees, and what they hold
 //! comes free with them. `launcher/python/tests/test_writable.py` has those of the values made of them.
 
-use bridgehead_store_node::{Arena, Client, Node, NodeOptions, Own, new_id};
+use bridgehead_store_node::{Client, Node, NodeOptions, Own, new_id};
 use bridgehead_wire::ObjectRef;
 use std::time::Duration;
 
@@ -14,13 +14,8 @@ struct Bench {
 fn start(limit: u64) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let options = NodeOptions {
-        agent: 4,
-        socket: folder.path().join("store.sock"),
-        arenas: vec![Arena::only(limit)],
-        spill_dir: folder.path().join("spill/4/life"),
         patience: Duration::from_millis(100),
-        verify: false,
-        devices: Vec::new(),
+        ..NodeOptions::new(4, folder.path(), limit)
     };
     let node = Node::start(options).expect("a store");
     let client = Client::connect(&folder.path().join("store.sock")).expect("a connection");

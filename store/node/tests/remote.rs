@@ -3,7 +3,7 @@
 
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::sim::{Network, Options};
-use bridgehead_store_node::{Arena, Arrival, Client, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Arrival, Client, Node, NodeOptions, new_id};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
@@ -39,13 +39,8 @@ impl Side {
     fn start(agent: u32, limit: usize, patience: Duration, fabric: Arc<dyn Fabric>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = NodeOptions {
-            agent,
-            socket: folder.path().join("store.sock"),
-            arenas: vec![Arena::only(limit as u64)],
-            spill_dir: folder.path().join("spill/0/life"),
             patience,
-            verify: false,
-            devices: Vec::new(),
+            ..NodeOptions::new(agent, folder.path(), limit as u64)
         };
         let mut node = Node::start(options).expect("a store");
         let address = fabric.address();

@@ -14,15 +14,13 @@ struct Bench {
 
 fn start_with(limit: u64, patience_ms: u64, spill: Option<&Path>) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = NodeOptions {
-        agent: 4,
-        socket: folder.path().join("store.sock"),
-        arenas: vec![Arena::only(limit)],
-        spill_dir: spill.map_or_else(|| folder.path().join("spill/4/life"), Path::to_owned),
+    let mut options = NodeOptions {
         patience: Duration::from_millis(patience_ms),
-        verify: false,
-        devices: Vec::new(),
+        ..NodeOptions::new(4, folder.path(), limit)
     };
+    if let Some(spill) = spill {
+        options.spill_dir = spill.to_owned();
+    }
     let node = Node::start(options).expect("a store");
     Bench { node, folder }
 }
@@ -356,13 +354,9 @@ fn start_in_two(limit: u64) -> Bench {
         nearest: nearest.to_vec(),
     };
     let options = NodeOptions {
-        agent: 4,
-        socket: folder.path().join("store.sock"),
         arenas: vec![arena(1000, [0, 1]), arena(0, [1, 0])],
-        spill_dir: folder.path().join("spill"),
         patience: Duration::from_millis(2_000),
-        verify: false,
-        devices: Vec::new(),
+        ..NodeOptions::new(4, folder.path(), limit)
     };
     let node = Node::start(options).expect("a store");
     Bench { node, folder }

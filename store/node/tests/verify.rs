@@ -4,7 +4,7 @@
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::sim::{Network, Options};
 use bridgehead_spec::ObjectId;
-use bridgehead_store_node::{Arena, Arrival, Client, ClientError, Node, NodeOptions, new_id, sum_of};
+use bridgehead_store_node::{Arrival, Client, ClientError, Node, NodeOptions, new_id, sum_of};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +18,7 @@ const MIB: usize = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(50);
 
 struct Side {
+    agent: u32,
     node: Node,
     client: Client,
     folder: tempfile::TempDir,
@@ -48,18 +49,19 @@ fn each(count: usize, law: impl Fn(&[Side])) {
 fn start(agent: u32, fabric: Arc<dyn Fabric>) -> Side {
     let folder = tempfile::tempdir().expect("a folder");
     let options = NodeOptions {
-        agent,
-        socket: folder.path().join("store.sock"),
-        arenas: vec![Arena::only(8 << 20)],
-        spill_dir: folder.path().join("spill/0/life"),
         patience: Duration::from_secs(20),
         verify: true,
-        devices: Vec::new(),
+        ..NodeOptions::new(agent, folder.path(), 8 << 20)
     };
     let mut node = Node::start(options).expect("a store");
     node.connect(fabric).expect("a network");
     let client = Client::connect(&folder.path().join("store.sock")).expect("a connection");
-    Side { node, client, folder }
+    Side {
+        agent,
+        node,
+        client,
+        folder,
+    }
 }
 
 impl Side {
@@ -93,7 +95,7 @@ impl Side {
     /// Puts others until the object is in a file, and flips a bit of that.
     fn spoil(&self, object: &ObjectRef) -> PathBuf {
         let name = format!("{:032x}.bhs", object.id().0);
-        let path = self.folder.path().join("spill/0/life").join(name);
+        let path = self.folder.path().join(format!("spill/{}/life/{name}", self.agent));
         loop {
             // More than the store holds, so that the object, the longest unused, goes to its file.
             for _ in 0..3 {

@@ -4,7 +4,7 @@
 
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::ObjectId;
-use bridgehead_store_node::{Arena, Client, ClientError, Lease, Node, NodeOptions, new_id};
+use bridgehead_store_node::{Client, ClientError, Lease, Node, NodeOptions, new_id};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
@@ -287,13 +287,9 @@ impl Place {
 
     fn options(&self) -> NodeOptions {
         NodeOptions {
-            agent: self.agent,
-            socket: self.socket().into(),
-            arenas: vec![Arena::only(self.limit)],
-            spill_dir: format!("{}/spill/{}/life", self.folder, self.agent).into(),
             patience: PATIENCE,
             verify: self.verify,
-            devices: Vec::new(),
+            ..NodeOptions::new(self.agent, self.folder.as_ref(), self.limit)
         }
     }
 }
