@@ -1,14 +1,22 @@
 //! Laws of objects in the memory of GPUs, over a node's real socket. The GPUs are host memory that stands in for them: what is
 //! shown is the store's part, not CUDA's.
 
+mod common;
+#[path = "common/outside.rs"]
+mod outside;
+
 use bridgehead_spec::ObjectId;
 use bridgehead_store_gpu::{Device, DeviceMemory, HostStandIn};
 use bridgehead_store_node::{Arrival, Client, ClientError, DeviceView, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
+use common::{pattern, wait_until};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Nothing takes so long unless it hangs.
+const LIMIT: Duration = Duration::from_secs(20);
 
 struct Bench {
     node: Node,
@@ -62,12 +70,6 @@ impl Bench {
     }
 }
 
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64)
-        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
-        .collect()
-}
-
 fn read(view: &DeviceView) -> Vec<u8> {
     let opened = view.opened().expect("it is open");
     let mut bytes = vec![0; opened.len() as usize];
@@ -85,14 +87,6 @@ fn check(client: &Client, object: &ObjectRef, seed: u64, gpu: u32) {
     assert_eq!(view.head(), &expected[..expected.len().min(2048)]);
     let lease = client.lease(object).expect("it comes back to the host");
     assert!(lease.bytes() == expected, "and so are those on the host");
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < end, "in vain waited until {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -119,7 +113,7 @@ fn what_lies_on_a_gpu_takes_no_host_memory_and_is_read_in_both_places() {
         (1, 3 << 20)
     );
     bench.node.release(object.id());
-    wait_until("its memory is free with it", || bench.on(1) == 0);
+    wait_until(LIMIT, "its memory is free with it", || bench.on(1) == 0);
     assert!(
         bench.node.devices()[1]
             .name
@@ -147,7 +141,7 @@ fn a_copy_on_the_host_leaves_without_being_written_to_disk() {
         bench.node.release(object.id());
     }
     let all = || (bench.on(0), bench.on(1), bench.node.usage().objects);
-    wait_until("what was looked at is free too", || all() == (0, 0, 0));
+    wait_until(LIMIT, "what was looked at is free too", || all() == (0, 0, 0));
 }
 
 #[test]
@@ -187,7 +181,7 @@ fn an_object_moves_from_one_gpu_to_another_unless_it_is_looked_at() {
     assert!(refused.contains("being read in the memory of GPU 0"), "{refused}");
     bench.move_to(&object, 0).expect("it is there");
     drop(view);
-    wait_until("the view is given back", || bench.move_to(&object, 1).is_ok());
+    wait_until(LIMIT, "the view is given back", || bench.move_to(&object, 1).is_ok());
     assert_eq!((bench.on(0), bench.on(1)), (0, 1 << 20));
     check(&client, &object, 1, 1);
 }
@@ -228,7 +222,7 @@ fn released_bytes_stay_on_the_gpu_while_they_are_looked_at_and_not_longer() {
         "the other one still can"
     );
     drop(other);
-    wait_until("its memory is free", || bench.on(0) == 0);
+    wait_until(LIMIT, "its memory is free", || bench.on(0) == 0);
     assert_eq!(bench.node.usage().objects, 0);
 }
 
@@ -251,29 +245,16 @@ fn viewing_process() {
 
 #[test]
 fn a_reader_that_is_killed_gives_up_its_hold() {
-    use std::io::BufRead;
-    use std::process::{Command, Stdio};
     let bench = start(8 << 20, 8 << 20);
     let object = bench.put(&bench.client(), 1, 1 << 20);
     bench.move_to(&object, 0).expect("there is room");
     let order = format!("{} {}", bench.folder.path().join("store.sock").display(), object.id().0);
-    let mut reader = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "viewing_process", "--nocapture"])
-        .env("STORE_TEST_VIEWER", order)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a reader");
-    let lines = std::io::BufReader::new(reader.stdout.take().expect("piped")).lines();
-    assert!(
-        lines.map_while(Result::ok).any(|line| line.contains("looking")),
-        "the reader has its view"
-    );
+    let mut reader = outside::start("viewing_process", "STORE_TEST_VIEWER", order, "looking");
     bench.node.release(object.id());
     assert_eq!(bench.on(0), 1 << 20, "its bytes stay for the reader");
     reader.kill().expect("it runs");
     reader.wait().expect("it ends");
-    wait_until("its memory is free", || bench.on(0) == 0);
+    wait_until(LIMIT, "its memory is free", || bench.on(0) == 0);
 }
 
 #[test]
@@ -312,7 +293,7 @@ fn many_movers_readers_and_viewers_under_pressure_never_see_wrong_bytes() {
             });
         }
     });
-    wait_until("all is free", || bench.node.usage().objects == 0);
+    wait_until(LIMIT, "all is free", || bench.node.usage().objects == 0);
     let usage = bench.node.usage();
     assert_eq!((usage.spilled, usage.on_devices), (0, 0), "{usage:?}");
     assert_eq!((bench.on(0), bench.on(1)), (0, 0));

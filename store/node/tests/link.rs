@@ -2,17 +2,20 @@
 //! with the right bytes or with a reason, in bounded time, and reads work again once the link is there. Where no namespace can be
 //! made the tests say so and do nothing.
 
+mod common;
+
 use bridgehead_store_node::{Arrival, Client, Node, NodeOptions, new_id};
 use bridgehead_tcp::{Options, TcpFabric};
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
+use common::{pattern, wait_until};
 use rustix::thread::{UnshareFlags, gettid};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 /// A peer that says nothing for so long is lost.
@@ -169,7 +172,7 @@ impl Pair {
 
     /// Waits until so many more bytes have come than `before`, then cuts. They may all have come by then.
     fn cut_after(&self, before: u64, bytes: u64) {
-        wait_until("some of it has come", || self.received() >= before + bytes);
+        wait_until(LIMIT, "some of it has come", || self.received() >= before + bytes);
         self.cut();
     }
 
@@ -178,12 +181,12 @@ impl Pair {
         for (at, side) in self.sides.iter().enumerate() {
             let len = 3 * MIB + at;
             let object = self.sides[1 - at].put(at, len);
-            wait_until("a read works again", || {
+            wait_until(LIMIT, "a read works again", || {
                 side.check(&side.bring(&object), at, len).is_ok()
             });
         }
         for side in &self.sides {
-            wait_until("pins and room are given back", || {
+            wait_until(LIMIT, "pins and room are given back", || {
                 let usage = side.node.usage();
                 usage.pinned == 0 && usage.granted < 8 << 20
             });
@@ -194,7 +197,7 @@ impl Pair {
 impl Side {
     fn put(&self, seed: usize, len: usize) -> ObjectRef {
         let mut reservation = self.client.reserve(len).expect("room");
-        reservation.bytes().copy_from_slice(&pattern(seed, len));
+        reservation.bytes().copy_from_slice(&pattern(seed as u64, len));
         let (object, _) = reservation.seal(new_id().expect("randomness"));
         self.node.publish(&object).expect("it was granted");
         object
@@ -215,24 +218,13 @@ impl Side {
         }
         let object = object?;
         let lease = self.client.lease(&object).expect("it is here");
-        assert!(lease.bytes() == pattern(seed, len), "object {seed} of {len} bytes");
+        assert!(
+            lease.bytes() == pattern(seed as u64, len),
+            "object {seed} of {len} bytes"
+        );
         drop(lease);
         self.node.unpin(object.id());
         Ok(())
-    }
-}
-
-fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
-        .collect()
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < end, "in vain waited until {what}");
-        std::thread::yield_now();
     }
 }
 
@@ -294,7 +286,7 @@ fn of_many_small_objects_on_a_link_that_is_cut_each_comes_whole_or_not_at_all() 
                         .check(&pair.sides[0].bring(object), seed, len(seed))
                         .is_ok()
                 };
-                wait_until("it can be had once the link is there", again);
+                wait_until(LIMIT, "it can be had once the link is there", again);
                 pair.sides.iter().for_each(|side| side.node.release(object.id()));
             }
             pair.check_works();

@@ -1,16 +1,19 @@
 //! Laws of objects that go from node to node, over a simulated network and over TCP: whole or with a reason, in bounded
 //! time, and whatever happens room and pins are given back on both sides.
 
+mod common;
+
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::sim::{Network, Options};
 use bridgehead_store_node::{Arrival, Client, Node, NodeOptions, new_id};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
 use bytes::Bytes;
+use common::{pattern, wait_until};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 /// Nothing takes so long unless it hangs.
@@ -60,7 +63,7 @@ impl Side {
 
     fn put(&self, seed: usize, len: usize) -> ObjectRef {
         let mut reservation = self.client.reserve(len).expect("room");
-        reservation.bytes().copy_from_slice(&pattern(seed, len));
+        reservation.bytes().copy_from_slice(&pattern(seed as u64, len));
         let (object, _) = reservation.seal(new_id().expect("randomness"));
         self.node().publish(&object).expect("it was granted");
         object
@@ -78,14 +81,17 @@ impl Side {
         let object = arrived(arrival).expect("it can be had");
         {
             let lease = self.client.lease(&object).expect("it is here");
-            assert!(lease.bytes() == pattern(seed, len), "object {seed} of {len} bytes");
+            assert!(
+                lease.bytes() == pattern(seed as u64, len),
+                "object {seed} of {len} bytes"
+            );
         }
         self.node().unpin(object.id());
     }
 
     /// Nothing is granted or pinned any more, besides the `granted` bytes that the client keeps.
     fn check_idle(&self, granted: u64) {
-        wait_until("room and pins are given back", || {
+        wait_until(LIMIT, "room and pins are given back", || {
             let usage = self.node().usage();
             (usage.granted, usage.pinned) == (granted, 0)
         });
@@ -147,12 +153,6 @@ impl Pair {
     }
 }
 
-fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
-        .collect()
-}
-
 fn arrived(arrival: &Receiver<Arrival>) -> Arrival {
     arrival.recv_timeout(LIMIT).expect("an answer in bounded time")
 }
@@ -161,14 +161,6 @@ fn arrived(arrival: &Receiver<Arrival>) -> Arrival {
 fn check_refused(arrival: &Receiver<Arrival>, words: &str) {
     let reason = arrived(arrival).expect_err("it cannot be had");
     assert!(reason.contains(words), "{reason}");
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < end, "in vain waited until {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -220,7 +212,7 @@ fn a_peer_that_dies_in_the_middle_is_an_error_and_room_comes_back() {
             match arrived(arrival) {
                 Ok(object) => {
                     let lease = pair.sides[0].client.lease(&object).expect("it is here");
-                    assert!(lease.bytes() == pattern(seed, 5 * MIB), "what came is whole");
+                    assert!(lease.bytes() == pattern(seed as u64, 5 * MIB), "what came is whole");
                     pair.sides[0].node().unpin(object.id());
                 }
                 Err(reason) => assert!(!reason.is_empty()),
@@ -248,7 +240,7 @@ fn an_object_that_is_released_is_refused_and_one_that_is_lent_stays_until_it_is_
             match arrived(&arrival) {
                 Ok(here) => {
                     let lease = pair.sides[0].client.lease(&here).expect("it is here");
-                    assert!(lease.bytes() == pattern(seed, 2 * MIB), "what came is whole");
+                    assert!(lease.bytes() == pattern(seed as u64, 2 * MIB), "what came is whole");
                     pair.sides[0].node().unpin(here.id());
                     pair.sides[0].node().release(here.id());
                 }
@@ -257,7 +249,7 @@ fn an_object_that_is_released_is_refused_and_one_that_is_lent_stays_until_it_is_
         }
         for side in &pair.sides {
             side.check_idle(0);
-            wait_until("nothing is left", || side.node().usage().objects == 0);
+            wait_until(LIMIT, "nothing is left", || side.node().usage().objects == 0);
         }
     });
 }
@@ -324,7 +316,7 @@ fn what_is_lent_after_its_asker_has_given_up_goes_back() {
         pair.sides[1].node().pin(holding.id()).expect("it is in memory");
         check_refused(&pair.sides[0].bring(&wanted), "did not answer in time");
         pair.sides[1].node().unpin(holding.id());
-        wait_until("it is back in memory", || {
+        wait_until(LIMIT, "it is back in memory", || {
             pair.sides[1].node().usage().spilled != 3 * MIB as u64
         });
         pair.sides[1].check_idle(0);
@@ -381,10 +373,10 @@ fn an_answer_waits_until_the_node_that_asked_is_known() {
         let object = pair.sides[1].put(1, 2 * MIB);
         pair.introduce_to(0);
         let arrival = pair.sides[0].bring(&object);
-        wait_until("the object is lent", || pair.sides[1].node().usage().pinned > 0);
+        wait_until(LIMIT, "the object is lent", || pair.sides[1].node().usage().pinned > 0);
         pair.introduce_to(1);
         pair.sides[0].check(&arrival, 1, 2 * MIB);
-        wait_until("it is given back", || pair.sides[1].node().usage().pinned == 0);
+        wait_until(LIMIT, "it is given back", || pair.sides[1].node().usage().pinned == 0);
     });
 }
 
@@ -428,7 +420,9 @@ fn a_node_that_has_left_while_its_answer_waited_for_room_is_lent_nothing() {
         for other in others.iter().chain([&small]) {
             here.node().unpin(other.id());
         }
-        wait_until("there is an answer", || here.node().traffic().lent.operations > lent);
+        wait_until(LIMIT, "there is an answer", || {
+            here.node().traffic().lent.operations > lent
+        });
         here.check_idle(here.granted());
     });
 }

@@ -1,11 +1,19 @@
 //! Laws of a node's store, over its real socket and real shared memory, with clients in threads of this process.
 
+mod common;
+#[path = "common/outside.rs"]
+mod outside;
+
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::{Arena, Client, ClientError, Lease, Node, NodeOptions, new_id};
 use bridgehead_wire::ObjectRef;
+use common::{pattern, wait_until};
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// Nothing takes so long unless it hangs.
+const LIMIT: Duration = Duration::from_secs(20);
 
 struct Bench {
     node: Node,
@@ -39,12 +47,6 @@ impl Bench {
     }
 }
 
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64)
-        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
-        .collect()
-}
-
 fn write(client: &Client, seed: u64, len: usize) -> Result<(ObjectRef, Lease), ClientError> {
     let mut reservation = client.reserve(len)?;
     reservation.bytes().copy_from_slice(&pattern(seed, len));
@@ -66,14 +68,6 @@ fn check(client: &Client, object: &ObjectRef, seed: u64) -> Lease {
     );
     assert_eq!(lease.bytes().len() as u64, object.len);
     lease
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < end, "in vain waited until {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -120,7 +114,7 @@ fn released_bytes_stay_while_a_reader_has_a_lease_and_not_longer() {
     assert!(bench.node.usage().used >= 1_500_000);
     assert_eq!(lease.bytes(), pattern(3, 1_500_000), "the reader still can");
     drop(lease);
-    wait_until("its bytes are free", || bench.node.usage().used < 1_500_000);
+    wait_until(LIMIT, "its bytes are free", || bench.node.usage().used < 1_500_000);
 }
 
 /// The reader of the next test, in a process of its own: takes a lease, says so, and waits to be killed.
@@ -140,28 +134,15 @@ fn reader_process() {
 
 #[test]
 fn a_reader_that_is_killed_takes_its_leases_with_it() {
-    use std::io::BufRead;
-    use std::process::{Command, Stdio};
     let bench = start(2 << 20);
     let object = put(&bench, &bench.client(), 3, 1_500_000);
     let order = format!("{} {}", bench.folder.path().join("store.sock").display(), object.id().0);
-    let mut reader = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "reader_process", "--nocapture"])
-        .env("STORE_TEST_READER", order)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a reader");
-    let lines = std::io::BufReader::new(reader.stdout.take().expect("piped")).lines();
-    assert!(
-        lines.map_while(Result::ok).any(|line| line.contains("leased")),
-        "the reader has its lease"
-    );
+    let mut reader = outside::start("reader_process", "STORE_TEST_READER", order, "leased");
     bench.node.release(object.id());
     assert!(bench.node.usage().used >= 1_500_000, "its bytes stay for the reader");
     reader.kill().expect("it runs");
     reader.wait().expect("it ends");
-    wait_until("its bytes are free", || bench.node.usage().used < 1_500_000);
+    wait_until(LIMIT, "its bytes are free", || bench.node.usage().used < 1_500_000);
 }
 
 #[test]
@@ -251,7 +232,7 @@ fn a_writer_that_dies_gives_back_what_it_had_not_published() {
     let (lost, lease) = write(&writer, 2, 3 << 20).expect("room");
     drop(lease);
     drop(writer);
-    wait_until("its ranges are free", || bench.node.usage().granted == 0);
+    wait_until(LIMIT, "its ranges are free", || bench.node.usage().granted == 0);
     assert!(bench.node.publish(&lost).is_err(), "too late");
     check(&bench.client(), &published, 1);
 }
@@ -423,14 +404,14 @@ fn an_object_moves_to_the_memory_that_is_wanted_and_leaves_readers_what_they_loo
     assert_eq!(bring_near(&bench, &object, 0), first, "it is there already");
     assert!(before.bytes() == pattern(1, 3 << 20));
     drop(before);
-    wait_until("what was left is free", || {
+    wait_until(LIMIT, "what was left is free", || {
         let _ = bench.node.usage(); // Looks whether anybody still holds it.
         used(&bench) == [3 << 20, 0]
     });
     let second = bring_near(&bench, &object, 1);
     assert_eq!(second.numa, 1);
     bench.node.release(object.id());
-    wait_until("all is free", || bench.node.usage().used == 0);
+    wait_until(LIMIT, "all is free", || bench.node.usage().used == 0);
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! Laws of sums: bytes that are not those that were written are given to nobody, whether a file or another node has them; the
 //! error names the object, both sums and the place; and another node's good bytes take their place where there are some.
 
+mod common;
+
 use bridgehead_fabric::Fabric;
 use bridgehead_fabric::sim::{Network, Options};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::{Arrival, Client, ClientError, Node, NodeOptions, new_id, sum_of};
 use bridgehead_tcp::TcpFabric;
 use bridgehead_wire::ObjectRef;
+use common::{pattern, wait_until};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 /// Nothing takes so long unless it hangs.
@@ -74,7 +77,7 @@ impl Side {
     }
 
     fn put(&self, seed: usize, len: usize) -> ObjectRef {
-        self.put_as(new_id().expect("randomness"), &pattern(seed, len))
+        self.put_as(new_id().expect("randomness"), &pattern(seed as u64, len))
     }
 
     fn bring(&self, object: &ObjectRef) -> Arrival {
@@ -114,20 +117,6 @@ impl Side {
     }
 }
 
-fn pattern(seed: usize, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|i| (i.wrapping_mul(31).wrapping_add(seed * 7) >> 3) as u8)
-        .collect()
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < end, "in vain waited until {what}");
-        std::thread::yield_now();
-    }
-}
-
 /// An error names the object, both sums and the place.
 fn check_error(text: &str, object: &ObjectRef, found: u64, place: &str) {
     for part in [
@@ -144,7 +133,10 @@ fn check_error(text: &str, object: &ObjectRef, found: u64, place: &str) {
 fn check(side: &Side, arrival: Arrival, seed: usize, len: usize) {
     let object = arrival.expect("it can be had");
     let lease = side.client.lease(&object).expect("it is here");
-    assert!(lease.bytes() == pattern(seed, len), "object {seed} of {len} bytes");
+    assert!(
+        lease.bytes() == pattern(seed as u64, len),
+        "object {seed} of {len} bytes"
+    );
     drop(lease);
     side.node.unpin(object.id());
 }
@@ -219,7 +211,7 @@ fn what_a_lying_peer_sends_is_given_to_nobody() {
             check_error(&refused, &told, sum_of(&pattern(2, len)), "from node 1");
             assert!(!sides[0].node.has(id), "it is not here");
         }
-        wait_until("room and pins are given back", || {
+        wait_until(LIMIT, "room and pins are given back", || {
             sides.iter().all(|side| side.node.usage().pinned == 0) && sides[0].node.usage().used == 0
         });
     });
