@@ -8,11 +8,10 @@ import json
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 from versus import processes, report, rounds
-from versus.__main__ import RESULTS, chosen, machine
+from versus.__main__ import chosen, machine, parser
 
 from . import draw, examples
 from .child import MODULES
@@ -24,8 +23,9 @@ BENCH = rounds.Bench("store.child", takes_part)
 
 def main() -> int:
     """Measures, prints and writes the table and the curve; the exit code: 1 if a quick run had a failure."""
-    asked = _parser().parse_args()
-    groups = chosen("--only", asked.only, (*GROUPS, "ucx"))
+    what, all_groups = "Measures the store and its transport.", (*GROUPS, "ucx")
+    asked = parser("store", what, all_groups, PEERS, "the table and the curve").parse_args()
+    groups = chosen("--only", asked.only, all_groups)
     peers = chosen("--peers", asked.peers, PEERS)
     missing = [peer for peer in peers if peer in MODULES and importlib.util.find_spec(MODULES[peer]) is None]
     systems = [report.OURS, *(peer for peer in peers if peer not in missing)]
@@ -76,18 +76,6 @@ def _write(asked: argparse.Namespace, text: str, document: dict[str, Any], found
             f"{document['machine']}; load average {' to '.join(map(str, document['load']))}; two agents over loopback"
         )
         draw.draw(found, title, asked.out / f"{name}-curve.png")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m store", description="Measures the store and its transport.")
-    parser.add_argument("--only", default="", metavar="GROUPS", help=f"some of {','.join((*GROUPS, 'ucx'))}")
-    parser.add_argument("--peers", default="", help=f"some of {','.join(PEERS)}; all that are installed if left out")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each group, 5 if left out")
-    parser.add_argument(
-        "--quick", action="store_true", help="one tiny round that only shows that all runs and is right"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the curve")
-    return parser
 
 
 def _words(about: dict[str, Any], results: rounds.Results) -> str:

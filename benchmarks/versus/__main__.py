@@ -20,7 +20,8 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 def main() -> int:
     """Measures, prints and writes the table; the exit code: 1 if a quick run had a failure."""
-    asked = _parser().parse_args()
+    what = "Measures Bridgehead against its peers."
+    asked = parser("versus", what, GROUPS, PEERS, "the table").parse_args()
     groups, peers = chosen("--only", asked.only, GROUPS), chosen("--peers", asked.peers, PEERS)
     missing = [peer for peer in peers if not is_here(peer)]
     systems = [report.OURS, *(peer for peer in peers if peer not in missing)]
@@ -38,16 +39,15 @@ def main() -> int:
     return int(asked.quick and bool(results.failures or results.left))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m versus", description="Measures Bridgehead against its peers.")
-    parser.add_argument("--only", default="", metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
-    parser.add_argument("--peers", default="", help=f"some of {','.join(PEERS)}; all that are installed if left out")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each group, 5 if left out")
-    parser.add_argument(
-        "--quick", action="store_true", help="one tiny round that only shows that all runs and is right"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table")
-    return parser
+def parser(program: str, what: str, groups: Any, peers: Any, out: str) -> argparse.ArgumentParser:
+    """What every program of benchmarks takes: some groups and peers, rounds, and where the table goes."""
+    made = argparse.ArgumentParser(prog=f"python -m {program}", description=what)
+    made.add_argument("--only", default="", metavar="GROUPS", help=f"some of {','.join(groups)}")
+    made.add_argument("--peers", default="", help=f"some of {','.join(peers)}; all that are installed if left out")
+    made.add_argument("--rounds", type=int, default=5, help="rounds of each group, 5 if left out")
+    made.add_argument("--quick", action="store_true", help="one tiny round that only shows that all runs and is right")
+    made.add_argument("--out", type=Path, default=RESULTS, help=f"folder for {out}")
+    return made
 
 
 def chosen(option: str, text: str, known: Any) -> list[str]:
