@@ -1,39 +1,57 @@
-//! Helpers as the agent has them: one process for each libpmix and host name, started with the first gang that needs it and kept for the
-//! next. Owns the process, its socket and the thread that moves frames; what they mean is `gang`'s matter.
+//! Helpers as the agent has them: a process each, which serves one gang at a time and is kept warm for the next. Owns the processes, their
+//! sockets and the threads that move frames; what these mean is `gang`'s matter.
+//!
+//! A gang has its helper alone, so what goes wrong in one touches no other. One whose gang did not end well is not used again: libpmix
+//! 4.2 can lock its own thread for ever when a rank dies while it connects.
 
 use super::frames::{Begin, Do, Forget, Frames, Node, Order, Register, Report, Tell, frame};
 use super::gang::{Gang, Out};
 use crate::bootstrap::{BootError, Event, Options, RankSetup};
 use crate::foreign::foreign;
+use crate::leftovers::SharedFolder;
 use crate::waker::Waker;
 use crate::world::World;
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A helper that has not answered by then never will: opening libpmix takes some 50 ms.
+/// A helper that has not answered by then never will: opening libpmix takes some 20 ms.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A helper ends by itself when its socket is closed; then it is ended.
 const GRACE: Duration = Duration::from_secs(2);
+/// One that has not forgotten its gang by then is stuck.
+const FORGETS: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// Most helpers that are kept without a gang.
+const SPARE: usize = 4;
+
+/// What a helper is at.
+const SERVES: u8 = 0;
+const WARM: u8 = 1;
+const ENDED: u8 = 2;
 
 type Events = Box<dyn Fn(Event) + Send + Sync>;
 
-/// The warm helpers of an agent.
+/// The helpers of an agent.
 pub(crate) struct Helpers {
     folder: PathBuf,
-    running: Mutex<HashMap<(PathBuf, String), Arc<Helper>>>,
+    all: Mutex<Vec<Arc<Helper>>>,
 }
 
 struct Helper {
+    libpmix: PathBuf,
+    host: String,
+    at: Arc<AtomicU8>,
     errands: Sender<Errand>,
     waker: Arc<Waker>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -41,21 +59,9 @@ struct Helper {
 
 /// What the helper's thread is to do.
 enum Errand {
-    Begin {
-        world: World,
-        folder: String,
-        events: Events,
-        ready: Sender<Ready>,
-        gang: u64,
-    },
-    Deliver {
-        gang: u64,
-        from: u32,
-        bytes: Bytes,
-    },
-    End {
-        gang: u64,
-    },
+    Begin(Box<Member>),
+    Deliver { gang: u64, from: u32, bytes: Bytes },
+    End { gang: u64 },
     Stop,
 }
 
@@ -69,46 +75,42 @@ pub(crate) struct Service {
     ready: Receiver<Ready>,
     variables: Option<Vec<Vec<String>>>,
     extra: Vec<(String, String)>,
+    _shared: Option<SharedFolder>,
 }
 
 impl Helpers {
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            running: Mutex::default(),
+            all: Mutex::default(),
         }
     }
 
-    /// A place for a gang in the helper for its libpmix, which is started unless it runs.
+    /// A helper for a gang: a warm one for its libpmix, or a new one.
     pub fn serve(&self, world: World, options: &Options, events: Events) -> Result<Service, BootError> {
         let libpmix = options.libpmix.as_ref().ok_or_else(|| BootError::Pmix {
             reason:
                 "the libpmix of the program's Open MPI is not known: name it, or install libpmix (Debian: libpmix2)"
                     .to_owned(),
         })?;
-        let key = (libpmix.clone(), world.part().host.clone());
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // One whose thread has ended lost its process; its gangs have been told.
-        running.retain(|_, helper| helper.lives());
-        let helper = match running.get(&key) {
-            Some(helper) => helper.clone(),
-            None => running
-                .entry(key)
-                .or_insert(self.begin(libpmix, &world.part().host, options)?)
-                .clone(),
-        };
-        drop(running);
+        let (gang, first, folder) = (next_number(), world.part().first, text(&options.scratch)?);
+        let shared = SharedFolder::make(&format!("{}.{}", world.name, world.here));
+        let memory = shared
+            .as_ref()
+            .map_or(Ok(folder.clone()), |shared| text(shared.path()))?;
+        let extra = super::server::variables(&folder, &memory);
+        let helper = self.take(libpmix, &world.part().host, options)?;
         let (ready, received) = channel();
-        let gang = next_number();
-        let (first, folder) = (world.part().first, text(&options.scratch)?);
-        let extra = super::server::variables(&folder);
-        helper.errand(Errand::Begin {
-            world,
-            folder,
+        let register = register_of(&world, folder.clone());
+        let member = Member {
+            number: gang,
+            register,
+            gang: Gang::new(world),
             events,
-            ready,
-            gang,
-        });
+            ready: Some(ready),
+            inside: HashSet::new(),
+        };
+        helper.errand(Errand::Begin(Box::new(member)));
         Ok(Service {
             helper,
             gang,
@@ -116,10 +118,27 @@ impl Helpers {
             ready: received,
             variables: None,
             extra,
+            _shared: shared,
         })
     }
 
-    fn begin(&self, libpmix: &Path, host: &str, options: &Options) -> Result<Arc<Helper>, BootError> {
+    fn take(&self, libpmix: &Path, host: &str, options: &Options) -> Result<Arc<Helper>, BootError> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|helper| helper.at.load(Acquire) != ENDED);
+        let fits = |helper: &&Arc<Helper>| helper.libpmix == libpmix && helper.host == host;
+        if let Some(warm) = all.iter().filter(fits).find(|helper| helper.turn(WARM, SERVES)) {
+            return Ok(warm.clone());
+        }
+        let spare = all.iter().filter(|helper| helper.at.load(Acquire) == WARM).skip(SPARE);
+        spare
+            .filter(|helper| helper.turn(WARM, SERVES))
+            .for_each(|helper| helper.errand(Errand::Stop));
+        let new = Arc::new(self.begin(libpmix, host, options)?);
+        all.push(new.clone());
+        Ok(new)
+    }
+
+    fn begin(&self, libpmix: &Path, host: &str, options: &Options) -> Result<Helper, BootError> {
         let system = |what| move |source: std::io::Error| BootError::System { what, source };
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair.map_err(|e| system("no socket for the PMIx helper")(e.into()))?;
@@ -149,43 +168,48 @@ impl Helpers {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .current_dir(&folder);
-        let child = command.spawn().map_err(system("the PMIx helper does not start"))?;
         let waker = Arc::new(Waker::new()?);
         let (errands, received) = channel();
+        let at = Arc::new(AtomicU8::new(SERVES));
         let unsent = BytesMut::from(
             &frame(&Order {
                 gang: 0,
                 what: Some(Do::Begin(begin)),
             })[..],
         );
-        let gangs = HashMap::new();
+        let child = command.spawn().map_err(system("the PMIx helper does not start"))?;
         let server = Server {
             child,
+            folder,
             socket: ours,
             frames: Frames::default(),
             unsent,
             errands: received,
             waker: waker.clone(),
-            gangs,
+            at: at.clone(),
+            member: None,
+            forgets: false,
         };
         let thread = std::thread::Builder::new()
             .name("pmix".to_owned())
             .spawn(move || server.serve());
-        let thread = thread.map_err(system("no thread for the PMIx helper"))?;
-        Ok(Arc::new(Helper {
+        let thread = Mutex::new(Some(thread.map_err(system("no thread for the PMIx helper"))?));
+        Ok(Helper {
+            libpmix: libpmix.to_owned(),
+            host: host.to_owned(),
+            at,
             errands,
             waker,
-            thread: Mutex::new(Some(thread)),
-        }))
+            thread,
+        })
     }
 }
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        for helper in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            helper.errand(Errand::Stop);
-        }
-        for (_, helper) in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        let all = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
+        all.iter().for_each(|helper| helper.errand(Errand::Stop));
+        for helper in all {
             let thread = helper.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
                 // A panic of it was printed when it happened.
@@ -197,15 +221,29 @@ impl Drop for Helpers {
 
 impl Helper {
     fn errand(&self, errand: Errand) {
-        // Of a thread that has ended nobody needs anything: its gangs have been told.
+        // Of a thread that has ended nobody needs anything: its gang has been told.
         if self.errands.send(errand).is_ok() {
             self.waker.wake();
         }
     }
 
-    fn lives(&self) -> bool {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.at.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
+}
+
+fn register_of(world: &World, folder: String) -> Register {
+    let node = |node: &crate::NodePart| Node {
+        host: node.host.clone(),
+        first: node.first,
+        count: node.count,
+    };
+    let nodes = world.nodes.iter().map(node).collect();
+    Register {
+        name: world.name.clone(),
+        nodes,
+        here: world.here as u32,
+        folder,
     }
 }
 
@@ -272,18 +310,27 @@ fn text(path: &Path) -> Result<String, BootError> {
 /// The thread of one helper.
 struct Server {
     child: Child,
+    folder: PathBuf,
     socket: OwnedFd,
     frames: Frames,
     unsent: BytesMut,
     errands: Receiver<Errand>,
     waker: Arc<Waker>,
-    gangs: HashMap<u64, Member>,
+    at: Arc<AtomicU8>,
+    member: Option<Box<Member>>,
+    /// It has been told to forget a gang and has not yet.
+    forgets: bool,
 }
 
+/// The gang that a helper has.
 struct Member {
+    number: u64,
+    register: Register,
     gang: Gang,
     events: Events,
     ready: Option<Sender<Ready>>,
+    /// Ranks that came and have not left.
+    inside: HashSet<u32>,
 }
 
 /// Why the thread ends.
@@ -299,21 +346,17 @@ impl Server {
                 break end;
             }
         };
+        self.at.store(ENDED, Release);
         let status = self.reap();
-        if let End::Lost(reason) = end {
+        if let (End::Lost(reason), Some(mut member)) = (end, self.member.take()) {
             let status = status.map_or_else(|| "not ended".to_owned(), |status| status.to_string());
             let reason =
                 format!("the PMIx helper is lost ({reason}; {status}): start the gang again, and see its stderr");
-            for (_, member) in self.gangs {
-                member.tell(
-                    vec![
-                        Out::Ready(Err(reason.clone())),
-                        Out::Event(Event::Failed { reason: reason.clone() }),
-                    ],
-                    |_| {},
-                );
-            }
+            let outs = vec![Out::Ready(Err(reason.clone())), Out::Event(Event::Failed { reason })];
+            member.tell(outs, |_| {});
         }
+        // Files of libpmix's own; the agent removes what is above them.
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 
     /// Waits once, and does what there is to do.
@@ -324,62 +367,41 @@ impl Server {
             PollFd::new(&*self.waker, PollFlags::IN),
             PollFd::new(&self.socket, wanted),
         ];
-        match poll(&mut fds, None) {
+        match poll(&mut fds, self.forgets.then_some(&FORGETS)) {
+            Ok(0) if self.forgets => return Err(End::Lost("it does not forget its last gang".to_owned())),
             Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
             Err(error) => return Err(End::Lost(error.to_string())),
         }
         let readable = fds[1]
             .revents()
             .intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+        // Reports first: an order to end must not overtake the news that the ranks have left.
+        if readable {
+            self.read()?;
+        }
         self.waker.clear();
         while let Ok(errand) = self.errands.try_recv() {
             self.run(errand)?;
-        }
-        if readable {
-            self.read()?;
         }
         self.flush()
     }
 
     fn run(&mut self, errand: Errand) -> Result<(), End> {
         match errand {
-            Errand::Begin {
-                world,
-                folder,
-                events,
-                ready,
-                gang,
-            } => {
-                let node = |node: &crate::NodePart| Node {
-                    host: node.host.clone(),
-                    first: node.first,
-                    count: node.count,
-                };
-                let nodes = world.nodes.iter().map(node).collect();
-                let register = Register {
-                    name: world.name.clone(),
-                    nodes,
-                    here: world.here as u32,
-                    folder,
-                };
-                self.order(gang, Do::Register(register));
-                self.gangs.insert(
-                    gang,
-                    Member {
-                        gang: Gang::new(world),
-                        events,
-                        ready: Some(ready),
-                    },
-                );
+            Errand::Begin(member) => {
+                self.order(member.number, Do::Register(member.register.clone()));
+                self.member = Some(member);
             }
-            Errand::Deliver { gang, from, bytes } => {
-                let outs = self.gangs.get_mut(&gang).map(|member| member.gang.peer(from, bytes));
-                self.carry_out(gang, outs.unwrap_or_default());
-            }
+            Errand::Deliver { gang, from, bytes } => self.with(gang, |member| member.gang.peer(from, bytes)),
             Errand::End { gang } => {
-                if self.gangs.remove(&gang).is_some() {
-                    self.order(gang, Do::Forget(Forget {}));
+                let Some(member) = self.member.take_if(|member| member.number == gang) else {
+                    return Ok(());
+                };
+                if member.ready.is_some() || !member.inside.is_empty() {
+                    return Err(End::Told);
                 }
+                self.order(gang, Do::Forget(Forget {}));
+                self.forgets = true;
             }
             Errand::Stop => return Err(End::Told),
         }
@@ -401,25 +423,24 @@ impl Server {
         {
             match (report.gang, report.what) {
                 (0, Some(Tell::Failed(reason))) => return Err(End::Lost(reason)),
-                (gang, Some(tell)) => {
-                    let outs = self.gangs.get_mut(&gang).map(|member| member.gang.report(tell));
-                    self.carry_out(gang, outs.unwrap_or_default());
+                (_, Some(Tell::Forgotten(_))) if self.forgets => {
+                    self.forgets = false;
+                    self.at.store(WARM, Release);
                 }
+                (gang, Some(tell)) => self.with(gang, |member| member.gang.report(tell)),
                 (_, None) => return Err(End::Lost("it sends what this build does not know".to_owned())),
             }
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, gang: u64, outs: Vec<Out>) {
-        let mut orders = Vec::new();
-        if let Some(member) = self.gangs.get_mut(&gang) {
-            let ready = outs.iter().any(|out| matches!(out, Out::Ready(_)));
-            member.tell(outs, |order| orders.push(order));
-            if ready {
-                member.ready = None;
-            }
-        }
+    /// Carries out what follows for this gang, unless it is over.
+    fn with(&mut self, gang: u64, outs: impl FnOnce(&mut Member) -> Vec<Out>) {
+        let Some(member) = self.member.as_mut().filter(|member| member.number == gang) else {
+            return;
+        };
+        let (outs, mut orders) = (outs(member), Vec::new());
+        member.tell(outs, |order| orders.push(order));
         orders.into_iter().for_each(|order| self.order(gang, order));
     }
 
@@ -457,13 +478,20 @@ impl Server {
 }
 
 impl Member {
-    fn tell(&self, outs: Vec<Out>, mut order: impl FnMut(Do)) {
+    fn tell(&mut self, outs: Vec<Out>, mut order: impl FnMut(Do)) {
         for out in outs {
             match out {
-                Out::Event(event) => (self.events)(event),
                 Out::Order(what) => order(what),
                 // Nobody waits any more where the gang was dropped meanwhile.
-                Out::Ready(ready) => drop(self.ready.as_ref().map(|sender| sender.send(ready))),
+                Out::Ready(ready) => drop(self.ready.take().map(|sender| sender.send(ready))),
+                Out::Event(event) => {
+                    match event {
+                        Event::Joined { rank } => drop(self.inside.insert(rank)),
+                        Event::Left { rank } => drop(self.inside.remove(&rank)),
+                        _ => {}
+                    }
+                    (self.events)(event);
+                }
             }
         }
     }
