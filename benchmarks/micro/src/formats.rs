@@ -35,6 +35,7 @@ fn done(task: u64) -> AgentToHead {
         started_ns: 1 << 60,
         elapsed_ns: 12_345,
         worker: 5,
+        shards: Vec::new(),
     })
 }
 

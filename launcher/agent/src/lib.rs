@@ -10,6 +10,7 @@ mod io;
 mod logs;
 mod orphans;
 mod program;
+mod ranks;
 mod reaper;
 mod spawn;
 mod spin;

@@ -59,7 +59,7 @@ impl Agent {
         if self.cancelled.contains(&waiting.call.task) {
             return self.drop_cancelled(at);
         }
-        let worker = if waiting.is_program() {
+        let worker = if waiting.brings_own_process() {
             None
         } else {
             let idle = self.idle_worker(waiting.threads());
@@ -216,7 +216,7 @@ impl Agent {
         let message = format!("no worker can be started on this node: {reason}");
         let (programs, functions): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
             .into_iter()
-            .partition(Waiting::is_program);
+            .partition(Waiting::brings_own_process);
         self.queue = programs;
         for waiting in functions {
             let failure = Failure::new(FailureCause::System, "no-worker", message.clone());
@@ -242,7 +242,7 @@ impl Agent {
     /// one ends.
     fn fill(&mut self) {
         while let Some(waiting) = self.queue.front() {
-            let program = waiting.is_program();
+            let program = waiting.brings_own_process();
             if !waiting.small || (program && !self.takes_programs()) {
                 return;
             }
