@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Calls that a busy worker may have, the one that runs included.
 pub(crate) const DEPTH: usize = 16;
 /// Variables by which numeric libraries are told how many threads to use.
-const THREAD_VARIABLES: [&str; 4] = [
+pub(crate) const THREAD_VARIABLES: [&str; 4] = [
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
