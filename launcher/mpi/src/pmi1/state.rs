@@ -96,6 +96,9 @@ impl State {
             b"get_universe_size" => answer(rank, format!("cmd=universe_size size={}", self.world.size())),
             b"put" => answer(rank, self.put(line)),
             b"get" => answer(rank, self.get(line)),
+            b"barrier_in" if word(line, "group").is_some_and(|group| group != b"WORLD") => {
+                answer(rank, "cmd=barrier_out rc=-1 msg=barriers_are_of_all_ranks")
+            }
             b"barrier_in" => self.barrier(rank, at),
             b"finalize" => self.finalize(rank, at),
             b"abort" => vec![Out::Event(aborted(rank, line))],
