@@ -4,6 +4,7 @@
 //! A frame is `body length: u32 LE | kind: u16 LE | protocol: u16 LE | body`, the body a protobuf message
 //! (`docs/formats/wire.md`). Each direction is one enum; a kind is never renumbered or re-used.
 
+mod array;
 mod frame;
 mod message;
 mod names;
@@ -12,6 +13,7 @@ mod task;
 mod ticket;
 mod values;
 
+pub use array::{ARRAY, ARRAY_ALIGN, ArrayError, ArrayHead, MOST_AXES, Numbers};
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{AgentToHead, AgentToWorker, ClientToHead, HeadToAgent, HeadToClient, WorkerToAgent};
 pub use names::{NameOp, NameReply, NameRequest};
