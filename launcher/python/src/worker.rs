@@ -458,6 +458,7 @@ impl Worker {
             started_ns,
             elapsed_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
             worker: 0,
+            shards: Vec::new(),
         });
         if waited.max(elapsed) > TOGETHER {
             self.flush(py)?;

@@ -8,6 +8,7 @@ mod array;
 mod frame;
 mod message;
 mod names;
+mod ranks;
 mod session;
 mod task;
 mod ticket;
@@ -17,6 +18,7 @@ pub use array::{ARRAY, ARRAY_ALIGN, ArrayError, ArrayHead, MOST_AXES, Numbers};
 pub use frame::{FrameError, Frames, HEADER_LEN, MAX_BODY, PROTOCOL, put_frame};
 pub use message::{AgentToHead, AgentToWorker, ClientToHead, HeadToAgent, HeadToClient, WorkerToAgent};
 pub use names::{NameOp, NameReply, NameRequest};
+pub use ranks::{EndGang, GangCall, Map, Mpi, RankBound, RankFailed, Ranks, RanksAt, RanksBound, Relay};
 pub use session::{
     AgentJoin, AgentWelcome, ArenaUse, ClientHello, Close, CloseMode, FabricAddress, GpuMemory, Heartbeat, Peer, Peers,
     Progress, Refused, RunEnd, Shutdown, StatusReply, StatusRequest, Subscribe, Welcome, WorkerConfig, WorkerReady,

@@ -2,6 +2,7 @@
 
 use crate::frame::{FrameError, put_frame};
 use crate::names::*;
+use crate::ranks::*;
 use crate::session::*;
 use crate::task::*;
 use prost::Message;
@@ -93,6 +94,8 @@ direction!(
         14 => Name(NameReply),
         15 => Placed(Placed),
         16 => Located(Located),
+        17 => Relay(Relay),
+        18 => EndGang(EndGang),
     }
 );
 
@@ -117,6 +120,9 @@ direction!(
         16 => Hold(HoldObjects),
         17 => Place(PlaceObjects),
         18 => Locate(Locate),
+        19 => Relay(Relay),
+        20 => RankFailed(RankFailed),
+        21 => Bound(RanksBound),
     }
 );
 

@@ -174,6 +174,7 @@ impl Agent {
             started_ns: epoch_ns(since),
             elapsed_ns: nanos(since.elapsed()),
             worker,
+            shards: Vec::new(),
         });
     }
 
@@ -201,6 +202,7 @@ impl Agent {
             started_ns: ended.started_ns,
             elapsed_ns: ended.elapsed_ns,
             worker: 0,
+            shards: Vec::new(),
         });
     }
 

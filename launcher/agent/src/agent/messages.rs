@@ -51,6 +51,7 @@ impl Agent {
             }
             HeadToAgent::Located(located) => self.on_located(located),
             HeadToAgent::Name(reply) => self.on_name_reply(reply),
+            HeadToAgent::Relay(_) | HeadToAgent::EndGang(_) => {} // No gang is here.
         }
         Ok(())
     }

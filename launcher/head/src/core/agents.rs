@@ -159,6 +159,7 @@ impl Core {
             }
             AgentToHead::Locate(locate) => self.on_locate(agent, locate),
             AgentToHead::Name(request) => self.on_worker_name(agent, request),
+            AgentToHead::Relay(_) | AgentToHead::RankFailed(_) | AgentToHead::Bound(_) => {} // No gang was given out.
             AgentToHead::Join(_) => {} // A second join changes nothing.
         }
     }

@@ -292,6 +292,7 @@ impl Core {
             name: job.name.clone(),
             devices: Vec::new(),
             lazy: job.lazy_inputs(),
+            gang: None,
         })
     }
 
