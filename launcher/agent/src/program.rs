@@ -29,6 +29,8 @@ pub(crate) struct Surroundings {
     pub env: Environment,
     /// Names of the node's GPUs, by the number in a call's `devices`.
     pub devices: Vec<String>,
+    /// Where a program finds the agent and, by it, the store.
+    pub socket: PathBuf,
 }
 
 /// A program that was handed over; `kill` ends it whenever it runs.
@@ -261,6 +263,7 @@ fn call_environment(job: &Job) -> Environment {
     let mut env = Environment::default();
     env.set("BRIDGEHEAD_TASK", job.call.task.to_string());
     env.set("BRIDGEHEAD_ATTEMPT", job.call.attempt.to_string());
+    env.set("BRIDGEHEAD_SOCKET", &job.surroundings.socket);
     if !job.surroundings.devices.is_empty() {
         let names = job.call.devices.iter();
         let names: Vec<&str> = names
