@@ -124,7 +124,9 @@ pub(crate) fn times(each: &Resources, n: u32) -> Resources {
         cpu_millis: each.cpu_millis.saturating_mul(n.into()),
         memory: each.memory.saturating_mul(n.into()),
         gpus: each.gpus.saturating_mul(n),
-        named: named.map(|(name, amount)| (name.clone(), amount.saturating_mul(n.into()))).collect(),
+        named: named
+            .map(|(name, amount)| (name.clone(), amount.saturating_mul(n.into())))
+            .collect(),
     }
 }
 

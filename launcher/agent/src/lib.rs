@@ -5,6 +5,7 @@ mod agent;
 mod calls;
 mod capture;
 mod data;
+mod door;
 mod environment;
 mod io;
 mod logs;

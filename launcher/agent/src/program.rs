@@ -30,6 +30,8 @@ pub(crate) struct Surroundings {
     pub env: Environment,
     /// Names of the node's GPUs, by the number in a call's `devices`.
     pub devices: Vec<String>,
+    /// Where a program finds the agent and, by it, the store.
+    pub socket: PathBuf,
 }
 
 /// A program that was handed over; `kill` ends it whenever it runs.
@@ -146,13 +148,7 @@ impl Programs {
         self.begin(call, Some(rank), false, surroundings)
     }
 
-    fn begin(
-        &self,
-        call: TaskCall,
-        rank: Option<RankStart>,
-        small: bool,
-        surroundings: Arc<Surroundings>,
-    ) -> Handle {
+    fn begin(&self, call: TaskCall, rank: Option<RankStart>, small: bool, surroundings: Arc<Surroundings>) -> Handle {
         let handle = Handle::default();
         let job = Job {
             call,
@@ -284,6 +280,7 @@ fn call_environment(job: &Job) -> Environment {
     let mut env = Environment::default();
     env.set("BRIDGEHEAD_TASK", job.call.task.to_string());
     env.set("BRIDGEHEAD_ATTEMPT", job.call.attempt.to_string());
+    env.set("BRIDGEHEAD_SOCKET", &job.surroundings.socket);
     if !job.surroundings.devices.is_empty() {
         let names = job.call.devices.iter();
         let names: Vec<&str> = names
@@ -348,9 +345,15 @@ fn start(job: &Job, spawner: &mut Spawner) -> Result<Running, Failure> {
 
 fn see_through(job: &Job, running: Running, report: &Reporter) -> Outcome {
     let Running { process, out, err, cwd } = running;
-    let mut lines = job.rank.as_ref().filter(|rank| rank.named).map(|rank| RankLines::new(rank.rank));
+    let mut lines = job
+        .rank
+        .as_ref()
+        .filter(|rank| rank.named)
+        .map(|rank| RankLines::new(rank.rank));
     let log = |stream: &'static str, text: String| {
-        let text = lines.as_mut().map_or_else(|| text.clone(), |lines| lines.mark(stream, &text));
+        let text = lines
+            .as_mut()
+            .map_or_else(|| text.clone(), |lines| lines.mark(stream, &text));
         report(Report::Printed(LogText {
             task: job.call.task,
             attempt: job.call.attempt,

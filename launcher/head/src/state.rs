@@ -221,7 +221,13 @@ impl RunState {
                 });
                 if !e.ranks.is_empty() {
                     let nodes = e.ranks.clone();
-                    self.gangs.insert(e.task, GangRow { nodes, ..GangRow::default() });
+                    self.gangs.insert(
+                        e.task,
+                        GangRow {
+                            nodes,
+                            ..GangRow::default()
+                        },
+                    );
                 }
             }
             Event::TaskFinished(e) => self.change(e.task, Phase::Finished, |row| {
@@ -333,7 +339,11 @@ impl RunState {
 
     fn on_gang_started(&mut self, e: &crate::journal::GangStarted) {
         let attempt = self.row(e.bound.task).map(|row| row.attempt);
-        let Some(gang) = self.gangs.get_mut(&e.bound.task).filter(|_| attempt == Some(e.bound.attempt)) else {
+        let Some(gang) = self
+            .gangs
+            .get_mut(&e.bound.task)
+            .filter(|_| attempt == Some(e.bound.attempt))
+        else {
             return;
         };
         gang.mpi.clone_from(&e.bound.mpi);

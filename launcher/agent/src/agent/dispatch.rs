@@ -155,22 +155,11 @@ impl Agent {
         env: &Environment,
         rank: Option<RankStart>,
     ) -> Result<u32, String> {
-        let Some(welcome) = &self.welcome else {
+        let (id, agent) = (self.next_worker, self.options.agent.0);
+        let (Some(welcome), Some(config)) = (&self.welcome, self.config_of(id)) else {
             return Err("the head has not said yet with what".to_owned());
         };
-        let id = self.next_worker;
         self.next_worker += 1;
-        let agent = self.options.agent.0;
-        let config = WorkerConfig {
-            run: welcome.run.clone(),
-            agent,
-            worker: id,
-            store_socket: self.options.store_socket().display().to_string(),
-            inline_limit: welcome.inline_limit,
-            sys_path: welcome.sys_path.clone(),
-            run_dir: self.options.folder.path().display().to_string(),
-            allocation_end_ns: welcome.allocation_end_ns,
-        };
         let (process, socket, log) = self.nursery.start(Start {
             python: &welcome.python,
             cwd: &self.surroundings.cwd,
@@ -197,6 +186,21 @@ impl Agent {
         outbox.push(config);
         self.add_worker(id, pid, outbox, log, threads);
         Ok(id)
+    }
+
+    /// What a worker or a guest is told first; `None` before the run has begun.
+    pub(super) fn config_of(&self, id: u32) -> Option<WorkerConfig> {
+        let welcome = self.welcome.as_ref()?;
+        Some(WorkerConfig {
+            run: welcome.run.clone(),
+            agent: self.options.agent.0,
+            worker: id,
+            store_socket: self.options.store_socket().display().to_string(),
+            inline_limit: welcome.inline_limit,
+            sys_path: welcome.sys_path.clone(),
+            run_dir: self.options.folder.path().display().to_string(),
+            allocation_end_ns: welcome.allocation_end_ns,
+        })
     }
 
     fn add_worker(

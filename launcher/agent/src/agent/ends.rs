@@ -11,8 +11,7 @@ use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
 use bridgehead_spec::running_note;
 use bridgehead_wire::{
-    ArenaUse, Failure, FailureCause, Heartbeat, NameOp, NameRequest, Outcome, ReleaseObjects, Shutdown, TaskCall,
-    TaskDone, TaskStarted, WorkerToAgent,
+    ArenaUse, Failure, FailureCause, Heartbeat, Outcome, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent,
 };
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -112,17 +111,7 @@ impl Agent {
             return;
         };
         self.worker_functions.retain(|&(worker, _), _| worker != id);
-        let objects = self.holds.drop_worker(id);
-        if !objects.is_empty() {
-            self.tell(ReleaseObjects { objects });
-        }
-        if self.named.remove(&id) {
-            self.tell(NameRequest {
-                op: NameOp::Gone.into(),
-                from_worker: Some(id),
-                ..NameRequest::default()
-            });
-        }
+        self.forget_asker(id);
         if !reason.is_empty() {
             tracing::warn!(worker = id, reason, "a worker's last words could not be understood");
         }
@@ -189,6 +178,7 @@ impl Agent {
         let Some(running) = self.running.remove(&ended.task) else {
             return;
         };
+        self.dismiss_guests_of(ended.task);
         let next = ended.next.and_then(|task| self.running.get_mut(&task));
         if let Some(next) = next {
             next.ahead = false; // It has taken over what the one before it held: one core.
@@ -275,6 +265,7 @@ impl Agent {
         self.enforce_limits();
         self.watch_gangs();
         self.tell_started();
+        self.dismiss_silent_guests();
         if self.beat.elapsed() >= super::BEAT {
             self.beat = Instant::now();
             self.store.trim();
@@ -415,6 +406,7 @@ impl Agent {
                 worker.kill(Outcome::cancelled(&reason)); // Nobody wants what it does any more.
             }
         }
+        self.dismiss_all_guests(&reason);
         let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
         for worker in self.workers.values_mut() {
             worker.kill(Outcome::cancelled(&reason));
@@ -437,6 +429,7 @@ impl Agent {
                     WorkerToAgent::Done(_) | WorkerToAgent::Log(_) => self.on_worker(id, message),
                     _ => {}
                 },
+                Event::Came(_) | Event::Guest(..) => {} // They have been told to go.
                 event => self.on_event(event),
             }
             self.queue.clear();

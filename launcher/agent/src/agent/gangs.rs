@@ -75,10 +75,6 @@ enum RankProcess {
 }
 
 impl Part {
-    fn task(&self) -> u64 {
-        self.given.call.task
-    }
-
     fn rank(&mut self, number: u32) -> Option<&mut Rank> {
         let place = number.checked_sub(self.at.first)?;
         self.ranks.get_mut(place as usize)
@@ -139,7 +135,11 @@ impl Agent {
 
     /// Bytes of another part's start-up.
     pub(super) fn on_relay(&mut self, relay: Relay) {
-        let part = self.gangs.parts.get(&relay.task).filter(|part| part.given.call.attempt == relay.attempt);
+        let part = self
+            .gangs
+            .parts
+            .get(&relay.task)
+            .filter(|part| part.given.call.attempt == relay.attempt);
         match part {
             Some(Part { boot: Some(boot), .. }) => boot.deliver(relay.agent, relay.bytes),
             Some(part) if part.begun => {} // It serves no MPI, or ends.
@@ -177,7 +177,9 @@ impl Agent {
 
     /// The ranks of an attempt that are here are to end.
     pub(super) fn end_part(&mut self, task: u64, outcome: Outcome) {
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
         if part.by_srun() && part.ranks.is_empty() {
             return self.close_part(task); // It only kept room.
         }
@@ -195,6 +197,11 @@ impl Agent {
 }
 
 impl Gangs {
+    /// The attempt of a gang that has ranks here.
+    pub(super) fn attempt(&self, task: u64) -> Option<u32> {
+        self.parts.get(&task).map(|part| part.given.call.attempt)
+    }
+
     /// Tells `note` of each part that runs: its call, no worker, some process, since when, and whether that was told.
     pub(super) fn note_started(
         &mut self,

@@ -100,7 +100,9 @@ impl Core {
 
     /// The agents that have the present attempt of a task: `agent` alone, unless it is a gang.
     pub(super) fn agents_of(&self, task: u64, agent: u32) -> Vec<u32> {
-        self.gangs.get(&task).map_or_else(|| vec![agent], |gang| gang.open.clone())
+        self.gangs
+            .get(&task)
+            .map_or_else(|| vec![agent], |gang| gang.open.clone())
     }
 
     /// Bytes from one part to another, which are not read.
@@ -132,8 +134,12 @@ impl Core {
 
     /// A part has ended. The task's end is that of its last part.
     pub(super) fn on_part_done(&mut self, agent: u32, mut done: TaskDone) {
-        let gang = self.gangs.get_mut(&done.task).filter(|gang| gang.attempt == done.attempt);
-        let Some((gang, at)) = gang.and_then(|gang| gang.open.iter().position(|&open| open == agent).map(|at| (gang, at)))
+        let gang = self
+            .gangs
+            .get_mut(&done.task)
+            .filter(|gang| gang.attempt == done.attempt);
+        let Some((gang, at)) =
+            gang.and_then(|gang| gang.open.iter().position(|&open| open == agent).map(|at| (gang, at)))
         else {
             return self.take_done(agent, done, false);
         };
@@ -220,7 +226,9 @@ impl Core {
         let (gangs, others): (Vec<TaskId>, Vec<TaskId>) =
             held.into_iter().partition(|task| self.gangs.contains_key(&task.0));
         for task in gangs {
-            let Some(gang) = self.gangs.get_mut(&task.0) else { continue };
+            let Some(gang) = self.gangs.get_mut(&task.0) else {
+                continue;
+            };
             gang.open.retain(|&open| open != agent);
             let message = format!("agent {agent}, which ran some of its ranks, was lost: {reason}");
             let failure = Failure::new(FailureCause::LostNode, "agent-lost", message);

@@ -140,7 +140,9 @@ impl Core {
         let Some(job) = self.job(task) else { return };
         let resources = job.resources.as_ref().map_or_else(Resources::default, Resources::from);
         let (priority, timeout_ms, ranks) = (job.priority, job.timeout_ms, job.ranks);
-        let fits = self.check_room(&resources).and_then(|()| self.check_width(ranks.as_ref(), &resources));
+        let fits = self
+            .check_room(&resources)
+            .and_then(|()| self.check_width(ranks.as_ref(), &resources));
         if let Err(reason) = fits {
             self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", reason));
             return;

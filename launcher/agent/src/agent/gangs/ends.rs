@@ -55,7 +55,9 @@ impl Agent {
             let objects = done.shards.iter().filter_map(Value::object).cloned().collect();
             self.tell(HoldObjects { objects });
         }
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
         if let Some(here) = part.rank(rank) {
             here.value = Some(value);
             here.shards = done.shards;
@@ -66,9 +68,16 @@ impl Agent {
     }
 
     /// The process of a rank that is a function has ended.
-    pub(in crate::agent) fn on_rank_worker_ended(&mut self, (task, rank): (u64, u32), end: Option<End>, log: &std::path::Path) {
+    pub(in crate::agent) fn on_rank_worker_ended(
+        &mut self,
+        (task, rank): (u64, u32),
+        end: Option<End>,
+        log: &std::path::Path,
+    ) {
         let killed = self.memory_ran_out();
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
         let Some(here) = part.rank(rank) else { return };
         here.process = RankProcess::Ended;
         let told = here.value.is_some();
@@ -86,7 +95,11 @@ impl Agent {
     /// A rank called `MPI_Abort`.
     pub(super) fn on_rank_aborted(&mut self, task: u64, rank: u32, code: i32, message: &str) {
         let words = message.trim();
-        let words = if words.is_empty() { String::new() } else { format!(": {words}") };
+        let words = if words.is_empty() {
+            String::new()
+        } else {
+            format!(": {words}")
+        };
         let mut failure = Failure::new(
             FailureCause::User,
             "mpi-abort",
@@ -99,7 +112,9 @@ impl Agent {
     /// A rank failed, and the gang with it: the first one is named, the others are ended.
     fn fail_rank(&mut self, task: u64, rank: u32, mut failure: Failure) {
         let host = self.options.host.clone();
-        let Some(part) = self.gangs.parts.get(&task) else { return };
+        let Some(part) = self.gangs.parts.get(&task) else {
+            return;
+        };
         if !part.by_srun() {
             failure.message = format!("rank {rank} of {} on {host}: {}", part.size, failure.message);
         }
@@ -122,7 +137,9 @@ impl Agent {
 
     /// Ends what runs of a part; one that has not begun is over.
     pub(super) fn kill_ranks(&mut self, task: u64) {
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
         part.begun = true;
         for rank in &part.ranks {
             match &rank.process {
@@ -146,14 +163,21 @@ impl Agent {
     }
 
     fn close_if_ended(&mut self, task: u64) {
-        if self.gangs.parts.get(&task).is_some_and(|part| part.begun && part.has_ended()) {
+        if self
+            .gangs
+            .parts
+            .get(&task)
+            .is_some_and(|part| part.begun && part.has_ended())
+        {
             self.close_part(task);
         }
     }
 
     /// The last process of a part has ended: what it held is free, the head is told.
     pub(super) fn close_part(&mut self, task: u64) {
-        let Some(mut part) = self.gangs.parts.remove(&task) else { return };
+        let Some(mut part) = self.gangs.parts.remove(&task) else {
+            return;
+        };
         self.gangs.early.remove(&(task, part.given.call.attempt));
         drop(part.boot.take());
         let _ = std::fs::remove_dir_all(&part.scratch); // One that serves no MPI has none.
@@ -161,7 +185,11 @@ impl Agent {
             self.gangs.bound.remove(processor);
         }
         self.room.give(&part.given.holds, &part.given.devices);
-        let shards = part.ranks.iter_mut().flat_map(|rank| std::mem::take(&mut rank.shards)).collect();
+        let shards = part
+            .ranks
+            .iter_mut()
+            .flat_map(|rank| std::mem::take(&mut rank.shards))
+            .collect();
         let outcome = match part.end.take() {
             Some(end) => end,
             None => self.value_of(&mut part),
@@ -227,7 +255,11 @@ impl Agent {
         });
         let missing = match missing.unwrap_or_default() {
             silent if silent.is_empty() => String::new(),
-            silent => format!("; of the ranks on {}, {} never called MPI_Init", self.options.host, silent.join(", ")),
+            silent => format!(
+                "; of the ranks on {}, {} never called MPI_Init",
+                self.options.host,
+                silent.join(", ")
+            ),
         };
         let message = format!("it ran longer than its limit of {limit:?} and all its ranks were ended{missing}");
         Failure::new(FailureCause::Walltime, "timeout", message)
@@ -237,7 +269,10 @@ impl Agent {
     fn look_for_singletons(&mut self) {
         let mut wrong = Vec::new();
         for (&task, part) in &self.gangs.parts {
-            let Some(family) = part.family.filter(|_| part.size > 1 && !part.is_function() && part.end.is_none()) else {
+            let Some(family) = part
+                .family
+                .filter(|_| part.size > 1 && !part.is_function() && part.end.is_none())
+            else {
                 continue;
             };
             let age = part.since.elapsed();
@@ -245,7 +280,9 @@ impl Agent {
                 continue;
             }
             for (number, rank) in (part.at.first..).zip(&part.ranks).filter(|(_, rank)| !rank.joined) {
-                let RankProcess::Program(handle) = &rank.process else { continue };
+                let RankProcess::Program(handle) = &rank.process else {
+                    continue;
+                };
                 let found = bridgehead_mpi::loaded_by(handle.pid());
                 if let Some(found) = found.filter(|found| found.family != family) {
                     wrong.push((task, number, mpi::other_mpi(family, &found)));

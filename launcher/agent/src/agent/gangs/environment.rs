@@ -82,6 +82,10 @@ mod tests {
         let different: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len());
         assert!(names.iter().all(|name| name.len() < 64), "{names:?}");
-        assert!(names.iter().all(|name| (FIRST_PORT..FIRST_PORT + PORTS).contains(&port(name))));
+        assert!(
+            names
+                .iter()
+                .all(|name| (FIRST_PORT..FIRST_PORT + PORTS).contains(&port(name)))
+        );
     }
 }

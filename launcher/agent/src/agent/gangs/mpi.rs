@@ -100,7 +100,9 @@ pub(super) fn other_mpi(served: Family, found: &Found) -> Failure {
 impl Agent {
     /// Finds out which MPI a part's ranks use, and starts them.
     pub(super) fn find_mpi(&mut self, task: u64) {
-        let Some(part) = self.gangs.parts.get(&task) else { return };
+        let Some(part) = self.gangs.parts.get(&task) else {
+            return;
+        };
         let call = &part.given.call;
         let asked = call.gang.as_ref().map_or(Mpi::Auto, |gang| gang.ranks.mpi());
         if asked == Mpi::None {
@@ -116,7 +118,10 @@ impl Agent {
         let (events, attempt) = (self.events.clone(), call.attempt);
         let looked = std::thread::Builder::new().name("which-mpi".to_owned()).spawn(move || {
             let found = search.run();
-            let library = Library { file: search.file, found };
+            let library = Library {
+                file: search.file,
+                found,
+            };
             let _ = events.send(Event::Library(task, attempt, library)); // The loop is gone only at the end.
         });
         if let Err(error) = looked {
@@ -163,7 +168,11 @@ impl Agent {
         if let Ok(found) = &library.found {
             self.gangs.known.0.insert(library.file, found.clone());
         }
-        let current = self.gangs.parts.get(&task).is_some_and(|part| part.given.call.attempt == attempt && !part.begun);
+        let current = self
+            .gangs
+            .parts
+            .get(&task)
+            .is_some_and(|part| part.given.call.attempt == attempt && !part.begun);
         match library.found {
             _ if !current => {}
             Ok(found) => self.take_mpi(task, found),
@@ -172,7 +181,9 @@ impl Agent {
     }
 
     fn take_mpi(&mut self, task: u64, found: Option<Found>) {
-        let Some(part) = self.gangs.parts.get(&task) else { return };
+        let Some(part) = self.gangs.parts.get(&task) else {
+            return;
+        };
         let asked = part.given.call.gang.as_ref().map_or(Mpi::Auto, |gang| gang.ranks.mpi());
         let family = match (asked, &found) {
             (Mpi::Mpich, _) => Family::Mpich,
@@ -193,12 +204,18 @@ impl Agent {
 /// The interpreter that a script names in its first line.
 fn interpreter(file: &Path) -> Option<String> {
     let mut start = [0; 256];
-    let read = std::fs::File::open(file).and_then(|mut file| file.read(&mut start)).ok()?;
+    let read = std::fs::File::open(file)
+        .and_then(|mut file| file.read(&mut start))
+        .ok()?;
     let line = std::str::from_utf8(start[..read].strip_prefix(b"#!")?.split(|&b| b == b'\n').next()?).ok()?;
     let mut words = line.split_ascii_whitespace();
     let first = words.next()?;
     let by_name = first.ends_with("/env");
-    let named = if by_name { words.find(|word| !word.starts_with('-'))? } else { first };
+    let named = if by_name {
+        words.find(|word| !word.starts_with('-'))?
+    } else {
+        first
+    };
     Some(named.to_owned())
 }
 
@@ -223,14 +240,21 @@ impl Search {
     /// A program that is a Python script need not use mpi4py; a function of ranks does.
     fn ask_python(&self) -> Result<Option<Found>, Failure> {
         let function = !self.sys_path.is_empty();
-        let output = self.probe().map_err(|error| trouble(format!("cannot ask {} for its MPI: {error}", self.file.display())))?;
+        let output = self
+            .probe()
+            .map_err(|error| trouble(format!("cannot ask {} for its MPI: {error}", self.file.display())))?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let found = text.lines().find_map(|line| bridgehead_mpi::of_library(Path::new(line)));
+        let found = text
+            .lines()
+            .find_map(|line| bridgehead_mpi::of_library(Path::new(line)));
         if found.is_some() || !function {
             return Ok(found);
         }
         let words = String::from_utf8_lossy(&output.stderr);
-        let last = words.lines().last().unwrap_or("mpi4py loads no MPI library that is known");
+        let last = words
+            .lines()
+            .last()
+            .unwrap_or("mpi4py loads no MPI library that is known");
         Err(no_mpi4py(last))
     }
 
@@ -238,7 +262,10 @@ impl Search {
         let mut command = Command::new(&self.file);
         command.arg("-c").arg(PROBE).args(&self.sys_path).current_dir(&self.cwd);
         command.env_clear().envs(variables(&self.around.env));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let number = |child: &std::process::Child| i32::try_from(child.id()).unwrap_or(0);
         let child = orphans::birth(|| command.spawn(), number)?;
         let pid = number(&child);
@@ -249,7 +276,8 @@ impl Search {
 }
 
 fn variables(env: &Environment) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-    env.iter().filter(|(name, _)| !bridgehead_mpi::foreign(&name.to_string_lossy()))
+    env.iter()
+        .filter(|(name, _)| !bridgehead_mpi::foreign(&name.to_string_lossy()))
 }
 
 #[cfg(test)]

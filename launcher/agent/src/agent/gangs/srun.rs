@@ -12,7 +12,9 @@ const HOSTS: &str = "hosts";
 
 impl Agent {
     pub(super) fn start_by_srun(&mut self, task: u64) {
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
         part.begun = true;
         if part.at.first != 0 {
             return; // Its end is that of the first agent's part.
@@ -25,14 +27,20 @@ impl Agent {
             ..(*self.surroundings).clone()
         });
         let hosts = hosts(part);
-        let written = super::start::make_scratch(&part.scratch)
-            .and_then(|()| std::fs::write(part.scratch.join(HOSTS), hosts));
+        let written =
+            super::start::make_scratch(&part.scratch).and_then(|()| std::fs::write(part.scratch.join(HOSTS), hosts));
         if let Err(error) = written {
-            return self.fail_part(task, mpi::trouble(format!("cannot write the list of its nodes: {error}")));
+            return self.fail_part(
+                task,
+                mpi::trouble(format!("cannot write the list of its nodes: {error}")),
+            );
         }
         let start = RankStart {
             rank: 0,
-            env: vec![("SLURM_HOSTFILE".to_owned(), part.scratch.join(HOSTS).display().to_string())],
+            env: vec![(
+                "SLURM_HOSTFILE".to_owned(),
+                part.scratch.join(HOSTS).display().to_string(),
+            )],
             fd: None,
             processors: Vec::new(),
             named: false,
@@ -81,4 +89,3 @@ fn call(part: &Part) -> Option<TaskCall> {
         ..call
     })
 }
-

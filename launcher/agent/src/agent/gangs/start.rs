@@ -31,7 +31,9 @@ impl Agent {
         };
         let bound = self.bind_ranks(task);
         let run = self.options.run.clone();
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
         part.begun = true;
         part.family = family;
         part.boot = boot;
@@ -47,7 +49,9 @@ impl Agent {
                 return self.fail_part(task, failure);
             }
         }
-        let Some(part) = self.gangs.parts.get(&task) else { return };
+        let Some(part) = self.gangs.parts.get(&task) else {
+            return;
+        };
         for (from, bytes) in early.unwrap_or_default() {
             if let Some(boot) = &part.boot {
                 boot.deliver(from, bytes);
@@ -79,14 +83,21 @@ impl Agent {
         let nodes: Vec<NodePart> = nodes
             .map(|at| NodePart {
                 agent: at.agent,
-                host: if at.host.is_empty() { format!("node{}", at.agent) } else { at.host.clone() },
+                host: if at.host.is_empty() {
+                    format!("node{}", at.agent)
+                } else {
+                    at.host.clone()
+                },
                 first: at.first,
                 count: at.count,
             })
             .collect();
         World {
             name: environment::world_name(&self.options.run, call.task, call.attempt),
-            here: nodes.iter().position(|node| node.agent == part.at.agent).unwrap_or(usize::MAX),
+            here: nodes
+                .iter()
+                .position(|node| node.agent == part.at.agent)
+                .unwrap_or(usize::MAX),
             nodes,
         }
     }
@@ -113,7 +124,9 @@ impl Agent {
         processors: Vec<u32>,
         around: &Arc<Surroundings>,
     ) -> Result<(), Failure> {
-        let Some(part) = self.gangs.parts.get_mut(&task) else { return Ok(()) };
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return Ok(());
+        };
         let number = bound.rank;
         let setup = match &mut part.boot {
             Some(boot) => boot.setup(number).map_err(|error| mpi::trouble(error.to_string()))?,
