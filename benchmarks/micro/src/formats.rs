@@ -43,6 +43,7 @@ fn assigned(task: u64) -> Record {
     Record {
         time_ns: 1 << 60,
         event: Some(Event::TaskAssigned(TaskAssigned {
+            ranks: Vec::new(),
             task,
             attempt: 1,
             agent: 2,

@@ -32,7 +32,7 @@ impl Core {
             if let Some(outcome::Kind::Value(value)) = kind {
                 self.drop_value(&value);
             }
-            return done.shards.iter().for_each(|shard| self.drop_value(shard));
+            return self.drop_shards(&done.shards);
         }
         if let Some(trace) = &mut self.trace {
             trace.task(done.task, agent, done.worker, done.started_ns, done.elapsed_ns);

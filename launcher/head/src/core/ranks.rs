@@ -6,8 +6,8 @@ use crate::journal::{Event, GangStarted};
 use bridgehead_schedule::Shape;
 use bridgehead_spec::{RanksSpec, Resources, TaskId};
 use bridgehead_wire::{
-    EndGang, Failure, FailureCause, GangCall, HeadToAgent, Map, Outcome, RankFailed, Ranks, RanksAt, RanksBound, Relay,
-    TaskDone, Value, outcome,
+    EndGang, Failure, FailureCause, GangCall, Map, Outcome, RankFailed, Ranks, RanksAt, RanksBound, Relay, TaskDone,
+    Value, outcome,
 };
 use std::collections::BTreeMap;
 
@@ -110,18 +110,17 @@ impl Core {
         let to = relay.agent;
         let gang = self.gangs.get(&relay.task).filter(|gang| gang.attempt == relay.attempt);
         if gang.is_some_and(|gang| gang.open.contains(&from) && gang.open.contains(&to)) {
-            self.tell_agent(to, HeadToAgent::Relay(Relay { agent: from, ..relay }));
+            self.tell_agent(to, Relay { agent: from, ..relay });
         }
     }
 
     /// A rank failed: the others are told to end before the news of their end are waited for.
     pub(super) fn on_rank_failed(&mut self, agent: u32, failed: RankFailed) {
-        let gang = self.gangs.get_mut(&failed.task);
-        let Some(gang) = gang.filter(|gang| gang.attempt == failed.attempt && gang.open.contains(&agent)) else {
-            return;
-        };
-        let failure = failed.failure.unwrap_or_default();
-        self.end_parts(failed.task, Outcome::failure(failure));
+        let gang = self.gangs.get(&failed.task);
+        if gang.is_some_and(|gang| gang.attempt == failed.attempt && gang.open.contains(&agent)) {
+            let failure = failed.failure.unwrap_or_default();
+            self.end_parts(failed.task, Outcome::failure(failure));
+        }
     }
 
     /// What the ranks of a part are bound to.
@@ -196,9 +195,6 @@ impl Core {
         }
         let Some(gang) = self.gangs.remove(&task) else { return };
         let shards: Vec<Value> = gang.shards.into_values().flatten().collect();
-        for object in shards.iter().filter_map(Value::object) {
-            self.objects.hold(object); // The hold that came with it is the run's until the array has its own.
-        }
         let agent = gang.agents.first().copied().unwrap_or(0);
         let attempt = gang.attempt;
         let first = gang.first.unwrap_or(TaskDone {
@@ -215,6 +211,11 @@ impl Core {
             self.drop_value(&value);
         }
         self.take_done(agent, TaskDone { outcome, ..first }, true);
+        self.drop_shards(&shards); // The array has its own holds by now.
+    }
+
+    /// Gives the holds back that came with the values of ranks.
+    pub(super) fn drop_shards(&mut self, shards: &[Value]) {
         for object in shards.iter().filter_map(Value::object) {
             self.release(object.id());
         }
