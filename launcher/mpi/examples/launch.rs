@@ -11,6 +11,10 @@ use std::ffi::OsString;
 
 fn main() {
     let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if words.first().is_some_and(|word| word == "pmix-server") {
+        // It is its own helper.
+        return bridgehead_mpi::serve_pmix().unwrap();
+    }
     assert!(
         words.len() > 4,
         "launch mpich|openmpi RANKS NODES REPEAT [--libpmix FILE] PROGRAM [ARGUMENT...]"

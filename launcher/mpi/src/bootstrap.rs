@@ -1,6 +1,7 @@
 //! The bootstrap of one gang on one node: the face of this crate. Owns what agents see; the protocols are in modules of their own.
 
 use crate::pmi1;
+use crate::pmix;
 use crate::world::World;
 use bytes::Bytes;
 use std::ffi::OsString;
@@ -106,9 +107,11 @@ pub enum BootError {
 }
 
 /// What gangs of one agent share: helpers that stay warm between them. The agent makes one and keeps it to its end.
-#[derive(Debug)]
+///
+/// A helper serves every gang of one libpmix on this node. It ends with `Servers`, and by itself when the agent does; when it is lost
+/// its gangs are told by [`Event::Failed`], and the next gang starts another.
 pub struct Servers {
-    _folder: PathBuf,
+    helpers: pmix::Helpers,
 }
 
 impl Servers {
@@ -117,7 +120,7 @@ impl Servers {
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self {
-            _folder: folder.to_owned(),
+            helpers: pmix::Helpers::new(folder),
         }
     }
 }
@@ -131,6 +134,7 @@ pub struct Bootstrap {
 
 enum Service {
     Pmi1(pmi1::Service),
+    Pmix(pmix::Service),
 }
 
 impl Bootstrap {
@@ -139,20 +143,16 @@ impl Bootstrap {
     /// # Errors
     /// The world cannot be, or the system refused what is needed.
     pub fn start(
-        _servers: &Servers,
+        servers: &Servers,
         family: Family,
         world: World,
-        _options: &Options,
+        options: &Options,
         events: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self, BootError> {
         world.check()?;
         let service = match family {
             Family::Mpich => Service::Pmi1(pmi1::Service::start(world.clone(), Box::new(events))?),
-            Family::OpenMpi => {
-                return Err(BootError::Pmix {
-                    reason: "not yet".to_owned(),
-                });
-            }
+            Family::OpenMpi => Service::Pmix(servers.helpers.serve(world.clone(), options, Box::new(events))?),
         };
         Ok(Self {
             ready: vec![false; world.part().count as usize],
@@ -161,7 +161,8 @@ impl Bootstrap {
         })
     }
 
-    /// What the process of this rank gets. Once for each rank that is here.
+    /// What the process of this rank gets. Once for each rank that is here. With Open MPI the first call waits for the helper: some
+    /// 50 ms when it has just been started, a few when it is warm.
     ///
     /// # Errors
     /// The rank is not here or was set up already, or the system refused a socket.
@@ -169,8 +170,9 @@ impl Bootstrap {
         let at = rank.checked_sub(self.world.part().first).map(|at| at as usize);
         let ready = at.and_then(|at| self.ready.get_mut(at)).filter(|ready| !**ready);
         *ready.ok_or(BootError::Rank { rank })? = true;
-        match &self.service {
+        match &mut self.service {
             Service::Pmi1(service) => service.setup(rank),
+            Service::Pmix(service) => service.setup(rank),
         }
     }
 
@@ -178,6 +180,7 @@ impl Bootstrap {
     pub fn deliver(&self, from: u32, bytes: Bytes) {
         match &self.service {
             Service::Pmi1(service) => service.deliver(from, bytes),
+            Service::Pmix(service) => service.deliver(from, bytes),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! gang on several agents say to each other travels as opaque bytes in [`Event::Send`] and [`Bootstrap::deliver`].
 //!
 //! `world` says where ranks are, `exchange` gathers bytes over nodes (pure), `peer` has the messages between agents, `pmi1`
-//! serves the MPICH family, `look` finds out which MPI a program needs, `foreign` lists other launchers' variables. The page of the formats is
+//! serves the MPICH family, `pmix` Open MPI, `look` finds out which MPI a program needs, `foreign` lists other launchers' variables. The page of the formats is
 //! `docs/formats/gang-bootstrap.md`.
 
 mod bootstrap;
@@ -15,10 +15,12 @@ mod foreign;
 mod look;
 mod peer;
 mod pmi1;
+mod pmix;
 mod waker;
 mod world;
 
 pub use bootstrap::{BootError, Bootstrap, Event, Family, Options, RankSetup, Servers};
 pub use foreign::foreign;
 pub use look::{Found, LookError, loaded_by, look_at, of_library};
+pub use pmix::server::serve as serve_pmix;
 pub use world::{NodePart, World};

@@ -280,14 +280,15 @@ pub fn program(names: &[&str]) -> Option<PathBuf> {
     names.iter().find_map(found)
 }
 
-/// Where the bridgehead program of this build is: beside our own.
+/// The program that is also the helper: the example beside the tests, itself in the example.
 pub fn helper() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let beside = own.ancestors().skip(1).take(3).map(|folder| folder.join("bridgehead"));
-    beside
-        .into_iter()
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| PathBuf::from("bridgehead"))
+    let example = own.ancestors().nth(2).unwrap().join("examples/launch");
+    if own.file_name().unwrap() == "launch" {
+        own
+    } else {
+        example
+    }
 }
 
 pub fn words(words: &[&dyn AsRef<OsStr>]) -> Vec<OsString> {
