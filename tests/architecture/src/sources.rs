@@ -5,6 +5,11 @@
 const UNSAFE: &[(&str, &str)] = &[
     ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
+    ("launcher/mpi/examples/", "descriptors that ranks inherit"),
+    (
+        "launcher/mpi/src/pmix/server/",
+        "libpmix, in a process of its own, opened at run time",
+    ),
     ("launcher/python/", "buffers that the interpreter lends"),
     (
         "store/gpu/",

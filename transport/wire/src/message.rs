@@ -159,3 +159,26 @@ direction!(
         14 => Place(PlaceObjects),
     }
 );
+
+direction!(
+    /// From an agent to a guest: a process of a program that runs on its node and asked to take part.
+    AgentToGuest {
+        1 => Config(WorkerConfig),
+        2 => Refused(Refused),
+        3 => Fetched(Fetched),
+        4 => Name(NameReply),
+        5 => Shutdown(Shutdown),
+    }
+);
+
+direction!(
+    /// From a guest to the agent of its node.
+    GuestToAgent {
+        1 => Hello(GuestHello),
+        2 => Put(PutObject),
+        3 => Hold(HoldObjects),
+        4 => Release(ReleaseObjects),
+        5 => Fetch(Fetch),
+        6 => Name(NameRequest),
+    }
+);

@@ -126,6 +126,18 @@ fn every_message_is_written_and_read_as_it_was_frozen() {
         WorkerToAgent::encode,
         WorkerToAgent::decode,
     );
+    check(
+        "agent-to-guest",
+        &agent_to_guest(),
+        AgentToGuest::encode,
+        AgentToGuest::decode,
+    );
+    check(
+        "guest-to-agent",
+        &guest_to_agent(),
+        GuestToAgent::encode,
+        GuestToAgent::decode,
+    );
 }
 
 /// What makes a task one of several ranks.
@@ -332,6 +344,7 @@ fn whatever_body_comes_decoding_gives_a_message_or_an_error() {
             assert!(known || client == Err(FrameError::UnknownKind(kind)));
             let _ = (HeadToAgent::decode(kind, &body), AgentToHead::decode(kind, &body)); // Neither may panic.
             let _ = (AgentToWorker::decode(kind, &body), WorkerToAgent::decode(kind, &body));
+            let _ = (AgentToGuest::decode(kind, &body), GuestToAgent::decode(kind, &body));
         }
     }
 }

@@ -470,19 +470,22 @@ pub fn agent_to_head() -> Vec<AgentToHead> {
     ]
 }
 
+pub fn config() -> WorkerConfig {
+    WorkerConfig {
+        run: "r".to_owned(),
+        agent: 1,
+        worker: 2,
+        store_socket: "/s".to_owned(),
+        inline_limit: 16384,
+        sys_path: vec!["/p".to_owned()],
+        run_dir: "/r".to_owned(),
+        allocation_end_ns: 0,
+    }
+}
+
 pub fn agent_to_worker() -> Vec<AgentToWorker> {
     vec![
-        WorkerConfig {
-            run: "r".to_owned(),
-            agent: 1,
-            worker: 2,
-            store_socket: "/s".to_owned(),
-            inline_limit: 16384,
-            sys_path: vec!["/p".to_owned()],
-            run_dir: "/r".to_owned(),
-            allocation_end_ns: 0,
-        }
-        .into(),
+        config().into(),
         put_function().into(),
         call().into(),
         outcome().into(),
@@ -523,5 +526,36 @@ pub fn worker_to_agent() -> Vec<WorkerToAgent> {
         name_request().into(),
         hold().into(),
         place().into(),
+    ]
+}
+
+pub fn agent_to_guest() -> Vec<AgentToGuest> {
+    vec![
+        config().into(),
+        Refused {
+            kind: "task".to_owned(),
+            message: "m".to_owned(),
+        }
+        .into(),
+        fetched().into(),
+        name_reply().into(),
+        shutdown().into(),
+    ]
+}
+
+pub fn guest_to_agent() -> Vec<GuestToAgent> {
+    vec![
+        GuestHello {
+            task: 12,
+            attempt: 2,
+            rank: Some(3),
+            pid: 9,
+        }
+        .into(),
+        put().into(),
+        hold().into(),
+        release().into(),
+        fetch().into(),
+        name_request().into(),
     ]
 }
