@@ -18,7 +18,7 @@ pub(super) struct Gang {
     /// All its agents, the one with the first rank first.
     agents: Vec<u32>,
     /// Those whose part has not ended.
-    open: Vec<u32>,
+    pub(super) open: Vec<u32>,
     /// Slurm's launcher runs all ranks from the first agent; the others only keep room.
     srun: bool,
     /// The first failure, or the cancel, and that every part was told to end.
