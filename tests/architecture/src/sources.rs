@@ -6,6 +6,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
     ("launcher/mpi/examples/", "descriptors that ranks inherit"),
+    ("launcher/mpi/src/leftovers.rs", "asks the kernel who uses a file"),
     (
         "launcher/mpi/src/pmix/server/",
         "libpmix, in a process of its own, opened at run time",
