@@ -3,12 +3,15 @@
 
 mod dispatch;
 mod ends;
+mod gangs;
 mod gpus;
+mod guests;
 mod messages;
 mod objects;
 
 use crate::calls::{Given, Room, Waiting, oom_kills};
 use crate::data::{Asker, Holds, Pins, Transfers};
+use crate::door::{Door, FromGuest, Guest};
 use crate::environment::Environment;
 use crate::io::FromWorker;
 use crate::logs::TaskLog;
@@ -19,7 +22,7 @@ use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
 use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError, divide};
-use bridgehead_topology::NumaNode;
+use bridgehead_topology::Topology;
 use bridgehead_wire::{
     AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
     TaskCall,
@@ -29,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The way to the head: in memory for the agent in its process, over TLS for others.
@@ -55,8 +59,8 @@ pub struct AgentOptions {
     pub verify_objects: bool,
     /// The memory of its GPUs, by number, as its store uses it.
     pub gpu_memory: Vec<bridgehead_store_gpu::Device>,
-    /// The machine's NUMA nodes, among which the store's memory is divided.
-    pub numa: Vec<NumaNode>,
+    /// The machine: the store's memory is divided among its NUMA nodes, and ranks are bound to its processors.
+    pub topology: Topology,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -93,6 +97,12 @@ impl AgentOptions {
     #[must_use]
     pub fn store_socket(&self) -> PathBuf {
         self.socket_dir.join(format!("store-{}.sock", self.agent.0))
+    }
+
+    /// Where processes of programs find the agent.
+    #[must_use]
+    pub fn programs_socket(&self) -> PathBuf {
+        self.socket_dir.join(format!("programs-{}.sock", self.agent.0))
     }
 }
 
@@ -134,6 +144,14 @@ pub enum AgentError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// Programs would not find the agent.
+    #[error("cannot listen on {path}, where programs find the store: {source}")]
+    Door {
+        /// The socket.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// The node's store cannot begin.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -147,10 +165,17 @@ pub enum AgentError {
 
 enum Event {
     Worker(u32, FromWorker),
+    /// Somebody has come to the socket for programs.
+    Came(UnixStream),
+    Guest(u32, FromGuest),
     Program(Report),
     Arrived(ObjectRef, Arrival),
     /// Bytes of an object that somebody asked for.
     Ranged(Asker, Fetch, Arrival),
+    /// News of a gang's start-up: task, attempt, news.
+    Gang(u64, u32, bridgehead_mpi::Event),
+    /// Which MPI a gang uses: task, attempt, what was found.
+    Library(u64, u32, gangs::Library),
     /// An object that was to lie in the memory of a NUMA node or a GPU.
     Settled(Asker, Fetch, Instant, Arrival),
     Persisted(Persisted),
@@ -190,13 +215,22 @@ struct Agent {
     next_locate: u64,
     nursery: Nursery,
     workers: BTreeMap<u32, Worker>,
+    /// The number of the next worker or guest.
     next_worker: u32,
+    /// Processes of programs that take part.
+    guests: BTreeMap<u32, Guest>,
+    /// Where they come in.
+    _door: Door,
     failed_starts: u32,
     programs: Programs,
     /// By task: programs that run, and those that lie ready behind them.
     running: HashMap<u64, RunningProgram>,
     /// How many of them lie ready.
     ahead: usize,
+    /// Gangs with ranks here.
+    gangs: gangs::Gangs,
+    /// What start-ups of gangs share.
+    servers: bridgehead_mpi::Servers,
     functions: HashMap<u32, PutFunction>,
     /// Functions whose code cannot be had, with the reason.
     broken_functions: HashMap<u32, String>,
@@ -245,7 +279,7 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
         agent: options.agent.0,
         socket: options.store_socket(),
         verify: options.verify_objects,
-        arenas: divide(options.store_limit, &options.numa),
+        arenas: divide(options.store_limit, &options.topology.numa),
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,
         devices: options.gpu_memory.clone(),
@@ -283,6 +317,8 @@ impl Agent {
             program: options.reaper.clone(),
             source,
         })?;
+        let path = options.programs_socket();
+        let door = guests::open_door(&path, &events).map_err(|source| AgentError::Door { path, source })?;
         let report = events.clone();
         Ok(Self {
             reaper,
@@ -301,6 +337,8 @@ impl Agent {
             transfers: Transfers::default(),
             located: HashMap::new(),
             next_locate: 0,
+            servers: bridgehead_mpi::Servers::new(&options.socket_dir),
+            gangs: gangs::Gangs::default(),
             options,
             to_head,
             events,
@@ -308,11 +346,14 @@ impl Agent {
             surroundings: Arc::new(Surroundings {
                 cwd: PathBuf::from("/"),
                 env: Environment::default(),
+                socket: PathBuf::new(),
                 devices: Vec::new(),
             }),
             queue: VecDeque::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
+            guests: BTreeMap::new(),
+            _door: door,
             failed_starts: 0,
             running: HashMap::new(),
             ahead: 0,
@@ -384,6 +425,9 @@ impl Agent {
             worker.outbox.flush();
             busy |= !worker.calls.is_empty();
         }
+        for guest in self.guests.values_mut() {
+            guest.outbox.flush();
+        }
         if busy {
             self.spin.active();
         } else {
@@ -395,8 +439,15 @@ impl Agent {
         match event {
             Event::Worker(id, FromWorker::Message(message)) => self.on_worker(id, message),
             Event::Worker(id, FromWorker::Ended(end, reason)) => self.on_worker_ended(id, end, &reason),
+            Event::Came(stream) => self.on_came(stream),
+            Event::Guest(id, from) => self.on_guest(id, from),
             Event::Program(Report::Printed(text)) => self.log.add(&text),
-            Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
+            Event::Program(Report::Ended(ended)) => match ended.rank {
+                Some(rank) => self.on_rank_program_ended(rank, *ended),
+                None => self.on_program_ended(*ended),
+            },
+            Event::Gang(task, attempt, event) => self.on_gang_event(task, attempt, event),
+            Event::Library(task, attempt, library) => self.on_library(task, attempt, library),
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
             Event::Settled(asker, fetch, begun, arrival) => self.on_settled(asker, &fetch, begun, arrival),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),

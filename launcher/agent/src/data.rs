@@ -13,7 +13,7 @@ pub(crate) enum Asker {
     Call(u64),
     /// The head, with its token.
     Head(u64),
-    /// A worker, with its token.
+    /// A worker or a guest, with its token.
     Worker(u32, u64),
 }
 
@@ -116,7 +116,7 @@ impl Pins {
     }
 }
 
-/// What each worker holds of the run's objects: what it put, and results that were delivered to it.
+/// What each worker and each guest holds of the run's objects: what it put, and results that were delivered to it.
 #[derive(Debug, Default)]
 pub(crate) struct Holds(HashMap<u32, HashMap<ObjectId, (ObjectRef, u32)>>);
 

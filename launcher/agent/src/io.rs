@@ -1,8 +1,9 @@
-//! The two ends of a worker: its socket and its process. Owns reading, writing and waiting; knows no meaning.
+//! The two ends of a worker: its socket and its process; and the sockets of guests. Owns reading, writing and waiting; knows no
+//! meaning.
 //! Hot path: `Outbox::flush` and `read_all`, once a batch.
 
 use crate::spawn::{End, Process};
-use bridgehead_wire::{AgentToWorker, FrameError, Frames, WorkerToAgent};
+use bridgehead_wire::{AgentToGuest, AgentToWorker, FrameError, Frames, WorkerToAgent};
 use rustix::process::{Signal, kill_process_group};
 use std::cell::RefCell;
 use std::io;
@@ -10,9 +11,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// A worker that closed its socket has this long to end.
-const GRACE: Duration = Duration::from_millis(500);
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 const READ: usize = 64 << 10;
 
 /// What a worker tells the agent.
@@ -24,15 +26,23 @@ pub(crate) enum FromWorker {
     Ended(Option<End>, String),
 }
 
+/// A connection's socket, and what waits for it.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     stream: UnixStream,
     /// Bytes that the socket had no room for.
     rest: RefCell<Vec<u8>>,
     more: Notify,
 }
 
-/// Frames that wait to be written to a worker; one write takes all.
+impl Shared {
+    /// The socket.
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
+/// Frames that wait to be written to a worker or a guest; one write takes all.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     buffer: Vec<u8>,
@@ -43,6 +53,21 @@ impl Outbox {
     /// Adds a message.
     pub(crate) fn push(&mut self, message: impl Into<AgentToWorker>) {
         message.into().encode(&mut self.buffer);
+    }
+
+    /// Adds a message to a guest.
+    pub(crate) fn push_to_guest(&mut self, message: impl Into<AgentToGuest>) {
+        message.into().encode(&mut self.buffer);
+    }
+
+    /// The socket.
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.shared.stream
+    }
+
+    /// Starts to send what the socket had no room for, until the task that this returns is ended.
+    pub(crate) fn serve(&self) -> JoinHandle<()> {
+        tokio::task::spawn_local(write_rest(self.shared.clone()))
     }
 
     /// Sends what was added; what the socket has no room for is sent later. A dead worker is noticed by its reader.
@@ -62,24 +87,39 @@ impl Outbox {
     }
 }
 
-/// Serves a worker: what it says goes to `take`, what is pushed into the outbox is written, its end is waited for.
-pub(crate) fn attach(stream: UnixStream, process: Process, take: impl Fn(FromWorker) + 'static) -> Outbox {
+/// An outbox for a socket, and what its reader shares with it.
+pub(crate) fn outbox(stream: UnixStream) -> (Outbox, Rc<Shared>) {
     let shared = Rc::new(Shared {
         stream,
         rest: RefCell::default(),
         more: Notify::new(),
     });
-    let writer = tokio::task::spawn_local(write_rest(shared.clone()));
-    let reader = shared.clone();
+    let buffer = Vec::new();
+    (
+        Outbox {
+            buffer,
+            shared: shared.clone(),
+        },
+        shared,
+    )
+}
+
+/// Serves a worker: what it says goes to `take`, what is pushed into the outbox is written, its end is waited for, for `grace` once
+/// it has closed its socket.
+pub(crate) fn attach(
+    stream: UnixStream,
+    process: Process,
+    grace: Duration,
+    take: impl Fn(FromWorker) + 'static,
+) -> Outbox {
+    let (outbox, shared) = outbox(stream);
+    let writer = outbox.serve();
     tokio::task::spawn_local(async move {
-        let ended = serve(&reader.stream, &process, &take).await;
+        let ended = serve(&shared.stream, &process, grace, &take).await;
         writer.abort();
         take(ended);
     });
-    Outbox {
-        buffer: Vec::new(),
-        shared,
-    }
+    outbox
 }
 
 async fn write_rest(shared: Rc<Shared>) {
@@ -99,7 +139,7 @@ async fn write_rest(shared: Rc<Shared>) {
     }
 }
 
-async fn serve(stream: &UnixStream, process: &Process, take: &impl Fn(FromWorker)) -> FromWorker {
+async fn serve(stream: &UnixStream, process: &Process, grace: Duration, take: &impl Fn(FromWorker)) -> FromWorker {
     let mut frames = Frames::new();
     let mut reason = String::new();
     let exited = exited(process);
@@ -109,7 +149,7 @@ async fn serve(stream: &UnixStream, process: &Process, take: &impl Fn(FromWorker
         result = read_all(stream, &mut frames, take) => {
             reason = result.err().map(|e| e.to_string()).unwrap_or_default();
             // It closed its socket or said nonsense: nobody can reach it any more.
-            if !reason.is_empty() || tokio::time::timeout(GRACE, &mut exited).await.is_err() {
+            if !reason.is_empty() || tokio::time::timeout(grace, &mut exited).await.is_err() {
                 kill(process);
                 exited.await;
             }
@@ -139,8 +179,9 @@ async fn exited(process: &Process) {
     let _ = fd.readable().await; // Only fails when the runtime ends.
 }
 
+/// Why nothing more can be read.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(crate) enum ReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -148,6 +189,22 @@ enum ReadError {
 }
 
 async fn read_all(stream: &UnixStream, frames: &mut Frames, take: &impl Fn(FromWorker)) -> Result<(), ReadError> {
+    let decode = |kind, body: &[u8]| {
+        take(FromWorker::Message(WorkerToAgent::decode(kind, body)?));
+        Ok(())
+    };
+    read_frames(stream, frames, decode).await
+}
+
+/// Gives each frame that comes to `take`, until the other side closes.
+///
+/// # Errors
+/// The connection broke, or what came is no frame that `take` knows.
+pub(crate) async fn read_frames(
+    stream: &UnixStream,
+    frames: &mut Frames,
+    take: impl Fn(u16, &[u8]) -> Result<(), FrameError>,
+) -> Result<(), ReadError> {
     loop {
         stream.readable().await?;
         match stream.try_read(frames.space(READ)) {
@@ -158,7 +215,7 @@ async fn read_all(stream: &UnixStream, frames: &mut Frames, take: &impl Fn(FromW
             Err(e) => return Err(e.into()),
         }
         while let Some((kind, body)) = frames.next_frame()? {
-            take(FromWorker::Message(WorkerToAgent::decode(kind, body)?));
+            take(kind, body)?;
         }
     }
 }

@@ -16,6 +16,7 @@ mod node;
 mod output;
 mod place;
 mod processes;
+mod ranks;
 mod runs;
 mod script;
 mod standing;

@@ -3,7 +3,7 @@
 
 use crate::gangs;
 use crate::profile::{ClusterProfile, NodeProfile};
-use bridgehead_spec::{CallSpec, CheckedPipeline, Resources, TaskId, TaskSpec, format_memory};
+use bridgehead_spec::{CallSpec, CheckedPipeline, RanksSpec, Resources, TaskId, TaskSpec, format_memory};
 use std::collections::HashSet;
 use thiserror::Error;
 
@@ -59,19 +59,21 @@ pub enum PlanError {
         /// Its name.
         name: String,
     },
-    /// A program of several ranks, which no agent can start yet.
+    /// A gang that is wider than the allocation.
     #[error(
-        "{task} ({name}) asks for {ranks} ranks, the {backend} backend starts programs of 1 rank: set ranks to 1, or start the ranks within the program (mpirun)"
+        "{task} ({name}) needs {ranks} ranks with {each} each at once, the nodes hold {most}: ask for fewer ranks or less for each, or run on more or larger nodes"
     )]
-    Ranks {
+    TooWide {
         /// The task.
         task: TaskId,
         /// Its name.
         name: String,
-        /// Its ranks.
+        /// The fewest ranks with which it starts.
         ranks: u32,
-        /// The backend.
-        backend: String,
+        /// What each of them asks for.
+        each: String,
+        /// How many the nodes could hold.
+        most: u32,
     },
 }
 
@@ -82,27 +84,34 @@ pub(crate) fn check(pipeline: &CheckedPipeline, cluster: &ClusterProfile) -> Res
             backend: cluster.backend.clone(),
         });
     }
-    let mut seen: HashSet<(&Resources, bool, Option<&str>)> = HashSet::new();
+    let mut seen: HashSet<(&Resources, bool, Option<RanksSpec>, Option<&str>)> = HashSet::new();
     for task in pipeline.tasks() {
-        let function = match &task.call {
-            CallSpec::Function { .. } => true,
-            CallSpec::Program(program) if program.ranks == 1 => false,
-            CallSpec::Program(program) => {
-                let (ranks, backend) = (program.ranks, cluster.backend.clone());
-                return Err(PlanError::Ranks {
-                    task: task.id,
-                    name: task.name.clone(),
-                    ranks,
-                    backend,
-                });
-            }
-        };
+        let function = matches!(task.call, CallSpec::Function { .. });
         let group = task.group.as_deref();
-        if seen.insert((&task.resources, function, group)) {
-            check_task(task, function, &gangs::nodes(pipeline, cluster, group))?;
+        if seen.insert((&task.resources, function, task.ranks, group)) {
+            let nodes = gangs::nodes(pipeline, cluster, group);
+            check_task(task, function, &nodes)?;
+            check_width(task, &nodes)?;
         }
     }
     Ok(())
+}
+
+/// Whether all ranks of a gang could run at once; what one of them asks for has been compared with the nodes.
+fn check_width(task: &TaskSpec, nodes: &[NodeProfile]) -> Result<(), PlanError> {
+    let Some(ranks) = task.ranks else { return Ok(()) };
+    let most = ranks.most_on(&task.resources, nodes.iter().map(|node| &node.resources));
+    if most >= ranks.least {
+        return Ok(());
+    }
+    let each = amounts(&task.resources).map(|(resource, n)| format!("{} {}", show(&resource, n), title(&resource)));
+    Err(PlanError::TooWide {
+        task: task.id,
+        name: task.name.clone(),
+        ranks: ranks.least,
+        each: each.collect::<Vec<_>>().join(", "),
+        most,
+    })
 }
 
 fn check_task(task: &TaskSpec, function: bool, nodes: &[NodeProfile]) -> Result<(), PlanError> {

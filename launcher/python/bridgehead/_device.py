@@ -4,7 +4,6 @@ bytes mean; the memory is the store's."""
 from __future__ import annotations
 
 import math
-import pickle
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _bridgehead, _context, _layout, errors
@@ -134,14 +133,10 @@ def _described(head: memoryview) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
     Raises:
         TypeError: the value is no plain array of numbers.
     """
-    import numpy as np
-
-    table = _layout.table_of(head)
-    if table is None:
+    found = _layout.like_array_of(head)
+    if found is None:
         raise TypeError("the value is no plain array of numbers, as all are that lie on a GPU: get it on the host")
-    (offset, length), text = table
-    # Bytes that are not here and are not read: numpy takes shape and type from the pickle.
-    value: Any = pickle.loads(text, buffers=[np.empty(length, np.uint8)])
+    offset, value = found
     check(value)
     return offset, value.shape, value.dtype
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import math
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -541,16 +540,12 @@ def _described(number: int, source: Any, value: Any, data: int | None) -> _Shard
 
 def _look(number: int, kept: _bridgehead.Kept) -> _Shard:
     """What lies in an object of another node, from its first bytes (`docs/formats/value.md`)."""
-    import numpy as np
-
     size = kept.nbytes()
     if size > 2 * _HEAD:
         head = _refs.connection_of(kept).bring(kept, 0, _HEAD).result()
-        table = _layout.table_of(head)
-        if table is not None:
-            (offset, length), text = table
-            # Bytes that are not here and are not read: numpy takes shape and type from the pickle.
-            value = pickle.loads(text, buffers=[np.empty(length, np.uint8)])
+        found = _layout.like_array_of(head)
+        if found is not None:
+            offset, value = found
             return _described(number, kept, value, offset)
     return _described(number, kept, _refs.load(kept), None)
 
@@ -559,5 +554,5 @@ def _data_in(view: memoryview | None, dtype: Any) -> int | None:
     """Where an array's bytes begin in its packed value."""
     if view is None or dtype is None or dtype.hasobject:
         return None
-    table = _layout.table_of(view)
-    return None if table is None else table[0][0]
+    found = _layout.like_array_of(view)
+    return None if found is None else found[0]

@@ -5,9 +5,8 @@
 //! Python's still shows is never given to another value.
 
 use crate::home::{Home, Kept, fill_view, reserve};
-use crate::layout::Layout;
 use crate::link::lock;
-use crate::pack::pickled_with_buffers;
+use crate::pack::{OUT_OF_BAND, laid_out};
 use bridgehead_store_node::{Lease, Reservation, new_id};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -37,22 +36,21 @@ impl Draft {
     /// # Errors
     /// `StoreFull`: there is no room.
     pub fn new(like: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Option<Self>> {
-        let py = like.py();
-        let (pickle, buffers) = pickled_with_buffers(like)?;
-        let layout = Layout::new(py, pickle.as_bytes(), &buffers);
-        if layout.len() <= home.inline_limit() || buffers.len() != 1 {
-            return Ok(None);
-        }
-        home.make_room(py);
-        let mut reservation = reserve(home, &layout)?;
-        let Some(at) = layout.write_around(reservation.bytes()) else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            home: home.clone(),
-            data: (at, layout.len() - at),
-            state: Mutex::new(State::Open(reservation)),
-        }))
+        laid_out(like, OUT_OF_BAND, |layout| {
+            if layout.len() <= home.inline_limit() {
+                return Ok(None);
+            }
+            home.make_room(like.py());
+            let mut reservation = reserve(home, layout)?;
+            let Some(at) = layout.write_around(reservation.bytes()) else {
+                return Ok(None);
+            };
+            Ok(Some(Self {
+                home: home.clone(),
+                data: (at, layout.len() - at),
+                state: Mutex::new(State::Open(reservation)),
+            }))
+        })
     }
 
     /// Seals the value and makes it the run's, with a hold for this process.

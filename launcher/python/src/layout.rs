@@ -1,9 +1,10 @@
 //! The bytes of a packed value (`docs/formats/value.md`): where its pickle and its buffers go, and how they are found again.
 //! Owns the layout; what is pickled, and how, is `pack.rs`'s. Hot path: `Layout::write`, once a large value.
 
+use crate::array::PlainArray;
 use crate::python::api;
 use bytes::Bytes;
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{PyBuffer, PyUntypedBuffer};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -31,6 +32,7 @@ pub struct Layout<'a> {
 enum Content<'a> {
     Parts(&'a [u8], &'a [PyBuffer<u8>]),
     Raw(&'a [u8]),
+    Array(&'a PlainArray),
 }
 
 impl<'a> Layout<'a> {
@@ -50,6 +52,12 @@ impl<'a> Layout<'a> {
     /// A value that is packed already.
     pub fn raw(py: Python<'a>, bytes: &'a [u8]) -> Self {
         let (content, len) = (Content::Raw(bytes), bytes.len());
+        Self { py, content, len }
+    }
+
+    /// An array that needs no pickle.
+    pub fn array(py: Python<'a>, array: &'a PlainArray) -> Self {
+        let (content, len) = (Content::Array(array), array.head.len());
         Self { py, content, len }
     }
 
@@ -84,13 +92,20 @@ impl<'a> Layout<'a> {
                 out[1..].copy_from_slice(pickle);
             }
             Content::Parts(pickle, buffers) => self.write_framed(pickle, buffers, out),
+            Content::Array(array) => {
+                array.head.write(out);
+                copy_all(self.py, out, &[(array.head.offset(), bytes_of(&array.buffer))]);
+            }
         }
         Ok(())
     }
 
     fn write_framed(&self, pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) {
         let places = frame(pickle, buffers, out);
-        let parts: Vec<_> = places.into_iter().zip(buffers.iter().map(bytes_of)).collect();
+        let parts: Vec<_> = places
+            .into_iter()
+            .zip(buffers.iter().map(|buffer| bytes_of(buffer)))
+            .collect();
         copy_all(self.py, out, &parts);
     }
 
@@ -99,7 +114,11 @@ impl<'a> Layout<'a> {
     pub fn write_around(&self, out: &mut [u8]) -> Option<usize> {
         match self.content {
             Content::Parts(pickle, buffers @ [_]) => frame(pickle, buffers, out).first().copied(),
-            _ => None,
+            Content::Array(array) => {
+                array.head.write(out);
+                Some(array.head.offset())
+            }
+            Content::Parts(..) | Content::Raw(_) => None,
         }
     }
 }
@@ -126,11 +145,11 @@ fn frame(pickle: &[u8], buffers: &[PyBuffer<u8>], out: &mut [u8]) -> Vec<usize> 
 
 /// The bytes of a contiguous buffer.
 #[allow(unsafe_code)]
-fn bytes_of(buffer: &PyBuffer<u8>) -> &[u8] {
+fn bytes_of(buffer: &PyUntypedBuffer) -> &[u8] {
     if buffer.len_bytes() == 0 {
         return &[];
     }
-    // SAFETY: `PickleBuffer.raw` gave a contiguous buffer, which its exporter keeps in place while it is borrowed. Python
+    // SAFETY: `PickleBuffer.raw` gave a contiguous buffer, or `PlainArray` looked whether it is one; its exporter keeps it in place while it is borrowed. Python
     // code that writes it meanwhile makes the copy a mixture, as with every copy of a buffer without the lock.
     unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }
 }

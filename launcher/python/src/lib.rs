@@ -2,6 +2,7 @@
 //!
 //! Hot path: `client::Client::submit`, `futures::complete`, `worker::run`, `pack`. Start reading at `client.rs` and `worker.rs`.
 
+mod array;
 mod client;
 mod device;
 mod draft;
@@ -40,6 +41,7 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_kept, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_reference, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::note_object, m)?)?;
     m.add_function(wrap_pyfunction!(pack::adopt, m)?)?;
     m.add_function(wrap_pyfunction!(pack::keep_packed, m)?)?;
     m.add_function(wrap_pyfunction!(pack::packing_owner, m)?)?;

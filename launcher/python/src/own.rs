@@ -2,10 +2,12 @@
 //! which is the store's until it is written (`store/node/src/own.rs`). Owns the buffers; unpickling so that arrays use them
 //! as what they are is `bridgehead/_own.py`'s. Hot path: `unpack`, once a large value.
 
+use crate::array;
 use crate::home::fill_view;
 use crate::layout::{FRAMED, PICKLE, damaged, parts};
 use crate::python::api;
 use bridgehead_store_node::{Lease, Own};
+use bridgehead_wire::{ARRAY, ArrayHead};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -68,6 +70,12 @@ fn unpack_with<'py>(py: Python<'py>, bytes: &[u8], own: impl FnOnce() -> Own + S
                 buffers.append(Bound::new(py, OwnBuffer { memory, range })?)?;
             }
             pickle
+        }
+        Some(&ARRAY) => {
+            let (head, range) = ArrayHead::read(bytes).map_err(|e| array::refused(&e))?;
+            let memory = Arc::new(py.detach(own));
+            let buffer = Bound::new(py, OwnBuffer { memory, range })?;
+            return array::shown(py, &head, buffer.as_any(), 0);
         }
         _ => return Err(damaged("its form is unknown")),
     };

@@ -1,11 +1,12 @@
 //! Python values as bytes and back (`docs/formats/value.md`). Owns pickling and the placeholders of inputs; the layout of
 //! the bytes is `layout.rs`'s, how a value is pickled when the plain way is not right is `bridgehead/_pickling.py`. Hot path: `pack`, `unpack`, once a task each.
 
+use crate::array::{self, PlainArray};
 use crate::home::{Home, Kept, StoreBuffer, home_of, write};
 use crate::layout::{FRAMED, Layout, PICKLE, damaged, unpack_framed};
 use crate::python::api;
 use bridgehead_store_node::Lease;
-use bridgehead_wire::{Input, ObjectRef, Value, input, value};
+use bridgehead_wire::{ARRAY, Input, ObjectRef, Value, input, value};
 use bytes::Bytes;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 /// Buffers below this many bytes stay in the pickle and arrive as copies that can be written to.
-const OUT_OF_BAND: usize = 16 << 10;
+pub const OUT_OF_BAND: usize = 16 << 10;
 /// `None`, pickled.
 const NONE: &[u8] = b"\x80\x05N.";
 /// `((), {})`, packed.
@@ -125,15 +126,22 @@ pub fn pack(object: &Bound<'_, PyAny>, home: Option<&Home>) -> PyResult<Packed> 
     if is_plain(object) {
         return plain(object).map(Packed::Inline);
     }
+    if let Some(array) = PlainArray::of(object) {
+        return laid(home, &Layout::array(py, &array), Vec::new());
+    }
     let outer = NAMING.replace(home.map(|_| Vec::new()));
     let pickled = pickled_with_buffers(object);
     let refs = NAMING.replace(outer).unwrap_or_default();
     let (pickle, buffers) = pickled?;
-    let layout = Layout::new(py, pickle.as_bytes(), &buffers);
+    laid(home, &Layout::new(py, pickle.as_bytes(), &buffers), refs)
+}
+
+/// Bytes, or an object of the store of `home`, where there is one, that names `refs`.
+fn laid(home: Option<&Home>, layout: &Layout<'_>, refs: Vec<ObjectRef>) -> PyResult<Packed> {
     match home {
         // What names others is an object itself, however small: an object can hold them.
         Some(home) if layout.len() > home.inline_limit() || !refs.is_empty() => {
-            write(home, &layout).map(|(object, _)| Packed::Stored(object, refs))
+            write(home, layout).map(|(object, _)| Packed::Stored(object, refs))
         }
         _ => layout.bytes().map(Packed::Inline),
     }
@@ -177,11 +185,25 @@ fn plain(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     Ok([&[PICKLE], pickle].concat().into())
 }
 
-/// The pickle of a value, and the buffers that it leaves out.
+/// Gives `then` where the parts of a packed value go; what it names is not noted. Buffers of `least` bytes or more lie beside
+/// its pickle.
 ///
 /// # Errors
-/// Something in it cannot be pickled.
-pub fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
+/// Something in it cannot be pickled, or what `then` says.
+pub fn laid_out<T>(
+    object: &Bound<'_, PyAny>,
+    least: usize,
+    then: impl FnOnce(&Layout<'_>) -> PyResult<T>,
+) -> PyResult<T> {
+    if let Some(array) = PlainArray::of(object) {
+        return then(&Layout::array(object.py(), &array));
+    }
+    let (pickle, buffers) = pickled_apart(object, least)?;
+    then(&Layout::new(object.py(), pickle.as_bytes(), &buffers))
+}
+
+/// The pickle of a value, and the buffers that it leaves out.
+fn pickled_with_buffers<'py>(object: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyBytes>, Vec<PyBuffer<u8>>)> {
     pickled_apart(object, OUT_OF_BAND)
 }
 
@@ -253,6 +275,7 @@ pub fn unpack<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
         [PICKLE, pickle @ ..] if pickle == NONE => Ok(py.None().into_bound(py)),
         [PICKLE, pickle @ ..] => api(py)?.loads.bind(py).call1((PyBytes::new(py, pickle),)),
         [FRAMED, ..] => unpack_framed(PyMemoryView::from(&PyBytes::new(py, bytes))?.as_any(), bytes),
+        [ARRAY, ..] => array::load(py, bytes, || Ok(PyBytes::new(py, bytes).into_any())),
         [form, ..] => Err(damaged(&format!("its form {form} is unknown"))),
         [] => Err(damaged("it is empty")),
     }
@@ -278,6 +301,7 @@ pub fn unpack_lease<'py>(py: Python<'py>, lease: Lease) -> PyResult<Bound<'py, P
             let pickle = view.as_any().get_item(PySlice::new(py, 1, end, 1))?;
             api(py)?.loads.bind(py).call1((pickle,))
         }
+        Some(&ARRAY) => array::load(py, bytes, || Ok(buffer.clone().into_any())),
         _ => unpack(py, bytes),
     }
 }
@@ -387,17 +411,49 @@ pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Boun
             .transpose();
     }
     let named = NAMING.with_borrow_mut(|naming| naming.as_mut().map(|naming| naming.push(object.clone())));
-    let numbers = (
-        object.id_hi,
-        object.id_lo,
+    named
+        .map(|()| Ok(numbers(object).into_pyobject(py)?.into_any()))
+        .transpose()
+}
+
+/// The fields of a reference, as `adopt` takes them.
+pub type Numbers = (u64, u64, u64, u32, u64, u64, (u32, u32), u64);
+
+/// See [`Numbers`].
+pub fn numbers(object: &ObjectRef) -> Numbers {
+    let memory = (object.numa, object.gpu);
+    let (id_hi, id_lo) = (object.id_hi, object.id_lo);
+    (
+        id_hi,
+        id_lo,
         object.len,
         object.node,
         object.offset,
         object.slot,
-        (object.numa, object.gpu),
+        memory,
         object.sum,
-    );
-    named.map(|()| Ok(numbers.into_pyobject(py)?.into_any())).transpose()
+    )
+}
+
+fn referenced((id_hi, id_lo, len, node, offset, slot, (numa, gpu), sum): Numbers) -> ObjectRef {
+    ObjectRef {
+        id_hi,
+        id_lo,
+        len,
+        node,
+        offset,
+        slot,
+        numa,
+        gpu,
+        sum,
+    }
+}
+
+/// The value that this thread is packing names an object that others hold for it: whether it may.
+#[pyfunction]
+pub fn note_object(numbers: Numbers) -> bool {
+    let object = referenced(numbers);
+    NAMING.with_borrow_mut(|naming| naming.as_mut().map(|naming| naming.push(object)).is_some())
 }
 
 /// A reference to an object that a value names, while that value is held. Pickles of such values call it.
@@ -417,17 +473,7 @@ pub fn adopt(
     let Some(home) = READING.with_borrow(Clone::clone) else {
         return Err(damaged("it names objects of a run, and was read outside of it"));
     };
-    let object = ObjectRef {
-        id_hi,
-        id_lo,
-        len,
-        node,
-        offset,
-        slot,
-        sum,
-        numa: memory.0,
-        gpu: memory.1,
-    };
+    let object = referenced((id_hi, id_lo, len, node, offset, slot, memory, sum));
     Ok(Kept::adopted(&home, object))
 }
 
@@ -460,10 +506,9 @@ pub fn keep_here(object: &Bound<'_, PyAny>) -> PyResult<Kept> {
 /// As `pack`.
 pub fn keep(object: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Kept> {
     let outer = PACKING.replace(None);
-    let kept = pickled_with_buffers(object).and_then(|(pickle, buffers)| {
-        let layout = Layout::new(object.py(), pickle.as_bytes(), &buffers);
+    let kept = laid_out(object, OUT_OF_BAND, |layout| {
         if layout.len() > home.inline_limit() {
-            home.put(&layout).map(Kept::stored)
+            home.put(layout).map(Kept::stored)
         } else {
             layout.bytes().map(Kept::here)
         }
@@ -478,10 +523,7 @@ pub fn keep(object: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Kept> {
 /// As `pack`.
 pub fn keep_array(array: &Bound<'_, PyAny>, home: &Arc<Home>) -> PyResult<Kept> {
     let outer = PACKING.replace(None);
-    let kept = pickled_apart(array, 0).and_then(|(pickle, buffers)| {
-        let layout = Layout::new(array.py(), pickle.as_bytes(), &buffers);
-        home.put(&layout).map(Kept::stored)
-    });
+    let kept = laid_out(array, 0, |layout| home.put(layout).map(Kept::stored));
     PACKING.set(outer);
     kept
 }
@@ -534,6 +576,9 @@ pub fn unpack_bytes<'py>(buffer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAn
         let data = bytes.as_bytes();
         if data.first() == Some(&FRAMED) {
             return unpack_framed(PyMemoryView::from(bytes)?.as_any(), data);
+        }
+        if data.first() == Some(&ARRAY) {
+            return array::load(py, data, || Ok(bytes.clone().into_any()));
         }
         return unpack(py, data);
     }

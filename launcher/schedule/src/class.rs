@@ -3,6 +3,7 @@
 
 use crate::queue::{Entry, Queue};
 use crate::room::{Ask, CPU, Dimensions, SLOTS};
+use crate::shape::{Part, Shape};
 use bridgehead_spec::Resources;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -10,8 +11,10 @@ use std::ops::Bound;
 /// The queue of one class.
 #[derive(Debug)]
 pub(crate) struct Class {
-    /// What each of its tasks takes from an agent.
+    /// What each of its tasks takes from an agent, or each rank of its gangs.
     pub asks: Vec<Ask>,
+    /// How its ranks lie on agents, if its tasks are gangs.
+    pub shape: Option<Shape>,
     /// Nanoseconds after which each of its tasks is ended; 0: none.
     pub limit_ns: u64,
     /// Whether an agent may be given more of these than it has room for.
@@ -24,8 +27,8 @@ pub(crate) struct Class {
     pub passed_over: u32,
     /// How often in a row the head gave way to a later task whose inputs lay where room was.
     pub gave_way: u32,
-    /// Slot of the agent that keeps free what it asks for.
-    pub reserved: Option<u32>,
+    /// The agents that keep free what it asks for: one, or all that a gang needs, or none.
+    pub reserved: Vec<Part>,
     /// Its head is among the heads. It is not while its tasks are being placed, and while no agent is large enough.
     pub listed: bool,
     /// Some agent was large enough when it was last looked; what is lost or joins asks for another look.
@@ -57,12 +60,22 @@ fn round_up(limit_ns: u64) -> u64 {
     limit_ns.checked_next_multiple_of(unit).unwrap_or(u64::MAX)
 }
 
+/// What a task, or a rank, takes from an agent that asks for `resources`: a slot, and each amount that is not 0.
+pub(crate) fn asks(resources: &Resources, dimensions: &mut Dimensions) -> Vec<Ask> {
+    let amounts = dimensions.amounts(resources).into_iter();
+    let mut asks = vec![(SLOTS, 1)];
+    asks.extend(amounts.filter(|&(_, amount)| amount > 0));
+    asks
+}
+
 /// All classes.
 #[derive(Debug, Default)]
 pub(crate) struct Classes {
     pub list: Vec<Class>,
     /// By request, then by limit.
     by_resources: HashMap<Resources, BTreeMap<u64, u32>>,
+    /// Those of gangs, by what a rank asks for, shape and limit.
+    gangs: HashMap<(Resources, Shape, u64), u32>,
     /// The class of the last submit, which most often is the next one's too.
     last: Option<(Resources, u64, u32)>,
     /// The head of each queue, as (priority, arrival, class).
@@ -92,32 +105,48 @@ impl Classes {
             .and_then(|limits| limits.get(&limit_ns));
         let class = match known {
             Some(&class) => class,
-            None => self.add(resources, limit_ns, dimensions),
+            None => {
+                let class = self.add(resources, None, limit_ns, dimensions);
+                let limits = self.by_resources.entry(resources.clone()).or_default();
+                limits.insert(limit_ns, class);
+                class
+            }
         };
         self.last = Some((resources.clone(), limit_ns, class));
         class
     }
 
-    fn add(&mut self, resources: &Resources, limit_ns: u64, dimensions: &mut Dimensions) -> u32 {
+    /// The number of the class of gangs of this shape, each rank of which asks for `each`, with a limit of about `limit_ns`.
+    pub(crate) fn intern_gang(
+        &mut self,
+        each: &Resources,
+        shape: Shape,
+        limit_ns: u64,
+        dimensions: &mut Dimensions,
+    ) -> u32 {
+        let limit_ns = round_up(limit_ns);
+        let key = (each.clone(), shape, limit_ns);
+        if let Some(&class) = self.gangs.get(&key) {
+            return class;
+        }
+        let class = self.add(each, Some(shape), limit_ns, dimensions);
+        self.gangs.insert(key, class);
+        class
+    }
+
+    fn add(&mut self, resources: &Resources, shape: Option<Shape>, limit_ns: u64, dimensions: &mut Dimensions) -> u32 {
         let class = u32::try_from(self.list.len()).expect("there are no more classes than tasks");
-        let limits = self.by_resources.entry(resources.clone()).or_default();
-        limits.insert(limit_ns, class);
-        let mut asks = vec![(SLOTS, 1)];
-        asks.extend(
-            dimensions
-                .amounts(resources)
-                .into_iter()
-                .filter(|&(_, amount)| amount > 0),
-        );
+        let asks = asks(resources, dimensions);
         self.list.push(Class {
-            small: matches!(asks[1..], [(CPU, 1..=1000)]),
+            small: shape.is_none() && matches!(asks[1..], [(CPU, 1..=1000)]),
             asks,
+            shape,
             limit_ns,
             ready: Queue::default(),
             pace_ns: None,
             passed_over: 0,
             gave_way: 0,
-            reserved: None,
+            reserved: Vec::new(),
             listed: true,
             hopeful: false,
         });

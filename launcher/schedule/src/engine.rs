@@ -1,10 +1,11 @@
 //! The engine's events: what came, what ended, what is gone. Owns the state and its transitions; choosing an agent is
-//! `place`'s. Hot path: `submit`, `finished`. Neither ever looks at all agents, all queues or all tasks.
+//! `place`'s, agents are `allocation`'s, gangs `gang`'s. Hot path: `submit`, `finished`. Neither ever looks at all agents, all queues or all tasks.
 
 use crate::agents::Agent;
 use crate::class::Classes;
 use crate::queue::Entry;
-use crate::room::{Dimensions, NOTHING, Room};
+use crate::room::{Dimensions, Room};
+use crate::shape::Part;
 use crate::tasks::{Hold, NONE, Phase, Tasks, index};
 use bridgehead_spec::{AgentId, Resources, TaskId};
 use std::cmp::Reverse;
@@ -21,7 +22,9 @@ pub struct Engine {
     pub(crate) slots: BTreeMap<AgentId, u32>,
     pub(crate) room: Room,
     pub(crate) prefetch: usize,
-    /// Classes for each of which an agent keeps free what they ask for.
+    /// Where the ranks of each gang are that agents have.
+    pub(crate) gangs: BTreeMap<u32, Vec<Part>>,
+    /// Classes for each of which an agent, or several, keep free what they ask for.
     pub(crate) reserving: Vec<u32>,
     /// Something came since the last round that could let a task start.
     pub(crate) stirred: bool,
@@ -49,6 +52,7 @@ impl Engine {
             slots: BTreeMap::new(),
             room: Room::default(),
             prefetch,
+            gangs: BTreeMap::new(),
             reserving: Vec::new(),
             stirred: false,
             held_back: false,
@@ -58,55 +62,6 @@ impl Engine {
             seq: 0,
             scratch: Vec::new(),
         }
-    }
-
-    /// An agent with `total` to give is there. One that is there already stays as it is.
-    pub fn agent_joined(&mut self, agent: AgentId, total: &Resources) {
-        if self.slots.contains_key(&agent) {
-            return;
-        }
-        let amounts = self.dimensions.amounts(total);
-        // Tasks that preferred the agent that had this slot before prefer the new one: no better and no worse than any.
-        let free = self.agents.iter().position(Option::is_none);
-        let slot = free.unwrap_or(self.agents.len());
-        if slot == self.agents.len() {
-            self.agents.push(None);
-        }
-        self.agents[slot] = Some(Agent::new(agent, &amounts, self.dimensions.count()));
-        let slot = u32::try_from(slot).expect("an agent is named by 32 bits");
-        self.slots.insert(agent, slot);
-        self.classes.agents_changed();
-        self.grow_room();
-        self.publish(slot);
-        self.stirred = true;
-    }
-
-    /// An agent is gone. Returns the tasks that it had; each is to be requeued, finished or abandoned by the caller.
-    pub fn agent_lost(&mut self, agent: AgentId) -> Vec<TaskId> {
-        let Some(slot) = self.slots.remove(&agent) else {
-            return Vec::new();
-        };
-        let Some(gone) = self.agents[slot as usize].take() else {
-            return Vec::new();
-        };
-        self.room.set(slot, std::iter::repeat(NOTHING));
-        self.classes.agents_changed();
-        if let Some(class) = gone.reserved {
-            self.classes.get_mut(class).reserved = None;
-            self.reserving.retain(|&reserving| reserving != class);
-        }
-        let ahead = gone.ahead.into_iter().map(|(task, _)| task);
-        let mut tasks: Vec<u32> = gone.held.into_iter().chain(ahead).collect();
-        tasks.sort_unstable();
-        for &task in &tasks {
-            let row = self.tasks.row(task);
-            self.busy -= usize::from(row.hold != Hold::Blocked);
-            row.phase = Phase::Returned;
-            row.agent = NONE;
-            row.hold = Hold::Using;
-            row.lingers = false;
-        }
-        tasks.into_iter().map(|task| TaskId(task.into())).collect()
     }
 
     /// Nothing is given out from now on; or again what can run.
@@ -159,11 +114,15 @@ impl Engine {
         priority: i32,
         open: &[TaskId],
     ) {
-        let id = index(task);
-        if self.tasks.get(id).is_some() {
-            return;
+        if self.tasks.get(index(task)).is_none() {
+            let class = self.classes.intern(resources, limit_ns, &mut self.dimensions);
+            self.learn(task, class, priority, open);
         }
-        let class = self.classes.intern(resources, limit_ns, &mut self.dimensions);
+    }
+
+    /// A task that was not known comes with a class that may be new.
+    pub(crate) fn learn(&mut self, task: TaskId, class: u32, priority: i32, open: &[TaskId]) {
+        let id = index(task);
         self.grow_room();
         let seq = self.seq;
         self.seq = self.seq.wrapping_add(1);
@@ -258,7 +217,7 @@ impl Engine {
         let (id, producer) = (index(task), index(producer));
         let Some(row) = self.tasks.get(id) else { return false };
         let (phase, seq) = (row.phase, row.seq);
-        let with_agent = matches!(phase, Phase::Held | Phase::Ahead);
+        let with_agent = matches!(phase, Phase::Held | Phase::Ahead | Phase::Gang);
         if with_agent || id == producer || self.tasks.get(producer).is_none() {
             return false;
         }
@@ -271,7 +230,8 @@ impl Engine {
         true
     }
 
-    /// A running task waits for tasks of its own, so that what it holds can be used meanwhile; or it goes on.
+    /// A running task waits for tasks of its own, so that what it holds can be used meanwhile; or it goes on. Of a gang the
+    /// other ranks go on, so it keeps what it holds.
     pub fn blocked(&mut self, task: TaskId, blocked: bool) {
         let id = index(task);
         let Some(row) = self.tasks.get(id) else { return };
@@ -354,7 +314,7 @@ impl Engine {
     }
 
     /// A task is with its agent no more, if it was with one.
-    fn give_back(&mut self, task: u32) {
+    pub(crate) fn give_back(&mut self, task: u32) {
         let row = self.tasks.row(task);
         let class = &self.classes.list[row.class as usize];
         let (slot, place, hold, phase) = (row.agent, row.place as usize, row.hold, row.phase);
@@ -375,6 +335,7 @@ impl Engine {
                 }
             }
             Phase::Ahead => self.take_from_ahead(task, slot),
+            Phase::Gang => return self.disband(task),
             _ => return,
         }
         self.busy -= usize::from(hold != Hold::Blocked);
@@ -392,7 +353,7 @@ impl Engine {
     }
 
     /// Tasks given ahead take what came free, in order.
-    fn promote(&mut self, slot: u32) {
+    pub(crate) fn promote(&mut self, slot: u32) {
         while let Some(agent) = self.agents[slot as usize].as_mut() {
             let Some(&(task, ns)) = agent.ahead.front() else { return };
             let asks = &self.classes.list[self.tasks.row(task).class as usize].asks;
@@ -415,31 +376,5 @@ impl Engine {
         row.place = u32::try_from(agent.held.len()).expect("an agent holds fewer tasks than there are");
         agent.churn += i64::from(row.churns(self.classes.list[row.class as usize].small));
         agent.held.push(task);
-    }
-
-    /// Shows what the agent at `slot` has free.
-    pub(crate) fn publish(&mut self, slot: u32) {
-        if let Some(agent) = &self.agents[slot as usize] {
-            let kept = agent.reserved.map(|class| &self.classes.list[class as usize].asks);
-            self.room
-                .set(slot, agent.shown(self.prefetch, kept.map_or(&[], Vec::as_slice)));
-        }
-    }
-
-    /// Makes place in the tree for agents and named resources that were not known before.
-    fn grow_room(&mut self) {
-        let (agents, dimensions) = (self.agents.len(), self.dimensions.count());
-        let (leaves, had) = self.room.size();
-        if agents <= leaves && dimensions == had {
-            return;
-        }
-        self.room.resize(agents, dimensions);
-        for slot in 0..agents {
-            if let Some(agent) = &mut self.agents[slot] {
-                agent.grow(dimensions);
-                let slot = u32::try_from(slot).expect("an agent is named by 32 bits");
-                self.publish(slot);
-            }
-        }
     }
 }

@@ -1,4 +1,5 @@
-//! Placing: which ready task goes to which agent. Owns order, locality, work given ahead and patience with wide tasks.
+//! Placing: which ready task goes to which agent. Owns order, locality and work given ahead; patience with wide tasks is
+//! `reserve`'s, gangs are `gang`'s.
 //! Hot path: `schedule`, which costs a search of the room tree a task and one for each class that does not fit.
 
 use crate::Engine;
@@ -8,9 +9,6 @@ use bridgehead_spec::{AgentId, TaskId};
 use std::cmp::Reverse;
 use std::ops::Bound;
 
-/// For a class that was passed over by this many others an agent keeps free what it asks for; one of lower priority counts
-/// as all.
-const PATIENCE: u32 = 256;
 /// Classes that do not fit and are looked past in one round; those behind them wait.
 pub(crate) const DEPTH: usize = 256;
 /// How far behind the head of a queue a task may stand that is preferred because its inputs lie where room is, and how often
@@ -29,11 +27,11 @@ enum Spot {
 }
 
 /// A class whose head found no room in this round.
-struct Waits {
-    class: u32,
-    priority: i32,
+pub(crate) struct Waits {
+    pub class: u32,
+    pub priority: i32,
     /// Assignments made in this round before it was looked at.
-    before: usize,
+    pub before: usize,
 }
 
 impl Engine {
@@ -92,17 +90,19 @@ impl Engine {
                 break;
             }
         }
-        for wait in waits {
-            self.grow_impatient(&wait, out.len(), lowest);
-        }
+        self.grow_impatient(&waits, out.len(), lowest);
     }
 
-    /// Whether some agent is large enough for a class; one for which none is needs no look before another joins.
+    /// Whether some agent is large enough for a class, or all together for a gang; one for which none is needs no look before
+    /// another joins.
     fn is_hopeful(&mut self, class: u32) -> bool {
         let queue = self.classes.get(class);
         let hopeful = queue.hopeful || {
             let mut agents = self.agents.iter().flatten();
-            agents.any(|agent| fits(&queue.asks, &agent.total))
+            match queue.shape {
+                None => agents.any(|agent| fits(&queue.asks, &agent.total)),
+                Some(shape) => self.most_ranks_of(&queue.asks, shape) >= shape.least,
+            }
         };
         self.classes.get_mut(class).hopeful = hopeful;
         hopeful
@@ -110,7 +110,11 @@ impl Engine {
 
     /// Places one task of a class, its head unless another is nearer to where room is.
     fn place_next(&mut self, class: u32) -> Option<(TaskId, AgentId)> {
-        let (Reverse(priority), _, head) = self.classes.get(class).ready.first()?;
+        let queue = self.classes.get(class);
+        let (Reverse(priority), _, head) = queue.ready.first()?;
+        if let Some(shape) = queue.shape {
+            return self.place_gang(head, class, shape);
+        }
         let near = self.spot_near_inputs(class, head);
         let spot = near.or_else(|| self.spot(class, priority))?;
         let (Spot::Now(slot) | Spot::Ahead(slot)) = spot;
@@ -139,7 +143,7 @@ impl Engine {
         let slot = row.prefers;
         let agent = self.agents.get(slot as usize)?.as_ref()?;
         let queue = self.classes.get(class);
-        let kept = agent.reserved == Some(class) && agent.has_room(&queue.asks);
+        let kept = agent.reserved.is_some_and(|kept| kept.class == class) && agent.has_room(&queue.asks);
         if kept || fits(&queue.asks, self.room.leaf(slot)) {
             return Some(Spot::Now(slot));
         }
@@ -157,18 +161,14 @@ impl Engine {
             let agent = self.agents[slot as usize].as_ref();
             agent.is_some_and(|agent| agent.has_room(&queue.asks))
         };
-        if let Some(slot) = queue.reserved.filter(has_room) {
+        let kept = queue.reserved.first().map(|part| part.slot);
+        if let Some(slot) = kept.filter(has_room) {
             return Some(Spot::Now(slot));
         }
         if let Some(slot) = self.room.find(&queue.asks, CPU) {
             return Some(Spot::Now(slot));
         }
-        let lesser = self.reserving.iter().filter_map(|&other| {
-            let other = self.classes.get(other);
-            let (Reverse(theirs), ..) = other.ready.first()?;
-            other.reserved.filter(|_| theirs < priority)
-        });
-        if let Some(slot) = lesser.into_iter().find(has_room) {
+        if let Some(slot) = self.kept_for_lesser(priority).find(has_room) {
             return Some(Spot::Now(slot));
         }
         let pace = self.ahead_pace(class)?;
@@ -214,74 +214,5 @@ impl Engine {
         row.agent = slot;
         row.phase = Phase::Ahead;
         self.publish(slot);
-    }
-
-    /// Counts those that went before a class that found no room; after too many an agent keeps free what it asks for.
-    fn grow_impatient(&mut self, wait: &Waits, after: usize, lowest: i32) {
-        let passed = after - wait.before;
-        let queue = self.classes.get_mut(wait.class);
-        if passed == 0 || queue.reserved.is_some() {
-            return;
-        }
-        let passed = if lowest < wait.priority {
-            PATIENCE // Priorities fall within a round, so one of those that went after it was less urgent.
-        } else {
-            u32::try_from(passed).unwrap_or(PATIENCE)
-        };
-        queue.passed_over = queue.passed_over.saturating_add(passed);
-        if queue.passed_over >= PATIENCE {
-            queue.passed_over = 0;
-            self.reserve(wait.class);
-        }
-    }
-
-    /// Has the agent that lacks least for a class keep free what it asks for: others get what is beyond. Looks at all agents,
-    /// which is rare.
-    fn reserve(&mut self, class: u32) {
-        let asks = &self.classes.get(class).asks;
-        let mut best: Option<(i128, usize)> = None;
-        for (slot, agent) in self.agents.iter().enumerate() {
-            let Some(agent) = agent.as_ref().filter(|agent| fits(asks, &agent.total)) else {
-                continue;
-            };
-            let there = asks.iter().map(|&(dimension, amount)| {
-                i128::from(agent.free[dimension].min(amount)) * 1000 / i128::from(amount) // Parts of a thousand.
-            });
-            let there = there.sum();
-            if agent.reserved.is_none() && best.is_none_or(|(most, _)| there > most) {
-                best = Some((there, slot));
-            }
-        }
-        if let Some((_, slot)) = best {
-            if let Some(agent) = &mut self.agents[slot] {
-                agent.reserved = Some(class);
-            }
-            let slot = u32::try_from(slot).expect("an agent is named by 32 bits");
-            self.classes.get_mut(class).reserved = Some(slot);
-            self.reserving.push(class);
-            self.publish(slot);
-        }
-    }
-
-    fn release_reservation(&mut self, class: u32) {
-        let Some(slot) = self.classes.get_mut(class).reserved.take() else {
-            return;
-        };
-        self.reserving.retain(|&reserving| reserving != class);
-        if let Some(agent) = &mut self.agents[slot as usize] {
-            agent.reserved = None;
-        }
-        self.publish(slot);
-        self.stirred = true;
-    }
-
-    /// A class whose tasks were cancelled, wait again or cannot end in time needs its agent no more.
-    fn drop_idle_reservations(&mut self) {
-        for class in self.reserving.clone() {
-            let queue = self.classes.get(class);
-            if queue.ready.is_empty() || queue.is_late(self.remaining_ns) {
-                self.release_reservation(class);
-            }
-        }
     }
 }

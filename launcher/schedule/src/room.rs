@@ -51,6 +51,12 @@ pub(crate) fn fits(asks: &[Ask], free: &[i64]) -> bool {
     asks.iter().all(|&(dimension, amount)| free[dimension] >= amount)
 }
 
+/// How often `free` covers `asks`, which ask for something.
+pub(crate) fn times(asks: &[Ask], free: &[i64]) -> u32 {
+    let each = asks.iter().map(|&(dimension, amount)| free[dimension].max(0) / amount);
+    each.min().map_or(0, |times| u32::try_from(times).unwrap_or(u32::MAX))
+}
+
 /// A tree over agents' slots; each node has, by dimension, the most that any agent below it has free.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
@@ -138,6 +144,21 @@ impl Room {
         fitting.into_iter().find_map(|child| self.descend(child, asks, by))
     }
 
+    /// Appends the slots of all agents that have room for `asks`, in order. Costs as much as there are of them, or nearly.
+    pub(crate) fn all(&self, asks: &[Ask], out: &mut Vec<u32>) {
+        let mut nodes: Vec<usize> = (self.leaves > 0).then_some(1).into_iter().collect();
+        while let Some(node) = nodes.pop() {
+            if !fits(asks, self.node(node)) {
+                continue;
+            }
+            if node < self.leaves {
+                nodes.extend([2 * node + 1, 2 * node]);
+            } else {
+                out.extend(u32::try_from(node - self.leaves));
+            }
+        }
+    }
+
     /// Walks the tree: every node is the maximum of those below it.
     pub(crate) fn sanity_check(&self) {
         for node in 1..self.leaves {
@@ -165,6 +186,9 @@ mod tests {
         room.set(1, [NOTHING; FIXED]);
         assert_eq!(room.find(&[(SLOTS, 1), (CPU, 2)], CPU), Some(4));
         assert_eq!(room.find(&[(CPU, 5)], CPU), None);
+        let mut all = Vec::new();
+        room.all(&[(CPU, 3)], &mut all);
+        assert_eq!(all, [2, 4]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) enum Phase {
     Held,
     /// Given to an agent beyond its resources, to be at hand when they come free.
     Ahead,
+    /// A gang that was given to agents, each of which holds what its ranks ask for.
+    Gang,
     /// Was with an agent that is gone; the caller has to say what becomes of it.
     Returned,
 }
@@ -42,7 +44,7 @@ pub(crate) struct Row {
     pub priority: i32,
     /// Dependencies that have not ended.
     pub open: u32,
-    /// Slot of the agent that has it.
+    /// Slot of the agent that has it; of a gang, its first part.
     pub agent: u32,
     /// Its place in that agent's list of held tasks.
     pub place: u32,

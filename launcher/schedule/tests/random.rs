@@ -1,7 +1,7 @@
 //! The scheduler's laws under random events: a model beside the engine says what may happen, and every invariant is walked
 //! after each event. A failure names its seed.
 
-use bridgehead_schedule::Engine;
+use bridgehead_schedule::{Engine, Shape};
 use bridgehead_spec::{AgentId, Resources, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,11 @@ enum Is {
 }
 
 struct Task {
+    /// Each rank's, if it is a gang.
     asks: Resources,
+    shape: Option<Shape>,
+    /// Where its ranks are, if it is a gang that was given out.
+    parts: Vec<(AgentId, u32)>,
     limit_ns: u64,
     priority: i32,
     needs: Vec<TaskId>,
@@ -57,6 +61,41 @@ fn largest() -> Resources {
         memory: 64,
         gpus: 4,
         named: [("licence".to_owned(), 3)].into(),
+    }
+}
+
+impl Task {
+    /// How often what it asks for is held by an agent.
+    fn ranks_at(&self, agent: AgentId) -> u32 {
+        match (self.is, self.shape) {
+            (Is::Given(_), Some(_)) => self
+                .parts
+                .iter()
+                .filter(|part| part.0 == agent)
+                .map(|part| part.1)
+                .sum(),
+            (Is::Given(at), None) => u32::from(at == agent),
+            _ => 0,
+        }
+    }
+
+    /// Whether `parts` are what it may be given: all ranks, in the shape and the order that it was promised.
+    fn accepts(&self, parts: &[(AgentId, u32)]) -> bool {
+        let Some(shape) = self.shape else {
+            return parts.is_empty();
+        };
+        let ranks: u32 = parts.iter().map(|part| part.1).sum();
+        let Some(((last, fewest), others)) = parts.split_last() else {
+            return false;
+        };
+        let ascending = others.is_sorted_by(|a, b| a.0 < b.0);
+        let in_order = ascending && others.last().is_none_or(|before| before.0 < *last);
+        let exact = |each: u32| others.iter().all(|part| part.1 == each) && *fewest <= each;
+        (shape.least..=shape.most).contains(&ranks)
+            && match shape.per_agent {
+                None => in_order,
+                Some(each) => exact(each) && (in_order || *fewest < each && ascending),
+            }
     }
 }
 
@@ -99,6 +138,40 @@ impl Model {
         }
     }
 
+    /// A shape that `run_out`'s agents can hold.
+    fn shape(&mut self, asks: &Resources) -> Option<Shape> {
+        if self.random.below(5) > 0 {
+            return None;
+        }
+        let mut room = largest();
+        let mut most = 0;
+        while asks.fits(&room) && most < 6 {
+            room.cpu_millis -= asks.cpu_millis;
+            room.memory -= asks.memory;
+            room.gpus -= asks.gpus;
+            for (name, amount) in &asks.named {
+                *room.named.entry(name.clone()).or_default() -= amount;
+            }
+            most += 1;
+        }
+        let least = 1 + self.random.below(most) as u32;
+        Some(Shape {
+            least,
+            most: least + self.random.below(4) as u32,
+            per_agent: [None, None, None, Some(1), Some(2), Some(3)][self.random.below(6) as usize],
+            spread: self.random.below(3) == 0,
+        })
+    }
+
+    /// Submits a task that is in the table, or will be.
+    fn send(&mut self, id: TaskId, task: &Task, open: &[TaskId]) {
+        let (asks, limit, priority) = (&task.asks, task.limit_ns, task.priority);
+        match task.shape {
+            Some(shape) => self.engine.submit_gang(id, asks, shape, limit, priority, open),
+            None => self.engine.submit_limited(id, asks, limit, priority, open),
+        }
+    }
+
     fn in_state(&self, state: impl Fn(Is) -> bool) -> Vec<TaskId> {
         let tasks = (0..).zip(&self.tasks);
         tasks
@@ -132,7 +205,9 @@ impl Model {
         let all: Vec<AgentId> = self.agents.keys().copied().collect();
         let Some(id) = self.random.pick(&all) else { return };
         self.agents.remove(&id);
-        let expected = self.in_state(|is| is == Is::Given(id));
+        let there = |task: &TaskId| self.tasks[task.0 as usize].ranks_at(id) > 0;
+        let given = self.in_state(|is| matches!(is, Is::Given(_))).into_iter();
+        let expected: Vec<TaskId> = given.filter(there).collect();
         let returned = self.engine.agent_lost(id);
         assert_eq!(returned, expected, "a lost agent's tasks are handed back");
         for task in returned {
@@ -170,13 +245,9 @@ impl Model {
         let (asks, priority) = (self.asks(), self.random.below(3) as i32 - 1);
         let limit_ns = [0, 0, 0, 1 << 10, 1 << 20][self.random.below(5) as usize];
         let open = self.open(&needs);
-        self.engine.submit_limited(id, &asks, limit_ns, priority, &open);
-        let agents: Vec<AgentId> = self.agents.keys().copied().collect();
-        if let Some(agent) = self.random.pick(&agents) {
-            let bytes = self.random.below(1 << 22);
-            self.engine.input_at(id, agent, bytes);
-        }
-        self.tasks.push(Task {
+        let task = Task {
+            shape: self.shape(&asks),
+            parts: Vec::new(),
             asks,
             limit_ns,
             priority,
@@ -184,7 +255,14 @@ impl Model {
             is: Is::Waiting,
             blocked: false,
             resumed: false,
-        });
+        };
+        self.send(id, &task, &open);
+        let agents: Vec<AgentId> = self.agents.keys().copied().collect();
+        if let Some(agent) = self.random.pick(&agents) {
+            let bytes = self.random.below(1 << 22);
+            self.engine.input_at(id, agent, bytes);
+        }
+        self.tasks.push(task);
     }
 
     fn schedule(&mut self) {
@@ -195,10 +273,20 @@ impl Model {
             let needs = self.tasks[id.0 as usize].needs.clone();
             assert!(self.open(&needs).is_empty(), "{id} starts after all that it needs");
             let remaining = self.remaining_ns;
+            let parts = self.engine.parts(id);
+            assert!(
+                self.tasks[id.0 as usize].accepts(&parts),
+                "{id} may not lie on {parts:?}"
+            );
+            assert!(
+                parts.first().is_none_or(|part| part.0 == agent),
+                "{id} is named by its first part"
+            );
             let task = self.task(id);
             assert_eq!(task.is, Is::Waiting, "{id} is given out once, and never after its end");
             assert!(task.limit_ns <= remaining, "{id} would be cut off");
             task.is = Is::Given(agent);
+            task.parts = parts;
         }
         let busy = |task: &&Task| matches!(task.is, Is::Given(_)) && !task.blocked;
         let busy = self.tasks.iter().filter(busy).count();
@@ -218,7 +306,9 @@ impl Model {
             .collect();
         for (id, _) in given {
             let task = &self.tasks[id.0 as usize];
-            let same = |other: &&&Task| other.asks == task.asks && other.limit_ns == task.limit_ns;
+            let same = |other: &&&Task| {
+                other.asks == task.asks && other.limit_ns == task.limit_ns && other.shape == task.shape
+            };
             let more_urgent = |other: &&&Task| same(other) && other.priority > task.priority;
             assert!(
                 !could.iter().any(|other| more_urgent(&other)),
@@ -230,25 +320,22 @@ impl Model {
     /// What each agent was given, less as many small tasks as it may be given ahead, is no more than it has.
     fn check_commitments(&self) {
         for (&id, total) in &self.agents {
-            let here = self
-                .tasks
-                .iter()
-                .filter(|task| task.is == Is::Given(id) && !task.blocked);
+            let here = self.tasks.iter().filter(|task| task.ranks_at(id) > 0 && !task.blocked);
             let mut sum = Resources::zero();
             let mut small = Vec::new();
             let mut resumed = 0;
             for task in here {
-                let asks = &task.asks;
-                let plain = asks.memory == 0 && asks.gpus == 0 && asks.named.is_empty();
+                let (asks, ranks) = (&task.asks, task.ranks_at(id));
+                let plain = task.shape.is_none() && asks.memory == 0 && asks.gpus == 0 && asks.named.is_empty();
                 if plain && (1..=1000).contains(&asks.cpu_millis) {
                     small.push(asks.cpu_millis);
                 }
                 resumed += u32::from(task.resumed);
-                sum.cpu_millis += asks.cpu_millis;
-                sum.memory += asks.memory;
-                sum.gpus += asks.gpus;
+                sum.cpu_millis += asks.cpu_millis * u64::from(ranks);
+                sum.memory += asks.memory * u64::from(ranks);
+                sum.gpus += asks.gpus * ranks;
                 for (name, amount) in &asks.named {
-                    *sum.named.entry(name.clone()).or_default() += amount;
+                    *sum.named.entry(name.clone()).or_default() += amount * u64::from(ranks);
                 }
             }
             small.sort_unstable_by_key(|&millis| std::cmp::Reverse(millis));
@@ -297,9 +384,10 @@ impl Model {
         let given = self.in_state(|is| matches!(is, Is::Given(_)));
         let Some(id) = self.random.pick(&given) else { return };
         let task = self.task(id);
-        task.blocked = !task.blocked;
-        task.resumed = !task.blocked;
-        let blocked = task.blocked;
+        let blocked = !task.blocked;
+        if task.shape.is_none() {
+            (task.blocked, task.resumed) = (blocked, !blocked);
+        }
         self.engine.blocked(id, blocked);
     }
 
@@ -311,11 +399,11 @@ impl Model {
         if needs.iter().any(|need| self.tasks[need.0 as usize].is == Is::Dropped) {
             return; // It could not be made again; the head would fail those that take it.
         }
-        let task = &self.tasks[id.0 as usize];
-        let (asks, limit_ns, priority) = (task.asks.clone(), task.limit_ns, task.priority);
         let open = self.open(&needs);
         self.wait(id);
-        self.engine.submit_limited(id, &asks, limit_ns, priority, &open);
+        let tasks = std::mem::take(&mut self.tasks);
+        self.send(id, &tasks[id.0 as usize], &open);
+        self.tasks = tasks;
         for consumer in self.in_state(|is| is == Is::Waiting) {
             if self.tasks[consumer.0 as usize].needs.contains(&id) {
                 assert!(self.engine.wait_again(consumer, id), "{consumer} waits for {id} again");
@@ -363,10 +451,12 @@ impl Model {
         }
     }
 
-    /// With an agent that is large enough for everything, all tasks come to their end.
+    /// With agents enough for everything, all tasks come to their end.
     fn run_out(&mut self) {
-        self.engine.agent_joined(AgentId(99), &largest());
-        self.agents.insert(AgentId(99), largest());
+        for id in (90..96).map(AgentId) {
+            self.engine.agent_joined(id, &largest());
+            self.agents.insert(id, largest());
+        }
         (self.remaining_ns, self.most) = (u64::MAX, 1);
         self.engine.set_remaining(None);
         self.engine.set_most(1);

@@ -238,12 +238,17 @@ fn check_task<'a>(
             digest: *digest,
         });
     }
-    let fault = call_fault(task).or_else(|| limit_fault(spec, task)).or_else(|| {
-        requests
-            .insert(&task.resources)
-            .then(|| resource_fault(&task.resources))
-            .flatten()
-    });
+    let is_function = matches!(task.call, CallSpec::Function { .. });
+    let ranks = || task.ranks.and_then(|ranks| ranks.fault(&task.resources, is_function));
+    let fault = call_fault(task)
+        .or_else(|| limit_fault(spec, task))
+        .or_else(ranks)
+        .or_else(|| {
+            requests
+                .insert(&task.resources)
+                .then(|| resource_fault(&task.resources))
+                .flatten()
+        });
     if let Some(reason) = fault {
         return Err(SpecError::Task {
             task: id,
@@ -277,9 +282,6 @@ fn call_fault(task: &TaskSpec) -> Option<String> {
 fn program_fault(program: &ProgramSpec) -> Option<String> {
     if program.argv.first().is_none_or(String::is_empty) {
         return Some("a program needs an argv whose first word is the executable".to_owned());
-    }
-    if program.ranks == 0 {
-        return Some("a program of 0 ranks would do nothing; give it 1 or more".to_owned());
     }
     if program.cwd.as_deref() == Some("") {
         return Some("its cwd is empty; leave it out for the run's working folder".to_owned());

@@ -6,6 +6,7 @@ mod error;
 mod graph;
 mod ids;
 mod pipeline;
+mod ranks;
 mod resources;
 mod retry;
 mod run;
@@ -18,6 +19,7 @@ pub use pipeline::{
     CallSpec, EnvironmentSpec, FunctionSpec, GroupSpec, PIPELINE_VERSION, PersistSpec, PipelineSpec, ProgramSpec,
     TaskSpec,
 };
+pub use ranks::{LauncherSpec, MAX_RANKS, MapSpec, MpiSpec, RanksSpec, ReturnsSpec};
 pub use resources::Resources;
 pub use retry::{Cause, Retries};
 pub use run::{

@@ -1,7 +1,7 @@
 //! The pipeline as it is written down: `spec.json`, version 1 (`docs/formats/pipeline-spec.md`). Owns the document's types and
 //! its canonical text; what makes a document a pipeline is `check.rs`.
 
-use crate::{Digest, Resources, Retries, TaskId};
+use crate::{Digest, RanksSpec, Resources, Retries, TaskId};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -90,6 +90,9 @@ pub struct TaskSpec {
     /// What it asks for; one core if left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
+    /// Several ranks run it together, each of which gets what it asks for; one process if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RanksSpec>,
     /// Retries by cause.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retries: Retries,
@@ -160,18 +163,6 @@ pub struct ProgramSpec {
         deserialize_with = "unique_keys"
     )]
     pub outputs: BTreeMap<String, String>,
-    /// Processes that run it together (MPI); 1 if left out.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub ranks: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands a reference.
-fn is_one(n: &u32) -> bool {
-    *n == 1
 }
 
 /// When a result is written to the run folder.

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
 use bridgehead_spec::{
-    CallSpec, CheckedPipeline, Digest, EnvironmentSpec, FunctionSpec, PersistSpec, PipelineSpec, ProgramSpec,
-    Resources, Retries, SpecError, TaskId, TaskSpec,
+    CallSpec, CheckedPipeline, Digest, EnvironmentSpec, FunctionSpec, MapSpec, PersistSpec, PipelineSpec, ProgramSpec,
+    RanksSpec, Resources, Retries, SpecError, TaskId, TaskSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,7 @@ fn task(id: u64, needs: Vec<u64>) -> TaskSpec {
         inputs: needs.into_iter().map(TaskId).collect(),
         after: Vec::new(),
         resources: Resources::default(),
+        ranks: None,
         retries: Retries::default(),
         timeout_ms: None,
         priority: 0,
@@ -86,7 +87,6 @@ fn random(seed: u64) -> PipelineSpec {
         task.call = match dice.below(3) {
             0 if task.inputs.is_empty() => CallSpec::Program(ProgramSpec {
                 argv: vec!["echo".to_owned(), "\"quoted\" \u{b5}".to_owned()],
-                ranks: 1 + u32::try_from(dice.below(3)).unwrap(),
                 env: BTreeMap::new(),
                 cwd: None,
                 outputs: BTreeMap::from([("log".to_owned(), "log.txt".to_owned())]),
@@ -111,6 +111,11 @@ fn random(seed: u64) -> PipelineSpec {
             }
         };
         task.resources.memory = dice.below(3) << 30;
+        task.ranks = (dice.below(4) == 0).then(|| RanksSpec {
+            most: 4,
+            map: [MapSpec::Core, MapSpec::Node][dice.below(2) as usize],
+            ..RanksSpec::exactly(1 + u32::try_from(dice.below(4)).unwrap())
+        });
         task.retries.user = u32::try_from(dice.below(3)).unwrap();
         task.timeout_ms = (dice.below(2) == 1).then_some(1000);
         task.priority = i32::try_from(dice.below(5)).unwrap() - 2;

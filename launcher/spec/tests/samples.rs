@@ -81,6 +81,7 @@ fn the_schema_names_the_fields_of_the_code() {
             &["args_blob"],
         ),
         (&schema["$defs"]["program"]["properties"], program, &[]),
+        (&schema["$defs"]["ranks"]["properties"], &task["ranks"], &["launcher"]),
         (&schema["$defs"]["group"]["properties"], &sample["groups"]["train"], &[]),
     ] {
         let mut printed = sorted_keys(value, "sample");

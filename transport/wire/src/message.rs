@@ -2,6 +2,7 @@
 
 use crate::frame::{FrameError, put_frame};
 use crate::names::*;
+use crate::ranks::*;
 use crate::session::*;
 use crate::task::*;
 use prost::Message;
@@ -93,6 +94,8 @@ direction!(
         14 => Name(NameReply),
         15 => Placed(Placed),
         16 => Located(Located),
+        17 => Relay(Relay),
+        18 => EndGang(EndGang),
     }
 );
 
@@ -117,6 +120,9 @@ direction!(
         16 => Hold(HoldObjects),
         17 => Place(PlaceObjects),
         18 => Locate(Locate),
+        19 => Relay(Relay),
+        20 => RankFailed(RankFailed),
+        21 => Bound(RanksBound),
     }
 );
 
@@ -151,5 +157,28 @@ direction!(
         12 => Name(NameRequest),
         13 => Hold(HoldObjects),
         14 => Place(PlaceObjects),
+    }
+);
+
+direction!(
+    /// From an agent to a guest: a process of a program that runs on its node and asked to take part.
+    AgentToGuest {
+        1 => Config(WorkerConfig),
+        2 => Refused(Refused),
+        3 => Fetched(Fetched),
+        4 => Name(NameReply),
+        5 => Shutdown(Shutdown),
+    }
+);
+
+direction!(
+    /// From a guest to the agent of its node.
+    GuestToAgent {
+        1 => Hello(GuestHello),
+        2 => Put(PutObject),
+        3 => Hold(HoldObjects),
+        4 => Release(ReleaseObjects),
+        5 => Fetch(Fetch),
+        6 => Name(NameRequest),
     }
 );

@@ -364,3 +364,20 @@ pub struct WorkerReady {
     #[prost(string, tag = "2")]
     pub python: String,
 }
+
+/// First message of a guest: which task it is a process of, as its variables say.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GuestHello {
+    /// The task (`BRIDGEHEAD_TASK`).
+    #[prost(uint64, tag = "1")]
+    pub task: u64,
+    /// The attempt (`BRIDGEHEAD_ATTEMPT`).
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// Its rank (`BRIDGEHEAD_RANK`), where the task has several.
+    #[prost(uint32, optional, tag = "3")]
+    pub rank: Option<u32>,
+    /// Its process id.
+    #[prost(uint32, tag = "4")]
+    pub pid: u32,
+}

@@ -1,5 +1,6 @@
 //! Bodies of messages about tasks, functions and objects. Who sends which to whom is in `message.rs`.
 
+use crate::ranks::{GangCall, Ranks};
 use crate::values::{Amounts, Input, ObjectRef, Outcome, ProgramCall, Retry, Value};
 use bytes::Bytes;
 use prost::Message;
@@ -72,6 +73,9 @@ pub struct TaskSubmit {
     /// The submitter's number for a task of its own that this one waits for besides its inputs.
     #[prost(uint64, repeated, tag = "13")]
     pub after: Vec<u64>,
+    /// Several ranks run it together, and each gets `resources`.
+    #[prost(message, optional, tag = "14")]
+    pub ranks: Option<Ranks>,
 }
 
 /// An attempt at a task, on its way to a worker.
@@ -110,6 +114,9 @@ pub struct TaskCall {
     /// Positions of inputs that arrive as references: their objects are not brought to the node.
     #[prost(uint32, repeated, tag = "11")]
     pub lazy: Vec<u32>,
+    /// It is run by ranks, each of which gets `resources`.
+    #[prost(message, optional, tag = "12")]
+    pub gang: Option<GangCall>,
 }
 
 /// The end of an attempt.
@@ -133,6 +140,9 @@ pub struct TaskDone {
     /// The worker; 0 for programs.
     #[prost(uint32, tag = "6")]
     pub worker: u32,
+    /// Of a gang whose ranks' values are shards: those of the ranks here, in order.
+    #[prost(message, repeated, tag = "7")]
+    pub shards: Vec<Value>,
 }
 
 /// An attempt has been running for a while (sent for those that outlast the agent's tick, to keep short tasks cheap).

@@ -126,6 +126,59 @@ fn every_message_is_written_and_read_as_it_was_frozen() {
         WorkerToAgent::encode,
         WorkerToAgent::decode,
     );
+    check(
+        "agent-to-guest",
+        &agent_to_guest(),
+        AgentToGuest::encode,
+        AgentToGuest::decode,
+    );
+    check(
+        "guest-to-agent",
+        &guest_to_agent(),
+        GuestToAgent::encode,
+        GuestToAgent::decode,
+    );
+}
+
+/// What makes a task one of several ranks.
+fn check_gangs(known: &mut BTreeMap<String, String>) {
+    let ranks = Ranks {
+        least: 4,
+        most: 16,
+        per_node: 2,
+        map: Map::Gpu.into(),
+        mpi: Mpi::Openmpi.into(),
+        srun: true,
+        shards: true,
+    };
+    let submit = TaskSubmit {
+        ranks: Some(ranks),
+        ..TaskSubmit::default()
+    };
+    let name = ("client-to-head-gang", 3);
+    check_one(known, name, &submit.into(), ClientToHead::encode, ClientToHead::decode);
+    let node = RanksAt {
+        agent: 1,
+        first: 4,
+        count: 2,
+        host: "n1".to_owned(),
+    };
+    let call = TaskCall {
+        gang: Some(GangCall {
+            ranks,
+            nodes: vec![node],
+            rank: 5,
+        }),
+        ..TaskCall::default()
+    };
+    let name = ("head-to-agent-gang", 3);
+    check_one(known, name, &call.into(), HeadToAgent::encode, HeadToAgent::decode);
+    let done = TaskDone {
+        shards: vec![Value::stored(object())],
+        ..TaskDone::default()
+    };
+    let name = ("agent-to-head-gang", 3);
+    check_one(known, name, &done.into(), AgentToHead::encode, AgentToHead::decode);
 }
 
 #[test]
@@ -238,6 +291,7 @@ fn fields_that_came_later_are_written_and_read_as_they_were_frozen() {
     };
     let name = ("head-to-agent-later", 3);
     check_one(&mut known, name, &lazy.into(), HeadToAgent::encode, HeadToAgent::decode);
+    check_gangs(&mut known);
     let beat = Heartbeat {
         local_operations: 4,
         local_bytes: 5,
@@ -290,6 +344,7 @@ fn whatever_body_comes_decoding_gives_a_message_or_an_error() {
             assert!(known || client == Err(FrameError::UnknownKind(kind)));
             let _ = (HeadToAgent::decode(kind, &body), AgentToHead::decode(kind, &body)); // Neither may panic.
             let _ = (AgentToWorker::decode(kind, &body), WorkerToAgent::decode(kind, &body));
+            let _ = (AgentToGuest::decode(kind, &body), GuestToAgent::decode(kind, &body));
         }
     }
 }

@@ -11,8 +11,7 @@ use crate::verdict::{death, out_of_memory};
 use crate::worker::Worker;
 use bridgehead_spec::running_note;
 use bridgehead_wire::{
-    ArenaUse, Failure, FailureCause, Heartbeat, NameOp, NameRequest, Outcome, ReleaseObjects, Shutdown, TaskCall,
-    TaskDone, TaskStarted, WorkerToAgent,
+    ArenaUse, Failure, FailureCause, Heartbeat, Outcome, Shutdown, TaskCall, TaskDone, TaskStarted, WorkerToAgent,
 };
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -40,6 +39,9 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
+        if let Some(rank) = worker.rank {
+            return self.on_rank_done(id, rank, done);
+        }
         let Some(at) = worker.calls.iter().position(|given| given.call.task == done.task) else {
             return;
         };
@@ -109,19 +111,13 @@ impl Agent {
             return;
         };
         self.worker_functions.retain(|&(worker, _), _| worker != id);
-        let objects = self.holds.drop_worker(id);
-        if !objects.is_empty() {
-            self.tell(ReleaseObjects { objects });
-        }
-        if self.named.remove(&id) {
-            self.tell(NameRequest {
-                op: NameOp::Gone.into(),
-                from_worker: Some(id),
-                ..NameRequest::default()
-            });
-        }
+        self.forget_asker(id);
         if !reason.is_empty() {
             tracing::warn!(worker = id, reason, "a worker's last words could not be understood");
+        }
+        if let Some(rank) = worker.rank {
+            let _ = std::fs::remove_file(running_note(&self.options.socket_dir, id));
+            return self.on_rank_worker_ended(rank, end, &worker.log);
         }
         let log = tail(&worker.log, QUOTED);
         if !worker.ready && worker.killed.is_none() && self.stop.is_none() {
@@ -160,7 +156,7 @@ impl Agent {
     }
 
     /// Whether the kernel killed for want of memory since the last time that this was asked.
-    fn memory_ran_out(&mut self) -> bool {
+    pub(super) fn memory_ran_out(&mut self) -> bool {
         let kills = oom_kills();
         kills > std::mem::replace(&mut self.oom_kills, kills)
     }
@@ -174,6 +170,7 @@ impl Agent {
             started_ns: epoch_ns(since),
             elapsed_ns: nanos(since.elapsed()),
             worker,
+            shards: Vec::new(),
         });
     }
 
@@ -181,6 +178,7 @@ impl Agent {
         let Some(running) = self.running.remove(&ended.task) else {
             return;
         };
+        self.dismiss_guests_of(ended.task);
         let next = ended.next.and_then(|task| self.running.get_mut(&task));
         if let Some(next) = next {
             next.ahead = false; // It has taken over what the one before it held: one core.
@@ -201,6 +199,7 @@ impl Agent {
             started_ns: ended.started_ns,
             elapsed_ns: ended.elapsed_ns,
             worker: 0,
+            shards: Vec::new(),
         });
     }
 
@@ -234,6 +233,9 @@ impl Agent {
         if self.running.contains_key(&task) {
             return self.cancel_program(task, reason);
         }
+        if self.gangs.parts.contains_key(&task) {
+            return self.end_part(task, Outcome::cancelled(reason));
+        }
         let is_first = |w: &&mut Worker| w.calls.front().is_some_and(|given| given.call.task == task);
         if let Some(worker) = self.workers.values_mut().find(is_first) {
             worker.kill(Outcome::cancelled(reason));
@@ -261,7 +263,9 @@ impl Agent {
     pub(super) fn on_tick(&mut self) {
         self.log.flush();
         self.enforce_limits();
+        self.watch_gangs();
         self.tell_started();
+        self.dismiss_silent_guests();
         if self.beat.elapsed() >= super::BEAT {
             self.beat = Instant::now();
             self.store.trim();
@@ -375,6 +379,7 @@ impl Agent {
                 &mut program.told,
             );
         }
+        self.gangs.note_started(&mut note);
         for message in started {
             self.tell(message);
         }
@@ -393,6 +398,7 @@ impl Agent {
         for program in self.running.values() {
             program.handle.kill();
         }
+        self.kill_gangs(&reason);
         for worker in self.workers.values_mut() {
             worker.outbox.push(Shutdown { reason: reason.clone() });
             worker.outbox.flush();
@@ -400,6 +406,7 @@ impl Agent {
                 worker.kill(Outcome::cancelled(&reason)); // Nobody wants what it does any more.
             }
         }
+        self.dismiss_all_guests(&reason);
         let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
         for worker in self.workers.values_mut() {
             worker.kill(Outcome::cancelled(&reason));
@@ -414,7 +421,7 @@ impl Agent {
 
     /// Takes note of ends until no worker and no program is left.
     async fn gather(&mut self, events: &mut UnboundedReceiver<Event>) {
-        while !self.workers.is_empty() || !self.running.is_empty() {
+        while !self.workers.is_empty() || !self.running.is_empty() || !self.gangs.parts.is_empty() {
             let Some(event) = events.recv().await else { return };
             match event {
                 // What workers still want is not wanted any more; what they printed and finished is.
@@ -422,6 +429,7 @@ impl Agent {
                     WorkerToAgent::Done(_) | WorkerToAgent::Log(_) => self.on_worker(id, message),
                     _ => {}
                 },
+                Event::Came(_) | Event::Guest(..) => {} // They have been told to go.
                 event => self.on_event(event),
             }
             self.queue.clear();
@@ -435,7 +443,7 @@ fn noted(note: &Path) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-fn was_killed(outcome: &Outcome) -> bool {
+pub(super) fn was_killed(outcome: &Outcome) -> bool {
     use bridgehead_wire::outcome::Kind;
     matches!(&outcome.kind, Some(Kind::Failure(failure)) if failure.signal == Some(libc::SIGKILL))
 }

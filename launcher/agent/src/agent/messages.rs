@@ -51,6 +51,8 @@ impl Agent {
             }
             HeadToAgent::Located(located) => self.on_located(located),
             HeadToAgent::Name(reply) => self.on_name_reply(reply),
+            HeadToAgent::Relay(relay) => self.on_relay(relay),
+            HeadToAgent::EndGang(end) => self.cancel(end.task, &end.reason),
         }
         Ok(())
     }
@@ -62,10 +64,12 @@ impl Agent {
         }
         env.set(MARK, &self.options.incarnation);
         env.set("BRIDGEHEAD_RUN", &welcome.run);
+        env.unset("BRIDGEHEAD_SOCKET"); // Of a run that this one was started in; programs get ours.
         let cwd = if welcome.cwd.is_empty() { "/" } else { &welcome.cwd };
         self.surroundings = Arc::new(Surroundings {
             cwd: PathBuf::from(cwd),
             devices: device_names(&env, self.options.resources.gpus),
+            socket: self.options.programs_socket(),
             env,
         });
         self.join_network(&welcome);
@@ -156,22 +160,14 @@ impl Agent {
                 self.tell(cancel);
             }
             WorkerToAgent::Put(put) => self.on_worker_put(id, put),
-            WorkerToAgent::Hold(hold) => {
-                for object in &hold.objects {
-                    self.holds.add(id, object);
-                }
-                self.tell(hold);
-            }
+            WorkerToAgent::Hold(hold) => self.on_worker_hold(id, hold),
             WorkerToAgent::Place(mut place) => {
                 place.from_worker = Some(id);
                 self.tell(place);
             }
             WorkerToAgent::Name(request) => self.on_name(id, request),
             WorkerToAgent::Release(release) => self.on_worker_release(id, release),
-            WorkerToAgent::Fetch(fetch) => {
-                let asker = Asker::Worker(id, fetch.token);
-                self.on_fetch(fetch, asker);
-            }
+            WorkerToAgent::Fetch(fetch) => self.on_worker_fetch(id, fetch),
         }
     }
 
@@ -209,26 +205,28 @@ impl Agent {
         }
     }
 
-    /// A worker asks the run's table of names.
-    fn on_name(&mut self, id: u32, mut request: NameRequest) {
+    /// A worker or a guest asks the run's table of names.
+    pub(super) fn on_name(&mut self, id: u32, mut request: NameRequest) {
         self.named.insert(id);
         request.from_worker = Some(id);
         self.tell(request);
     }
 
-    /// The table's answer; a stored value comes with a hold, the worker's or nobody's.
+    /// The table's answer; a stored value comes with a hold, the asker's or nobody's.
     fn on_name_reply(&mut self, reply: NameReply) {
         let id = reply.for_worker.unwrap_or(0);
         let stored = reply.outcome.as_ref().and_then(Outcome::object).cloned();
-        match (self.workers.get_mut(&id), stored) {
-            (Some(worker), stored) => {
-                if let Some(object) = &stored {
-                    self.holds.add(id, object);
-                }
-                worker.outbox.push(reply);
+        if self.workers.contains_key(&id) || self.guests.contains_key(&id) {
+            if let Some(object) = &stored {
+                self.holds.add(id, object);
             }
-            (None, Some(object)) => self.tell(ReleaseObjects { objects: vec![object] }),
-            (None, None) => {}
+        } else if let Some(object) = stored {
+            self.tell(ReleaseObjects { objects: vec![object] });
+        }
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.outbox.push(reply);
+        } else if let Some(guest) = self.guests.get_mut(&id) {
+            guest.outbox.push_to_guest(reply);
         }
     }
 

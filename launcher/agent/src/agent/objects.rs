@@ -7,8 +7,8 @@ use crate::data::{Asker, objects};
 use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
-    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, Locate, Located, Memory, ObjectRef,
-    Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
+    AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, HoldObjects, Locate, Located, Memory,
+    ObjectRef, Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -66,7 +66,7 @@ impl Agent {
             }
         }
         if missing.is_empty() {
-            return self.queue.push_back(Waiting::new(call));
+            return self.queue.push_back(Waiting::new(call, self.options.agent.0));
         }
         self.transfers.hold(call, missing.len());
         for object in missing.into_values() {
@@ -237,7 +237,7 @@ impl Agent {
             self.pins.add(task, place.id());
         }
         if let Some(call) = self.transfers.arrived(task, place) {
-            self.queue.push_back(Waiting::new(call));
+            self.queue.push_back(Waiting::new(call, self.options.agent.0));
         }
     }
 
@@ -295,7 +295,7 @@ impl Agent {
         }
     }
 
-    /// A worker put an object: the head counts its hold.
+    /// A worker or a guest put an object: the head counts its hold.
     pub(super) fn on_worker_put(&mut self, worker: u32, put: PutObject) {
         if let Some(object) = &put.object {
             self.on_put(object);
@@ -304,7 +304,21 @@ impl Agent {
         }
     }
 
-    /// A worker gives holds back.
+    /// A worker or a guest takes holds of its own.
+    pub(super) fn on_worker_hold(&mut self, worker: u32, hold: HoldObjects) {
+        for object in &hold.objects {
+            self.holds.add(worker, object);
+        }
+        self.tell(hold);
+    }
+
+    /// A worker or a guest wants an object on this node.
+    pub(super) fn on_worker_fetch(&mut self, worker: u32, fetch: Fetch) {
+        let asker = Asker::Worker(worker, fetch.token);
+        self.on_fetch(fetch, asker);
+    }
+
+    /// A worker or a guest gives holds back.
     pub(super) fn on_worker_release(&mut self, worker: u32, mut release: ReleaseObjects) {
         release
             .objects
@@ -323,6 +337,8 @@ impl Agent {
             Asker::Worker(id, token) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.outbox.push(Fetched { token, outcome, ranged });
+                } else if let Some(guest) = self.guests.get_mut(&id) {
+                    guest.outbox.push_to_guest(Fetched { token, outcome, ranged });
                 }
             }
             Asker::Call(_) => {}

@@ -72,6 +72,7 @@ pub fn submit() -> TaskSubmit {
         from_worker: Some(1),
         parent: Some(2),
         after: vec![6, 7],
+        ranks: None,
     }
 }
 
@@ -91,6 +92,7 @@ pub fn call() -> TaskCall {
         name: "n".to_owned(),
         devices: vec![0, 2],
         lazy: Vec::new(),
+        gang: None,
     }
 }
 
@@ -112,6 +114,7 @@ pub fn done() -> TaskDone {
         started_ns: 77,
         elapsed_ns: 88,
         worker: 1,
+        shards: Vec::new(),
     }
 }
 
@@ -364,7 +367,39 @@ pub fn head_to_agent() -> Vec<HeadToAgent> {
         name_reply().into(),
         placed().into(),
         located().into(),
+        relay().into(),
+        EndGang {
+            task: 12,
+            attempt: 2,
+            reason: "rank 1 died".to_owned(),
+        }
+        .into(),
     ]
+}
+
+fn relay() -> Relay {
+    Relay {
+        task: 12,
+        attempt: 2,
+        agent: 3,
+        bytes: Bytes::from_static(b"put"),
+    }
+}
+
+fn bound() -> RanksBound {
+    RanksBound {
+        task: 12,
+        attempt: 2,
+        mpi: "Open MPI".to_owned(),
+        ranks: vec![RankBound {
+            rank: 1,
+            processors: "2-3".to_owned(),
+            numa: Some(0),
+            gpus: vec![1],
+            network: "mlx5_0:1".to_owned(),
+            reason: "beside its GPU".to_owned(),
+        }],
+    }
 }
 
 pub fn agent_to_head() -> Vec<AgentToHead> {
@@ -424,22 +459,33 @@ pub fn agent_to_head() -> Vec<AgentToHead> {
         hold().into(),
         place().into(),
         locate().into(),
+        relay().into(),
+        RankFailed {
+            task: 12,
+            attempt: 2,
+            failure: Some(Failure::new(FailureCause::User, "signal", "rank 1 died")),
+        }
+        .into(),
+        bound().into(),
     ]
+}
+
+pub fn config() -> WorkerConfig {
+    WorkerConfig {
+        run: "r".to_owned(),
+        agent: 1,
+        worker: 2,
+        store_socket: "/s".to_owned(),
+        inline_limit: 16384,
+        sys_path: vec!["/p".to_owned()],
+        run_dir: "/r".to_owned(),
+        allocation_end_ns: 0,
+    }
 }
 
 pub fn agent_to_worker() -> Vec<AgentToWorker> {
     vec![
-        WorkerConfig {
-            run: "r".to_owned(),
-            agent: 1,
-            worker: 2,
-            store_socket: "/s".to_owned(),
-            inline_limit: 16384,
-            sys_path: vec!["/p".to_owned()],
-            run_dir: "/r".to_owned(),
-            allocation_end_ns: 0,
-        }
-        .into(),
+        config().into(),
         put_function().into(),
         call().into(),
         outcome().into(),
@@ -480,5 +526,36 @@ pub fn worker_to_agent() -> Vec<WorkerToAgent> {
         name_request().into(),
         hold().into(),
         place().into(),
+    ]
+}
+
+pub fn agent_to_guest() -> Vec<AgentToGuest> {
+    vec![
+        config().into(),
+        Refused {
+            kind: "task".to_owned(),
+            message: "m".to_owned(),
+        }
+        .into(),
+        fetched().into(),
+        name_reply().into(),
+        shutdown().into(),
+    ]
+}
+
+pub fn guest_to_agent() -> Vec<GuestToAgent> {
+    vec![
+        GuestHello {
+            task: 12,
+            attempt: 2,
+            rank: Some(3),
+            pid: 9,
+        }
+        .into(),
+        put().into(),
+        hold().into(),
+        release().into(),
+        fetch().into(),
+        name_request().into(),
     ]
 }
