@@ -265,14 +265,7 @@ fn relay(
             }
         }
     }
-    // News of a rank may come after its end: its server is another process.
-    let well = outcome.statuses.iter().all(ExitStatus::success);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while well && outcome.left() < outcome.joined() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(News::Event(_, event)) = received.recv_timeout(left) else {
-            break;
-        };
+    while let Ok(News::Event(_, event)) = received.try_recv() {
         outcome.events.push(event);
     }
 }
