@@ -212,7 +212,7 @@ fn pickled_apart<'py>(object: &Bound<'py, PyAny>, least: usize) -> PyResult<(Bou
     let buffers = Mutex::default();
     let collector = Bound::new(object.py(), Collector { least, buffers })?;
     let pickle = pickled(object, &collector)?;
-    let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().buffers));
+    let buffers = std::mem::take(&mut *bridgehead_guest::link::lock(&collector.get().buffers));
     Ok((pickle, buffers))
 }
 
@@ -235,7 +235,7 @@ impl Collector {
         if raw.len_bytes() < self.least {
             return Ok(true);
         }
-        crate::link::lock(&self.buffers).push(raw);
+        bridgehead_guest::link::lock(&self.buffers).push(raw);
         Ok(false)
     }
 }
@@ -254,7 +254,7 @@ fn pickled<'py>(object: &Bound<'py, PyAny>, collector: &Bound<'py, Collector>) -
             return Ok(bytes.clone());
         }
     }
-    crate::link::lock(&collector.get().buffers).clear(); // The first try may have left something behind.
+    bridgehead_guest::link::lock(&collector.get().buffers).clear(); // The first try may have left something behind.
     PACKING.with_borrow_mut(|packing| {
         if let Some(packing) = packing {
             packing.inputs.clear();

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
         "bridgehead-ucx",
         "bridgehead-ucx-sys",
     ],
-    &["bridgehead-head", "bridgehead-agent"],
+    &["bridgehead-head", "bridgehead-agent", "bridgehead-guest"],
     &["bridgehead", "bridgehead-python"],
 ];
 
