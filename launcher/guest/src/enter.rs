@@ -3,7 +3,8 @@
 
 use crate::error::GuestError;
 use bridgehead_wire::{AgentToGuest, Frames, GuestHello, GuestToAgent, WorkerConfig};
-use std::io::{ErrorKind, Read, Write};
+use rustix::net::{SendFlags, send};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -98,7 +99,8 @@ impl Entered {
         };
         let mut bytes = Vec::new();
         GuestToAgent::from(hello).encode(&mut bytes);
-        (&stream).write_all(&bytes)?;
+        // A few bytes on a new socket: they go at once or never. Without a signal where it is closed, which would end a program.
+        send(&stream, &bytes, SendFlags::NOSIGNAL).map_err(io::Error::from)?;
         stream.set_read_timeout(Some(ANSWER))?;
         let mut frames = Frames::new();
         let config = answer(&stream, &mut frames)?;

@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
         "bridgehead-ucx-sys",
     ],
     &["bridgehead-head", "bridgehead-agent", "bridgehead-guest"],
-    &["bridgehead", "bridgehead-python"],
+    &["bridgehead", "bridgehead-c", "bridgehead-python"],
 ];
 
 /// The one arrow inside a layer.

@@ -5,6 +5,7 @@
 const UNSAFE: &[(&str, &str)] = &[
     ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
+    ("launcher/c/", "pointers that C and Fortran give"),
     ("launcher/python/", "buffers that the interpreter lends"),
     (
         "store/gpu/",
