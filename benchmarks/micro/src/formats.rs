@@ -35,6 +35,7 @@ fn done(task: u64) -> AgentToHead {
         started_ns: 1 << 60,
         elapsed_ns: 12_345,
         worker: 5,
+        shards: Vec::new(),
     })
 }
 
@@ -42,6 +43,7 @@ fn assigned(task: u64) -> Record {
     Record {
         time_ns: 1 << 60,
         event: Some(Event::TaskAssigned(TaskAssigned {
+            ranks: Vec::new(),
             task,
             attempt: 1,
             agent: 2,

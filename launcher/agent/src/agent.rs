@@ -3,6 +3,7 @@
 
 mod dispatch;
 mod ends;
+mod gangs;
 mod gpus;
 mod guests;
 mod messages;
@@ -171,6 +172,10 @@ enum Event {
     Arrived(ObjectRef, Arrival),
     /// Bytes of an object that somebody asked for.
     Ranged(Asker, Fetch, Arrival),
+    /// News of a gang's start-up: task, attempt, news.
+    Gang(u64, u32, bridgehead_mpi::Event),
+    /// Which MPI a gang uses: task, attempt, what was found.
+    Library(u64, u32, gangs::Library),
     /// An object that was to lie in the memory of a NUMA node or a GPU.
     Settled(Asker, Fetch, Instant, Arrival),
     Persisted(Persisted),
@@ -222,6 +227,10 @@ struct Agent {
     running: HashMap<u64, RunningProgram>,
     /// How many of them lie ready.
     ahead: usize,
+    /// Gangs with ranks here.
+    gangs: gangs::Gangs,
+    /// What start-ups of gangs share.
+    servers: bridgehead_mpi::Servers,
     functions: HashMap<u32, PutFunction>,
     /// Functions whose code cannot be had, with the reason.
     broken_functions: HashMap<u32, String>,
@@ -328,6 +337,8 @@ impl Agent {
             transfers: Transfers::default(),
             located: HashMap::new(),
             next_locate: 0,
+            servers: bridgehead_mpi::Servers::new(&options.socket_dir),
+            gangs: gangs::Gangs::default(),
             options,
             to_head,
             events,
@@ -431,7 +442,12 @@ impl Agent {
             Event::Came(stream) => self.on_came(stream),
             Event::Guest(id, from) => self.on_guest(id, from),
             Event::Program(Report::Printed(text)) => self.log.add(&text),
-            Event::Program(Report::Ended(ended)) => self.on_program_ended(*ended),
+            Event::Program(Report::Ended(ended)) => match ended.rank {
+                Some(rank) => self.on_rank_program_ended(rank, *ended),
+                None => self.on_program_ended(*ended),
+            },
+            Event::Gang(task, attempt, event) => self.on_gang_event(task, attempt, event),
+            Event::Library(task, attempt, library) => self.on_library(task, attempt, library),
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),
             Event::Settled(asker, fetch, begun, arrival) => self.on_settled(asker, &fetch, begun, arrival),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),

@@ -13,9 +13,14 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(call: TaskCall) -> Self {
-        let asks = call.resources.as_ref().map_or_else(Resources::default, Resources::from);
-        let small = asks.cpu_millis == 1000
+    /// A call at `agent`: of a gang it asks for what all its ranks there get.
+    pub(crate) fn new(call: TaskCall, agent: u32) -> Self {
+        let mut asks = call.resources.as_ref().map_or_else(Resources::default, Resources::from);
+        if let Some(gang) = &call.gang {
+            asks = times(&asks, gang.at(agent).map_or(0, |at| at.count));
+        }
+        let small = call.gang.is_none()
+            && asks.cpu_millis == 1000
             && asks.memory == 0
             && asks.gpus == 0
             && asks.named.is_empty()
@@ -23,8 +28,9 @@ impl Waiting {
         Self { call, asks, small }
     }
 
-    pub(crate) fn is_program(&self) -> bool {
-        self.call.program.is_some()
+    /// Whether it runs in none of the workers that are there for any call.
+    pub(crate) fn brings_own_process(&self) -> bool {
+        self.call.program.is_some() || self.call.gang.is_some()
     }
 
     /// Threads that its libraries should use.
@@ -108,6 +114,19 @@ impl Room {
     /// Whether a small call fits.
     pub(crate) fn has_core(&self) -> bool {
         self.free.cpu_millis >= 1000
+    }
+}
+
+/// `n` times `each`.
+pub(crate) fn times(each: &Resources, n: u32) -> Resources {
+    let named = each.named.iter();
+    Resources {
+        cpu_millis: each.cpu_millis.saturating_mul(n.into()),
+        memory: each.memory.saturating_mul(n.into()),
+        gpus: each.gpus.saturating_mul(n),
+        named: named
+            .map(|(name, amount)| (name.clone(), amount.saturating_mul(n.into())))
+            .collect(),
     }
 }
 

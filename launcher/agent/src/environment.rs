@@ -42,6 +42,19 @@ impl Environment {
         self.vars.remove(OsStr::new(name));
     }
 
+    /// Keeps the variables whose names `keep` approves; those that are no text are kept.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.vars.retain(|name, _| name.to_str().is_none_or(&keep));
+    }
+
+    /// All variables with their values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.vars.iter().filter_map(|(name, pair)| {
+            let value = pair.to_bytes().get(name.len() + 1..)?;
+            Some((name.as_os_str(), OsStr::from_bytes(value)))
+        })
+    }
+
     /// The value of a variable.
     pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
         let pair = self.vars.get(OsStr::new(name))?.to_bytes();

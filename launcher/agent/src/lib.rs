@@ -11,6 +11,7 @@ mod io;
 mod logs;
 mod orphans;
 mod program;
+mod ranks;
 mod reaper;
 mod spawn;
 mod spin;

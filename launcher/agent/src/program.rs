@@ -6,6 +6,7 @@
 
 use crate::capture::follow;
 use crate::environment::{Environment, find_executable};
+use crate::ranks::{RankLines, RankStart};
 use crate::spawn::{Plan, Process, SpawnError, Spawner};
 use crate::verdict;
 use bridgehead_wire::{Failure, FailureCause, LogText, Outcome, TaskCall};
@@ -91,6 +92,8 @@ pub(crate) struct Ended {
     pub elapsed_ns: u64,
     /// The task that its thread went on with, in its place.
     pub next: Option<u64>,
+    /// The rank that it was, if it was one of a gang.
+    pub rank: Option<u32>,
 }
 
 /// What the threads tell.
@@ -102,6 +105,8 @@ pub(crate) enum Report {
 
 struct Job {
     call: TaskCall,
+    /// It is one rank of the call's gang.
+    rank: Option<RankStart>,
     handle: Handle,
     surroundings: Arc<Surroundings>,
     /// Whether another one may take its place without a question.
@@ -135,9 +140,19 @@ impl Programs {
 
     /// Starts a program.
     pub(crate) fn start(&self, call: TaskCall, small: bool, surroundings: Arc<Surroundings>) -> Handle {
+        self.begin(call, None, small, surroundings)
+    }
+
+    /// Starts one rank of a gang that runs a program.
+    pub(crate) fn start_rank(&self, call: TaskCall, rank: RankStart, surroundings: Arc<Surroundings>) -> Handle {
+        self.begin(call, Some(rank), false, surroundings)
+    }
+
+    fn begin(&self, call: TaskCall, rank: Option<RankStart>, small: bool, surroundings: Arc<Surroundings>) -> Handle {
         let handle = Handle::default();
         let job = Job {
             call,
+            rank,
             handle: handle.clone(),
             surroundings,
             small,
@@ -157,6 +172,7 @@ impl Programs {
         let handle = Handle::default();
         let job = Job {
             call,
+            rank: None,
             handle: handle.clone(),
             surroundings,
             small: true,
@@ -244,6 +260,7 @@ fn run_one(job: &Job, spawner: &mut Spawner, report: &Reporter) -> Ended {
         started_ns: u64::try_from(started_ns).unwrap_or(0),
         elapsed_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
         next: None,
+        rank: job.rank.as_ref().map(|rank| rank.rank),
     }
 }
 
@@ -274,6 +291,9 @@ fn call_environment(job: &Job) -> Environment {
             env.set(variable, names.join(","));
         }
     }
+    for (name, value) in job.rank.iter().flat_map(|rank| &rank.env) {
+        env.set(name, value);
+    }
     for pair in job.call.program.iter().flat_map(|program| &program.env) {
         env.set(&pair.key, &pair.value);
     }
@@ -300,6 +320,9 @@ fn start(job: &Job, spawner: &mut Spawner) -> Result<Running, Failure> {
         rustix::io::ioctl_fionbio(end, true).map_err(|e| system("use a pipe", &e.into()))?;
     }
     let null = File::open("/dev/null").map_err(|e| system("open /dev/null", &e))?;
+    let extra: Vec<_> = (job.rank.iter().filter_map(|rank| rank.fd.as_ref()))
+        .map(AsFd::as_fd)
+        .collect();
     let plan = Plan {
         path: &file,
         argv: &argv,
@@ -308,7 +331,8 @@ fn start(job: &Job, spawner: &mut Spawner) -> Result<Running, Failure> {
         stdin: null.as_fd(),
         stdout: child_out.as_fd(),
         stderr: child_err.as_fd(),
-        extra: None,
+        extra: &extra,
+        processors: job.rank.as_ref().map_or(&[], |rank| &rank.processors),
     };
     let process = spawner.spawn(&plan).map_err(|error| match error {
         SpawnError::System(e) => system("start a process", &e),
@@ -321,7 +345,15 @@ fn start(job: &Job, spawner: &mut Spawner) -> Result<Running, Failure> {
 
 fn see_through(job: &Job, running: Running, report: &Reporter) -> Outcome {
     let Running { process, out, err, cwd } = running;
+    let mut lines = job
+        .rank
+        .as_ref()
+        .filter(|rank| rank.named)
+        .map(|rank| RankLines::new(rank.rank));
     let log = |stream: &'static str, text: String| {
+        let text = lines
+            .as_mut()
+            .map_or_else(|| text.clone(), |lines| lines.mark(stream, &text));
         report(Report::Printed(LogText {
             task: job.call.task,
             attempt: job.call.attempt,
@@ -333,7 +365,10 @@ fn see_through(job: &Job, running: Running, report: &Reporter) -> Outcome {
     let ended = process.wait_unreaped();
     job.handle.ended();
     let end = ended.and_then(|()| process.wait());
-    let program = job.call.program.clone().unwrap_or_default();
+    let mut program = job.call.program.clone().unwrap_or_default();
+    if job.rank.is_some() {
+        program.outputs.clear(); // They are looked for once all ranks have ended.
+    }
     match (printed, end) {
         (Ok([out, err]), Ok(end)) => verdict::judge(end, &program, &cwd, out, err),
         (Err(e), _) | (_, Err(e)) => {

@@ -18,8 +18,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The descriptor at which a new process finds `Plan::extra`.
-pub(crate) const EXTRA_FD: c_int = 3;
+/// The descriptors at which a new process finds `Plan::extra`.
+pub(crate) const EXTRA_FDS: [c_int; EXTRA] = [3, 4];
+/// How many descriptors besides the standard ones a process can be given.
+const EXTRA: usize = 2;
 /// Enough for a dozen system calls.
 const STACK: usize = 64 << 10;
 
@@ -33,8 +35,10 @@ pub(crate) struct Plan<'a> {
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
-    /// Handed over as descriptor [`EXTRA_FD`]; every other one is closed.
-    pub extra: Option<BorrowedFd<'a>>,
+    /// Handed over as descriptors [`EXTRA_FDS`], in order; every other one is closed.
+    pub extra: &'a [BorrowedFd<'a>],
+    /// The only processors that it may run on; empty: as this process.
+    pub processors: &'a [u32],
 }
 
 /// Why nothing was started.
@@ -115,8 +119,10 @@ struct Birth {
     argv: *const *const c_char,
     envp: *const *const c_char,
     cwd: *const c_char,
-    /// Sources of descriptors 0 to 3; -1: none.
-    fds: [c_int; 4],
+    /// Sources of descriptors 0 to 4; -1: none.
+    fds: [c_int; 3 + EXTRA],
+    /// Processors that it is bound to, if it is.
+    bound: Option<libc::cpu_set_t>,
     parent: c_int,
     /// 1: working folder, 2: executable, 3: anything before.
     step: AtomicI32,
@@ -134,6 +140,11 @@ impl Spawner {
     /// Starts a process in a group of its own, with default signals and the parent-death signal `SIGKILL`. SIGUSR1 is ignored
     /// until the process asks for it: schedulers send it to everything in a job some time before its end.
     pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Process, SpawnError> {
+        // A descriptor that has the number of one to be made would be overwritten before it is used.
+        let beyond = |fd: &BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3 + EXTRA as c_int);
+        let extra: Result<Vec<OwnedFd>, _> = plan.extra.iter().take(EXTRA).map(beyond).collect();
+        let extra = extra.map_err(|e| SpawnError::System(e.into()))?;
+        let source = |at: usize| extra.get(at).map_or(-1, AsRawFd::as_raw_fd);
         let argv = pointers(plan.argv.iter().map(CString::as_c_str));
         let envp = pointers(plan.envp.iter().copied());
         let birth = Birth {
@@ -145,8 +156,10 @@ impl Spawner {
                 plan.stdin.as_raw_fd(),
                 plan.stdout.as_raw_fd(),
                 plan.stderr.as_raw_fd(),
-                plan.extra.map_or(-1, |fd| fd.as_raw_fd()),
+                source(0),
+                source(1),
             ],
+            bound: cpu_set(plan.processors),
             parent: c_int::try_from(std::process::id()).unwrap_or(0),
             step: AtomicI32::new(0),
             errno: AtomicI32::new(0),
@@ -195,6 +208,23 @@ fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
     strings.map(CStr::as_ptr).chain([std::ptr::null()]).collect()
 }
 
+/// `processors` as the kernel takes them; `None` for none. Numbers beyond what the set can hold are left out.
+#[allow(unsafe_code)]
+fn cpu_set(processors: &[u32]) -> Option<libc::cpu_set_t> {
+    if processors.is_empty() {
+        return None;
+    }
+    // SAFETY: a set of all zeros is the empty set, and only bits within it are set.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let fitting = processors.iter().map(|&p| p as usize);
+        for processor in fitting.filter(|&p| p < libc::CPU_SETSIZE as usize) {
+            libc::CPU_SET(processor, &mut set);
+        }
+        Some(set)
+    }
+}
+
 /// The child, between clone and exec: system calls only, no allocation, no lock, no panic.
 #[allow(unsafe_code)]
 extern "C" fn be_born(arg: *mut c_void) -> c_int {
@@ -230,14 +260,22 @@ extern "C" fn be_born(arg: *mut c_void) -> c_int {
                 fail(3);
             }
         }
-        let first = if birth.fds[3] < 0 { EXTRA_FD } else { EXTRA_FD + 1 };
+        let mut first = 3;
+        while first < birth.fds.len() && birth.fds[first] >= 0 {
+            first += 1;
+        }
         // Ours are close-on-exec already; this catches what others left in our process. Old kernels lack it.
         libc::syscall(
             libc::SYS_close_range,
-            first,
+            first as libc::c_uint,
             libc::c_uint::MAX,
             libc::CLOSE_RANGE_CLOEXEC,
         );
+        if let Some(set) = &birth.bound {
+            if libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), std::ptr::from_ref(set)) != 0 {
+                fail(3);
+            }
+        }
         if !birth.cwd.is_null() && libc::chdir(birth.cwd) != 0 {
             fail(1);
         }

@@ -127,6 +127,22 @@ fn outputs(name: &str, program: &ProgramCall, cwd: &Path) -> Result<Vec<Pair>, F
     found.collect()
 }
 
+/// The value of a gang's first rank with the files that all of them left.
+pub(crate) fn with_outputs(value: Value, program: &ProgramCall, cwd: &Path) -> Outcome {
+    let name = program.argv.first().map_or("the program", String::as_str);
+    let Some(value::Kind::Program(mut result)) = value.kind else {
+        return Outcome::value(value);
+    };
+    match outputs(name, program, cwd) {
+        Ok(outputs) => result.outputs = outputs,
+        Err(failure) => return Outcome::failure(failure),
+    }
+    Outcome::value(Value {
+        kind: Some(value::Kind::Program(result)),
+        ..Value::default()
+    })
+}
+
 fn last_lines(stderr: &[u8]) -> String {
     let from = stderr.len().saturating_sub(8 << 10);
     let text = String::from_utf8_lossy(&stderr[from..]);

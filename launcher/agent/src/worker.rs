@@ -3,7 +3,8 @@
 use crate::calls::Given;
 use crate::environment::{Environment, find_executable};
 use crate::io::Outbox;
-use crate::spawn::{EXTRA_FD, Plan, Process, SpawnError, Spawner};
+use crate::ranks::RankStart;
+use crate::spawn::{EXTRA_FDS, Plan, Process, SpawnError, Spawner};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::Outcome;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -20,7 +21,7 @@ use std::time::Instant;
 /// Calls that a busy worker may have, the one that runs included.
 pub(crate) const DEPTH: usize = 16;
 /// Variables by which numeric libraries are told how many threads to use.
-const THREAD_VARIABLES: [&str; 4] = [
+pub(crate) const THREAD_VARIABLES: [&str; 4] = [
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -52,12 +53,14 @@ pub(crate) struct Worker {
     pub slow: bool,
     /// Why it is being killed: the task that is meant, and its outcome.
     pub killed: Option<(u64, Outcome)>,
+    /// It is this rank of a gang, by task, and takes no other call.
+    pub rank: Option<(u64, u32)>,
 }
 
 impl Worker {
     /// Whether it is up and has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready && self.calls.is_empty() && self.killed.is_none()
+        self.ready && self.calls.is_empty() && self.killed.is_none() && self.rank.is_none()
     }
 
     /// Whether one more small call may wait in it.
@@ -83,6 +86,8 @@ pub(crate) struct Start<'a> {
     pub agent: u32,
     pub worker: u32,
     pub threads: u64,
+    /// It is to be one rank of a gang: with these variables, this descriptor and these processors.
+    pub rank: Option<RankStart>,
 }
 
 struct Request {
@@ -92,6 +97,7 @@ struct Request {
     cwd: CString,
     log: File,
     socket: UnixStream,
+    rank: Option<RankStart>,
     reply: mpsc::Sender<Result<Process, SpawnError>>,
 }
 
@@ -117,7 +123,7 @@ impl Nursery {
     ///
     /// # Errors
     /// The interpreter cannot be started, with the reason.
-    pub(crate) fn start(&self, s: &Start<'_>) -> Result<(Process, UnixStream, PathBuf), String> {
+    pub(crate) fn start(&self, s: Start<'_>) -> Result<(Process, UnixStream, PathBuf), String> {
         let log = s.folder.worker_log(s.agent, s.worker);
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let file = file.map_err(|e| format!("cannot open {}: {e}", log.display()))?;
@@ -125,20 +131,21 @@ impl Nursery {
         ours.set_nonblocking(true)
             .map_err(|e| format!("cannot use a worker's socket: {e}"))?;
         let (reply, answer) = mpsc::channel();
+        let (cwd, python) = (s.cwd, s.python);
         let request = request(s, file, theirs, reply).ok_or("a path of the worker has a NUL character in it")?;
         let gone = "the thread that starts workers is gone";
         self.0.send(request).map_err(|_| gone)?;
         let process = answer.recv().map_err(|_| gone)?.map_err(|error| match error {
             SpawnError::System(e) => format!("cannot start a process: {e}"),
-            SpawnError::Folder(e) => format!("cannot start a worker in {}: {e}", s.cwd.display()),
-            SpawnError::Executable(e) => format!("cannot start the interpreter {}: {e}", s.python),
+            SpawnError::Folder(e) => format!("cannot start a worker in {}: {e}", cwd.display()),
+            SpawnError::Executable(e) => format!("cannot start the interpreter {python}: {e}"),
         })?;
         Ok((process, ours, log))
     }
 }
 
 fn request(
-    s: &Start<'_>,
+    s: Start<'_>,
     log: File,
     socket: UnixStream,
     reply: mpsc::Sender<Result<Process, SpawnError>>,
@@ -148,7 +155,10 @@ fn request(
     for name in THREAD_VARIABLES {
         env.set_default(name, &s.threads.to_string());
     }
-    env.set("BRIDGEHEAD_WORKER_FD", EXTRA_FD.to_string());
+    env.set("BRIDGEHEAD_WORKER_FD", EXTRA_FDS[0].to_string());
+    for (name, value) in s.rank.iter().flat_map(|rank| &rank.env) {
+        env.set(name, value);
+    }
     let file = find_executable(s.python, env.get("PATH"), s.cwd).unwrap_or_else(|| PathBuf::from(s.python));
     Some(Request {
         file: CString::new(file.as_os_str().as_bytes()).ok()?,
@@ -157,12 +167,15 @@ fn request(
         env,
         log,
         socket,
+        rank: s.rank,
         reply,
     })
 }
 
 fn begin(spawner: &mut Spawner, request: &Request) -> Result<Process, SpawnError> {
     let null = File::open("/dev/null").map_err(SpawnError::System)?;
+    let mut extra = vec![request.socket.as_fd()];
+    extra.extend(request.rank.iter().filter_map(|rank| rank.fd.as_ref()).map(AsFd::as_fd));
     spawner.spawn(&Plan {
         path: &request.file,
         argv: &request.argv,
@@ -171,6 +184,7 @@ fn begin(spawner: &mut Spawner, request: &Request) -> Result<Process, SpawnError
         stdin: null.as_fd(),
         stdout: request.log.as_fd(),
         stderr: request.log.as_fd(),
-        extra: Some(request.socket.as_fd()),
+        extra: &extra,
+        processors: request.rank.as_ref().map_or(&[], |rank| &rank.processors),
     })
 }

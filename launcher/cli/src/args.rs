@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Ends what an agent leaves running when it dies (started by an agent, not by hand).
     #[command(hide = true)]
     Reaper(Reaper),
+    /// Serves PMIx to the ranks of a node, for an agent at its standard input (started by an agent, not by hand).
+    #[command(hide = true)]
+    PmixServer,
     /// Hands a run folder's gangs to its scheduler (started by the Python package, not by hand).
     #[command(hide = true)]
     Launch(Launch),

@@ -16,6 +16,7 @@ mod node;
 mod output;
 mod place;
 mod processes;
+mod ranks;
 mod runs;
 mod script;
 mod standing;
@@ -63,6 +64,9 @@ fn dispatch(command: Command) -> Result<u8, CliError> {
         Command::Head(args) => Ok(processes::head(&args)),
         Command::Agent(args) => Ok(processes::agent(&args)),
         Command::Reaper(args) => Ok(processes::reaper(&args)),
+        Command::PmixServer => bridgehead_mpi::serve_pmix()
+            .map(|()| OK)
+            .map_err(|reason| CliError::new(BROKEN, reason)),
         Command::Launch(args) => launch::launch(&args),
         Command::Backend => launch::backend(),
         Command::Node(args) => Ok(node::node(&args)),

@@ -162,12 +162,17 @@ impl Story {
             (End::Cancelled(reason), _) => format!("{name} was cancelled: {reason}."),
             (_, Phase::Finished) => finished(&name, row),
             (_, Phase::Running) if self.lives => {
-                format!("{name} runs on agent {}, attempt {}.", row.agent, row.attempt)
+                let gang = self.state.gangs.get(&task);
+                let place = gang.map_or_else(|| format!("agent {}", row.agent), crate::ranks::place);
+                format!("{name} runs on {place}, attempt {}.", row.attempt)
             }
             (_, Phase::Running) => format!("{name} ran on agent {} when the head died.", row.agent),
             _ => self.waits(task, &name),
         }];
         out.extend(self.tried(task, row));
+        if let Some(gang) = self.state.gangs.get(&task) {
+            out.extend(crate::ranks::map(&name, gang));
+        }
         if row.attempt > 0 {
             out.push(format!("`bridgehead logs {} t{task}` shows what it printed.", self.run));
         }

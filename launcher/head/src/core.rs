@@ -12,6 +12,7 @@ mod load;
 mod named;
 mod pause;
 mod placed;
+mod ranks;
 mod scope;
 mod submit;
 #[cfg(test)]
@@ -146,6 +147,8 @@ pub struct Core {
     /// Lengths of arguments that lie in files.
     blobs: HashMap<Digest, u64>,
     fetches: HashMap<u64, fetch::Fetching>,
+    /// Attempts of gangs that are with agents, by task.
+    gangs: HashMap<u64, ranks::Gang>,
     placings: placed::Placings,
     next_fetch: u64,
     /// All agents of the gang were there at some time.
@@ -210,6 +213,7 @@ impl Core {
             added: HashMap::new(),
             blobs: HashMap::new(),
             fetches: HashMap::new(),
+            gangs: HashMap::new(),
             placings: placed::Placings::default(),
             next_fetch: 0,
             gang_whole: false,

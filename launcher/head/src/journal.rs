@@ -5,8 +5,8 @@ mod record;
 mod segment;
 
 pub use record::{
-    AgentJoined, AgentLost, Event, ObjectPersisted, Record, RunEnded, RunPaused, RunStarted, TaskAdded, TaskAssigned,
-    TaskCancelled, TaskFailed, TaskFinished, TaskPersisted, TaskReset,
+    AgentJoined, AgentLost, Event, GangStarted, ObjectPersisted, Record, RunEnded, RunPaused, RunStarted, TaskAdded,
+    TaskAssigned, TaskCancelled, TaskFailed, TaskFinished, TaskPersisted, TaskReset,
 };
 pub use segment::{JournalError, Segment, VERSION, Writer, attempts, read_segment, segment_path};
 

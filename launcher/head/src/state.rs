@@ -4,7 +4,7 @@
 
 use crate::journal::{Event, Record};
 use bridgehead_spec::ObjectId;
-use bridgehead_wire::{Failure, FailureCause, FileRef, TaskSubmit, Value};
+use bridgehead_wire::{Failure, FailureCause, FileRef, RankBound, RanksAt, TaskSubmit, Value};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -139,6 +139,17 @@ pub struct Interruptions {
     pub lost: u32,
 }
 
+/// The ranks of the latest attempt of a gang.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GangRow {
+    /// Where they are.
+    pub nodes: Vec<RanksAt>,
+    /// The MPI that is served; empty: none, or not known yet.
+    pub mpi: String,
+    /// What those that were started are bound to, in order.
+    pub bound: Vec<RankBound>,
+}
+
 /// A task that is not in `spec.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddedTask {
@@ -175,6 +186,8 @@ pub struct RunState {
     pub interruptions: Interruptions,
     /// Objects that lie in files of the run folder: arguments of added tasks.
     pub files: HashMap<ObjectId, FileRef>,
+    /// The latest attempts of gangs, by task.
+    pub gangs: HashMap<u64, GangRow>,
     /// Records folded in.
     pub records: u64,
     /// When the last record was written.
@@ -201,10 +214,22 @@ impl RunState {
         match event {
             Event::RunStarted(e) => self.on_started(record.time_ns, e.attempt, e.tasks),
             Event::TaskAdded(e) => self.on_added(e),
-            Event::TaskAssigned(e) => self.change(e.task, Phase::Running, |row| {
-                row.attempt = e.attempt;
-                row.agent = e.agent;
-            }),
+            Event::TaskAssigned(e) => {
+                self.change(e.task, Phase::Running, |row| {
+                    row.attempt = e.attempt;
+                    row.agent = e.agent;
+                });
+                if !e.ranks.is_empty() {
+                    let nodes = e.ranks.clone();
+                    self.gangs.insert(
+                        e.task,
+                        GangRow {
+                            nodes,
+                            ..GangRow::default()
+                        },
+                    );
+                }
+            }
             Event::TaskFinished(e) => self.change(e.task, Phase::Finished, |row| {
                 row.attempt = e.attempt;
                 row.elapsed_ns = e.elapsed_ns;
@@ -232,6 +257,7 @@ impl RunState {
                 let (path, len) = (e.path.clone(), e.len);
                 self.files.insert(id, FileRef { path, len });
             }
+            Event::GangStarted(e) => self.on_gang_started(e),
             Event::AgentJoined(_) | Event::AgentLost(_) => {}
         }
     }
@@ -309,6 +335,20 @@ impl RunState {
                 function: e.function.clone(),
             });
         }
+    }
+
+    fn on_gang_started(&mut self, e: &crate::journal::GangStarted) {
+        let attempt = self.row(e.bound.task).map(|row| row.attempt);
+        let Some(gang) = self
+            .gangs
+            .get_mut(&e.bound.task)
+            .filter(|_| attempt == Some(e.bound.attempt))
+        else {
+            return;
+        };
+        gang.mpi.clone_from(&e.bound.mpi);
+        gang.bound.extend(e.bound.ranks.iter().cloned());
+        gang.bound.sort_by_key(|rank| rank.rank);
     }
 
     fn on_failed(&mut self, e: &crate::journal::TaskFailed) {

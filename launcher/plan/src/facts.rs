@@ -47,7 +47,8 @@ impl<'a> Measure<'a> {
         for &id in tasks {
             let task = &self.pipeline.tasks()[at(id)];
             facts.programs += u64::from(matches!(task.call, CallSpec::Program(_)));
-            facts.add(&task.resources);
+            // What a gang takes at least, however many ranks more are free when it starts.
+            facts.add(&task.resources, task.ranks.map_or(1, |ranks| ranks.least));
         }
         self.measure(tasks, &mut facts);
         facts
@@ -88,15 +89,17 @@ fn at(id: TaskId) -> usize {
 }
 
 impl Facts {
-    fn add(&mut self, r: &Resources) {
-        self.cpu_millis += u128::from(r.cpu_millis);
-        self.memory += u128::from(r.memory);
-        self.gpus += u128::from(r.gpus);
+    /// Counts a request `times` over.
+    fn add(&mut self, r: &Resources, times: u32) {
+        let times = u128::from(times);
+        self.cpu_millis += times * u128::from(r.cpu_millis);
+        self.memory += times * u128::from(r.memory);
+        self.gpus += times * u128::from(r.gpus);
         for (name, &amount) in &r.named {
             // Few names over many tasks: the key is copied once.
             match self.named.get_mut(name) {
-                Some(sum) => *sum += u128::from(amount),
-                None => _ = self.named.insert(name.clone(), amount.into()),
+                Some(sum) => *sum += times * u128::from(amount),
+                None => _ = self.named.insert(name.clone(), times * u128::from(amount)),
             }
         }
     }

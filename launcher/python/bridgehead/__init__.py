@@ -9,6 +9,7 @@ from ._create import Draft, create
 from ._device import DeviceArray
 from ._executor import Executor
 from ._future import Future
+from ._gang import MpiTask, mpi
 from ._named import Store, Stream, store
 from ._nested import submit
 from ._pipeline import Group, Node, Pipeline
@@ -47,6 +48,7 @@ __all__ = [
     "Future",
     "Group",
     "HeadLost",
+    "MpiTask",
     "Node",
     "Options",
     "Pipeline",
@@ -80,6 +82,7 @@ __all__ = [
     "current",
     "get",
     "joblib",
+    "mpi",
     "near",
     "program",
     "put",

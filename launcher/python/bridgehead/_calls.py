@@ -4,8 +4,9 @@ a worker, by tasks that add tasks. Hot path: `Calls.submit`, once a task."""
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _bridgehead
@@ -25,8 +26,11 @@ def call_object(function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
     return function(*args, **kwargs)
 
 
-def prepare(options: Options, name: str = "") -> _bridgehead.Options:
-    """Options of a task as they travel."""
+ProgramFields = tuple[list[str], dict[str, str], str, dict[str, str]]
+
+
+def prepare(options: Options, name: str = "", program: ProgramFields | None = None) -> _bridgehead.Options:
+    """Options of a task as they travel, and a program where it is one."""
     spec = options.to_spec()
     resources = spec.get("resources", {})
     retries = spec.get("retries", {})
@@ -45,6 +49,8 @@ def prepare(options: Options, name: str = "") -> _bridgehead.Options:
         priority=spec.get("priority", 0),
         timeout_ms=spec.get("timeout_ms", 0),
         name=options.name or name,
+        program=program,
+        ranks=json.dumps(spec["ranks"]) if "ranks" in spec else None,
     )
 
 
@@ -87,6 +93,15 @@ class Calls:
             self._options[id(task.task_options)] = kept
         future: Future[R] = self._submit(index, args, kwargs, kept[1])
         future._name = name_of(function)
+        future._original = self._original
+        return future
+
+    def submit_program(self, spec: Mapping[str, Any], options: Options) -> Future[Any]:
+        """A program, as `Program.spec` gives it, with its options."""
+        argv = list(spec["argv"])
+        fields = (argv, dict(spec.get("env", {})), spec.get("cwd", ""), dict(spec.get("outputs", {})))
+        future = self._submit(0, (), {}, prepare(options, argv[0], fields))
+        future._name = options.name or argv[0]
         future._original = self._original
         return future
 

@@ -35,6 +35,7 @@ class Context:
         name: its name; empty for a task of an Executor.
         attempt: the attempt, from 1.
         rank: this process's rank in its gang; 0 for a plain task.
+        ranks: how many ranks its gang has; 1 for a plain task.
         node: the number of the agent whose node this is.
         worker: the worker's number on its node.
         devices: the GPUs that are this task's.
@@ -50,6 +51,7 @@ class Context:
     node: int
     worker: int
     rank: int = 0
+    ranks: int = 1
     devices: tuple[int, ...] = ()
     deadline: float | None = None
 
@@ -67,7 +69,7 @@ def current() -> Context:
     running = here.connection.current() if here is not None else None
     if here is None or running is None:
         raise RuntimeError("no task runs here: bridgehead.current() answers inside a task only")
-    task, attempt, name, devices, limit_ms, started_ns, end_ns = running
+    task, attempt, name, devices, limit_ms, started_ns, end_ns, (rank, ranks) = running
     ends = [end_ns / 1e9] if end_ns else []
     if limit_ms:
         ends.append(started_ns / 1e9 + limit_ms / 1e3)
@@ -78,6 +80,8 @@ def current() -> Context:
         attempt=attempt,
         node=here.node,
         worker=here.number,
+        rank=rank,
+        ranks=ranks,
         devices=tuple(devices),
         deadline=min(ends, default=None),
     )

@@ -24,9 +24,18 @@ def submit(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
     Raises:
         RuntimeError: no task runs here.
     """
+    return calls().submit_task(task, args, kwargs)
+
+
+def calls() -> Calls:
+    """The calls of the task that runs here.
+
+    Raises:
+        RuntimeError: no task runs here.
+    """
     global _calls
     _context.current()
     if _calls is None:
         assert _context.here is not None  # Or `current` would have raised.
         _calls = Calls(_context.here.connection, original=False)
-    return _calls.submit_task(task, args, kwargs)
+    return _calls

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from . import _bridgehead, _launch, _refs, errors
+from . import _bridgehead, _launch, _nested, _refs, errors
 from ._launch import Asked
 from ._pickling import dump_function, name_of, short_name
 from ._task import Options, Program, ProgramResult, Task, names_options, run_program
@@ -370,8 +370,12 @@ class Pipeline:
         options = program.task_options
         name = options.name or program.words[0]
         if any(isinstance(value, Node) for value in values.values()):
-            # The words are known only when the values are, so a worker fills them in and starts the program.
-            node = self._add_call(_run_filled, (program, values), {}, options)
+            # The words are known only when the values are, so a worker fills them in and starts the program, or has its ranks
+            # started.
+            if options.ranks is None:
+                node = self._add_call(_run_filled, (program, values), {}, options)
+            else:
+                node = self._add_call(_run_ranks, (program, values), {}, Options(cpus=0.001))
             node.name = name
             return node
         return Node(self, name, json.dumps({"program": program.spec(values)}), (), options)
@@ -385,10 +389,15 @@ def _run_filled(program: Program, values: dict[str, Any]) -> ProgramResult:
     return run_program(program.spec(values))
 
 
+def _run_ranks(program: Program, values: dict[str, Any]) -> ProgramResult:
+    result: ProgramResult = _nested.calls().submit_program(program.spec(values), program.task_options).result()
+    return result
+
+
 def _check_arguments(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     known: tuple[Signature | None, int, int] | None = task.__dict__.get("_parameters")
     if known is None:
-        known = task.__dict__["_parameters"] = _parameters(task.function)
+        known = task.__dict__["_parameters"] = _parameters(task._called)
     signature, least, most = known
     if signature is None or (not kwargs and least <= len(args) <= most):
         return  # The usual case by its count: `bind` takes several microseconds.

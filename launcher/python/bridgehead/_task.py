@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
 from .errors import PlanError
 
@@ -48,6 +48,11 @@ Retries.__init__ = names_options(Retries.__init__)  # type: ignore[method-assign
 
 
 Persist = Literal["auto", "always", "never"]
+Map = Literal["core", "numa", "socket", "gpu", "node"]
+Mpi = Literal["auto", "mpich", "openmpi", "none"]
+Launcher = Literal["agent", "srun"]
+Returns = Literal["first", "shards"]
+_WORDS = {"map": Map, "mpi": Mpi, "launcher": Launcher, "returns": Returns, "persist": Persist}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,15 @@ class Options:
         resources: site-named resources, whole units.
         persist: whether the result is written to the run folder: ``"auto"`` for small and final ones.
         name: for people; the function's name where it is left out.
+        ranks: how many ranks run it together, an MPI gang; each gets what the other options ask for. A text like
+            ``"4..16"`` takes what is free when it starts. `None` is one process.
+        ranks_per_node: exactly so many on each node, but for the last one; `None`: as they fit.
+        map: what neighbouring ranks are put beside: ``"core"`` (the default) and ``"numa"``, ``"socket"`` and ``"gpu"`` on as
+            few nodes as possible; ``"node"``: in equal blocks over as many as possible.
+        mpi: the MPI whose start-up the ranks are served; ``"auto"`` looks at the program, or at what mpi4py loads;
+            ``"none"``: the ranks find one another by themselves.
+        launcher: who starts the ranks of a program: the agents, or Slurm's ``"srun"`` for sites that demand it.
+        returns: a gang's value is its first rank's, or an array whose shards are what all ranks return.
     """
 
     cpus: float = 1
@@ -75,6 +89,12 @@ class Options:
     resources: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     persist: Persist = "auto"
     name: str | None = None
+    ranks: int | str | None = None
+    ranks_per_node: int | None = None
+    map: Map = "core"
+    mpi: Mpi = "auto"
+    launcher: Launcher = "agent"
+    returns: Returns = "first"
 
     def to_spec(self) -> dict[str, Any]:
         """The options as a pipeline's document has them; empty where all are the defaults."""
@@ -94,7 +114,17 @@ class Options:
             spec["priority"] = self.priority
         if self.persist != "auto":
             spec["persist"] = self.persist
+        if self.ranks is not None:
+            spec["ranks"] = self._ranks_spec(self.ranks)
         return spec
+
+    def _ranks_spec(self, ranks: int | str) -> dict[str, Any]:
+        least, most = parse_ranks(ranks)
+        spec: dict[str, Any] = {"least": least, "most": most}
+        if self.ranks_per_node is not None:
+            spec["per_node"] = self.ranks_per_node
+        chosen = {"map": self.map, "mpi": self.mpi, "launcher": self.launcher, "returns": self.returns}
+        return spec | {key: value for key, value in chosen.items() if value != getattr(Options, key)}
 
 
 _VALID = tuple(field.name for field in dataclasses.fields(Options))
@@ -123,13 +153,39 @@ def _check(o: Options) -> None:
         refuse(f"cpus={o.cpus!r}: give a number of cores, 0 or more")
     if not isinstance(o.gpus, int) or o.gpus < 0:
         refuse(f"gpus={o.gpus!r}: give a whole number, 0 or more")
-    if o.persist not in ("auto", "always", "never"):
-        refuse(f"persist={o.persist!r}: give 'auto', 'always' or 'never'")
+    for name, words in _WORDS.items():
+        if getattr(o, name) not in get_args(words):
+            refuse(f"{name}={getattr(o, name)!r}: give one of {', '.join(map(repr, get_args(words)))}")
+    if o.ranks is not None:
+        parse_ranks(o.ranks)
+    elif any(getattr(o, name) != getattr(Options, name) for name in _OF_RANKS):
+        changed = next(name for name in _OF_RANKS if getattr(o, name) != getattr(Options, name))
+        refuse(f"{changed}={getattr(o, changed)!r}: only a task of several ranks has it; give ranks too")
+    if o.ranks_per_node is not None and (not isinstance(o.ranks_per_node, int) or o.ranks_per_node < 1):
+        refuse(f"ranks_per_node={o.ranks_per_node!r}: give 1 or more, or None for as they fit")
     if isinstance(o.retries, int) and o.retries < 0:
         refuse(f"retries={o.retries!r}: give 0 or more, or a Retries")
     parse_memory(o.memory)
     if o.timeout is not None and parse_duration(o.timeout) <= 0:
         refuse(f"timeout={o.timeout!r}: give more than 0 seconds, or None for no limit")
+
+
+_OF_RANKS = ("ranks_per_node", "map", "mpi", "launcher", "returns")
+"""Options that only a gang has."""
+
+
+def parse_ranks(ranks: int | str) -> tuple[int, int]:
+    """The fewest and the most ranks, from a number or a text like ``"4..16"``.
+
+    Raises:
+        PlanError: it is neither.
+    """
+    if isinstance(ranks, int) and not isinstance(ranks, bool) and ranks >= 1:
+        return ranks, ranks
+    found = re.fullmatch(r"\s*([0-9]+)\s*(?:\.\.\s*([0-9]+)\s*)?", ranks) if isinstance(ranks, str) else None
+    if found and 1 <= int(found[1]) <= int(found[2] or found[1]):
+        return int(found[1]), int(found[2] or found[1])
+    raise PlanError(f"ranks={ranks!r}: give 1 or more, or a text like '4..16'")
 
 
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
@@ -176,9 +232,18 @@ class Task(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.function = function
         self.task_options = options
+        if options.ranks is not None and type(self) is Task:
+            raise PlanError(
+                f"option ranks={options.ranks!r}: a function of several ranks gets a communicator: use @bridgehead.mpi"
+            )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
+
+    @property
+    def _called(self) -> Callable[P, R]:
+        """What a node's arguments are those of."""
+        return self.function
 
     def options(self, **changes: Any) -> Task[P, R]:
         """The same task, asking for something else. See `Options` for what can be asked."""
@@ -364,7 +429,8 @@ def program(
 
     The command is split into words as a shell would, and no shell is involved; ``{name}`` in a word is replaced by
     the value
-    given to the node. The task fails where the exit code is not 0 or an output file is missing. Further options:
-    `Options`.
+    given to the node. The task fails where the exit code is not 0 or an output file is missing. With `ranks` it is an MPI
+    program: ``bh.program("lmp -in in.melt -var T {T}", ranks=8)``, whose value has the standard output of rank 0.
+    Further options: `Options`.
     """
     return Program(command, make_options(Options(), changes), outputs=outputs, env=env, cwd=cwd)

@@ -409,6 +409,11 @@ impl Kept {
         }
     }
 
+    /// The fields of the object, for a process that names it while this one holds it; `None` for a value that is none.
+    fn fields(&self) -> Option<crate::pack::Numbers> {
+        self.object().map(|(object, _)| crate::pack::numbers(object))
+    }
+
     /// The node that it lies on; `None` for a value that this process keeps.
     fn node(&self) -> Option<u32> {
         self.object().map(|(object, _)| object.node)

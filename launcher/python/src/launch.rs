@@ -146,6 +146,7 @@ fn line(time_ns: u64, event: Event) -> Line {
         Event::AgentLost(e) => ("agent-lost", None, e.agent, e.reason),
         Event::TaskAdded(e) => ("task-added", Some(e.task), 0, e.name),
         Event::TaskAssigned(e) => ("task-assigned", Some(e.task), e.attempt, String::new()),
+        Event::GangStarted(e) => ("gang-started", Some(e.bound.task), e.bound.attempt, e.bound.mpi.clone()),
         Event::TaskFinished(e) => ("task-finished", Some(e.task), e.attempt, String::new()),
         Event::TaskFailed(e) => {
             let name = if e.retried { "task-retried" } else { "task-failed" };

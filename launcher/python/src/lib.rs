@@ -42,6 +42,7 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pack::note_task, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_kept, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_reference, m)?)?;
+    m.add_function(wrap_pyfunction!(pack::note_object, m)?)?;
     m.add_function(wrap_pyfunction!(pack::adopt, m)?)?;
     m.add_function(wrap_pyfunction!(pack::keep_packed, m)?)?;
     m.add_function(wrap_pyfunction!(pack::packing_owner, m)?)?;

@@ -1,6 +1,8 @@
 //! What a task asks for, prepared once and cloned into each submit.
 
-use bridgehead_wire::{Amounts, NamedAmount, Pair, ProgramCall, Retry, TaskSubmit};
+use bridgehead_spec::RanksSpec;
+use bridgehead_wire::{Amounts, NamedAmount, Pair, ProgramCall, Ranks, Retry, TaskSubmit};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 
@@ -14,6 +16,7 @@ pub struct Options {
     timeout_ms: u64,
     name: String,
     program: Option<ProgramCall>,
+    ranks: Option<Ranks>,
 }
 
 type ProgramFields = (Vec<String>, BTreeMap<String, String>, String, BTreeMap<String, String>);
@@ -25,7 +28,7 @@ fn pairs(map: BTreeMap<String, String>) -> Vec<Pair> {
 #[pymethods]
 impl Options {
     #[new]
-    #[pyo3(signature = (*, cpu_millis, memory, gpus, named, retries, priority, timeout_ms, name, program=None))]
+    #[pyo3(signature = (*, cpu_millis, memory, gpus, named, retries, priority, timeout_ms, name, program=None, ranks=None))]
     #[allow(clippy::too_many_arguments)] // One call site, all by name.
     fn new(
         cpu_millis: u64,
@@ -37,7 +40,10 @@ impl Options {
         timeout_ms: u64,
         name: String,
         program: Option<ProgramFields>,
-    ) -> Self {
+        ranks: Option<&str>,
+    ) -> PyResult<Self> {
+        let ranks = ranks.map(serde_json::from_str::<RanksSpec>).transpose();
+        let ranks = ranks.map_err(|error| PyValueError::new_err(error.to_string()))?;
         let named = named
             .into_iter()
             .map(|(key, value)| NamedAmount { key, value })
@@ -53,7 +59,8 @@ impl Options {
             ..Amounts::default()
         };
         let (lost_node, preempted, walltime, oom, user) = retries;
-        Self {
+        Ok(Self {
+            ranks: ranks.as_ref().map(Ranks::from),
             resources: (amounts != usual).then_some(amounts),
             retry: Some(Retry {
                 lost_node,
@@ -71,7 +78,7 @@ impl Options {
                 cwd,
                 outputs: pairs(outputs),
             }),
-        }
+        })
     }
 }
 
@@ -84,5 +91,6 @@ impl Options {
         submit.timeout_ms = self.timeout_ms;
         submit.name.clone_from(&self.name);
         submit.program.clone_from(&self.program);
+        submit.ranks = self.ranks;
     }
 }

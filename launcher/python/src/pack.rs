@@ -5,6 +5,7 @@ use crate::array::{self, PlainArray};
 use crate::home::{Home, Kept, StoreBuffer, home_of, write};
 use crate::layout::{FRAMED, Layout, PICKLE, damaged, unpack_framed};
 use crate::python::api;
+use bridgehead_guest::link::lock;
 use bridgehead_store_node::Lease;
 use bridgehead_wire::{ARRAY, Input, ObjectRef, Value, input, value};
 use bytes::Bytes;
@@ -212,7 +213,7 @@ fn pickled_apart<'py>(object: &Bound<'py, PyAny>, least: usize) -> PyResult<(Bou
     let buffers = Mutex::default();
     let collector = Bound::new(object.py(), Collector { least, buffers })?;
     let pickle = pickled(object, &collector)?;
-    let buffers = std::mem::take(&mut *bridgehead_guest::link::lock(&collector.get().buffers));
+    let buffers = std::mem::take(&mut *lock(&collector.get().buffers));
     Ok((pickle, buffers))
 }
 
@@ -235,7 +236,7 @@ impl Collector {
         if raw.len_bytes() < self.least {
             return Ok(true);
         }
-        bridgehead_guest::link::lock(&self.buffers).push(raw);
+        lock(&self.buffers).push(raw);
         Ok(false)
     }
 }
@@ -254,7 +255,7 @@ fn pickled<'py>(object: &Bound<'py, PyAny>, collector: &Bound<'py, Collector>) -
             return Ok(bytes.clone());
         }
     }
-    bridgehead_guest::link::lock(&collector.get().buffers).clear(); // The first try may have left something behind.
+    lock(&collector.get().buffers).clear(); // The first try may have left something behind.
     PACKING.with_borrow_mut(|packing| {
         if let Some(packing) = packing {
             packing.inputs.clear();
@@ -411,17 +412,49 @@ pub fn note_reference<'py>(py: Python<'py>, kept: &Kept) -> PyResult<Option<Boun
             .transpose();
     }
     let named = NAMING.with_borrow_mut(|naming| naming.as_mut().map(|naming| naming.push(object.clone())));
-    let numbers = (
-        object.id_hi,
-        object.id_lo,
+    named
+        .map(|()| Ok(numbers(object).into_pyobject(py)?.into_any()))
+        .transpose()
+}
+
+/// The fields of a reference, as `adopt` takes them.
+pub type Numbers = (u64, u64, u64, u32, u64, u64, (u32, u32), u64);
+
+/// See [`Numbers`].
+pub fn numbers(object: &ObjectRef) -> Numbers {
+    let memory = (object.numa, object.gpu);
+    let (id_hi, id_lo) = (object.id_hi, object.id_lo);
+    (
+        id_hi,
+        id_lo,
         object.len,
         object.node,
         object.offset,
         object.slot,
-        (object.numa, object.gpu),
+        memory,
         object.sum,
-    );
-    named.map(|()| Ok(numbers.into_pyobject(py)?.into_any())).transpose()
+    )
+}
+
+fn referenced((id_hi, id_lo, len, node, offset, slot, (numa, gpu), sum): Numbers) -> ObjectRef {
+    ObjectRef {
+        id_hi,
+        id_lo,
+        len,
+        node,
+        offset,
+        slot,
+        numa,
+        gpu,
+        sum,
+    }
+}
+
+/// The value that this thread is packing names an object that others hold for it: whether it may.
+#[pyfunction]
+pub fn note_object(numbers: Numbers) -> bool {
+    let object = referenced(numbers);
+    NAMING.with_borrow_mut(|naming| naming.as_mut().map(|naming| naming.push(object)).is_some())
 }
 
 /// A reference to an object that a value names, while that value is held. Pickles of such values call it.
@@ -441,17 +474,7 @@ pub fn adopt(
     let Some(home) = READING.with_borrow(Clone::clone) else {
         return Err(damaged("it names objects of a run, and was read outside of it"));
     };
-    let object = ObjectRef {
-        id_hi,
-        id_lo,
-        len,
-        node,
-        offset,
-        slot,
-        sum,
-        numa: memory.0,
-        gpu: memory.1,
-    };
+    let object = referenced((id_hi, id_lo, len, node, offset, slot, memory, sum));
     Ok(Kept::adopted(&home, object))
 }
 

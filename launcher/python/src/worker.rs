@@ -13,8 +13,8 @@ use crate::shared::{Current, Shared};
 use crate::watchdog;
 use bridgehead_guest::link::{Link, lock};
 use bridgehead_wire::{
-    Blocked, CancelTasks, Failure, FailureCause, Fetch, LogText, Outcome, PlaceObjects, PutFunction, TaskCall,
-    TaskDone, TaskSubmit, Value, WorkerReady, value,
+    Blocked, CancelTasks, Failure, FailureCause, Fetch, GangCall, LogText, Mpi, Outcome, PlaceObjects, PutFunction,
+    TaskCall, TaskDone, TaskSubmit, Value, WorkerReady, value,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -36,7 +36,7 @@ const SHORT: f64 = 0.001;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What Python is told of the running call.
-type Running = (u64, u32, String, Vec<u32>, u64, u64, u64);
+type Running = (u64, u32, String, Vec<u32>, u64, u64, u64, (u32, u32));
 
 /// The worker's side of its connection to the agent.
 #[pyclass(frozen, module = "bridgehead._bridgehead")]
@@ -140,8 +140,8 @@ impl Worker {
         });
     }
 
-    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start, end of the allocation). Times are
-    /// nanoseconds since the epoch; a limit or an end of 0 is none.
+    /// The running call: (task, attempt, name, devices, time limit in milliseconds, start, end of the allocation, rank and ranks).
+    /// Times are nanoseconds since the epoch; a limit or an end of 0 is none.
     fn current(&self) -> Option<Running> {
         let config = lock(&self.shared.config);
         let end_ns = config.as_ref().map_or(0, |config| config.allocation_end_ns);
@@ -157,6 +157,7 @@ impl Worker {
             call.timeout_ms,
             *started_ns,
             end_ns,
+            call.gang.as_ref().map_or((0, 1), |gang| (gang.rank, gang.size())),
         ))
     }
 
@@ -433,6 +434,7 @@ impl Worker {
         let (task, attempt) = (call.task, call.attempt);
         let (function, devices) = (call.function, call.devices.clone());
         let (args, inputs, lazy) = (call.args.clone(), call.inputs.clone(), call.lazy.clone());
+        let gang = call.gang.clone();
         let since = Instant::now();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ns = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
@@ -444,9 +446,9 @@ impl Worker {
         self.shared.note_running(task);
         self.shared.watchdog.wake();
         // What the value names is held by what the task made until its end has been told.
-        let (outcome, _named) = self
-            .evaluate(py, function, args, (inputs, lazy), &devices)
-            .unwrap_or_else(|e| (failed(py, &e), None));
+        let (outcome, _named, shard) = self
+            .evaluate(py, (function, gang), args, (inputs, lazy), &devices)
+            .unwrap_or_else(|e| (failed(py, &e), None, None));
         self.shared.add_logs();
         let elapsed = since.elapsed();
         let ended = lock(&self.shared.current).take();
@@ -458,7 +460,7 @@ impl Worker {
             started_ns,
             elapsed_ns: u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
             worker: 0,
-            shards: Vec::new(),
+            shards: shard.into_iter().collect(),
         });
         if waited.max(elapsed) > TOGETHER {
             self.flush(py)?;
@@ -469,11 +471,11 @@ impl Worker {
     fn evaluate(
         &self,
         py: Python<'_>,
-        function: u32,
+        (function, gang): (u32, Option<GangCall>),
         args: Option<Value>,
         (inputs, lazy): (Vec<Value>, Vec<u32>),
         devices: &[u32],
-    ) -> PyResult<(Outcome, Option<Py<PyAny>>)> {
+    ) -> PyResult<(Outcome, Option<Py<PyAny>>, Option<Value>)> {
         self.show_devices(py, devices)?;
         let function = self.function(py, function)?;
         let inputs = (0..)
@@ -481,7 +483,9 @@ impl Worker {
             .map(|(position, value)| self.input(py, value, lazy.contains(&position)))
             .collect::<PyResult<Vec<_>>>()?;
         let result = match args.and_then(|v| v.kind) {
-            Some(value::Kind::Inline(bytes)) if pack::is_empty_call(&bytes) => function.bind(py).call0()?,
+            Some(value::Kind::Inline(bytes)) if gang.is_none() && pack::is_empty_call(&bytes) => {
+                function.bind(py).call0()?
+            }
             Some(kind) => {
                 let args = Value {
                     kind: Some(kind),
@@ -489,14 +493,35 @@ impl Worker {
                 };
                 let both = pack::unpack_value_with(py, &args, inputs, Some(&self.shared.home))?;
                 let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = both.extract()?;
-                function.bind(py).call(args, Some(&kwargs))?
+                match gang {
+                    Some(gang) => return self.evaluate_rank(py, function.bind(py), (args, kwargs), &gang),
+                    None => function.bind(py).call(args, Some(&kwargs))?,
+                }
             }
             None => return Err(PyRuntimeError::new_err("the call came without arguments")),
         };
         // Its range is this process's until the agent hears of it, so the lease is not needed any longer.
         let value = pack::pack(&result, Some(&self.shared.home))?.value();
         let named = (!value.refs.is_empty()).then(|| result.unbind());
-        Ok((Outcome::value(value), named))
+        Ok((Outcome::value(value), named, None))
+    }
+
+    /// As `evaluate`, for one rank of a gang: its value, and its shard of the task's where ranks return shards.
+    fn evaluate_rank(
+        &self,
+        py: Python<'_>,
+        function: &Bound<'_, PyAny>,
+        arguments: (Bound<'_, PyTuple>, Bound<'_, PyDict>),
+        gang: &GangCall,
+    ) -> PyResult<(Outcome, Option<Py<PyAny>>, Option<Value>)> {
+        let ranks = py.import(intern!(py, "bridgehead._ranks"))?;
+        let mpi = gang.ranks.mpi() != Mpi::None;
+        let shape = (gang.rank, gang.size(), mpi, gang.ranks.shards);
+        let both = ranks.call_method1(intern!(py, "run"), (function, arguments.0, arguments.1, shape))?;
+        let (result, shard): (Bound<'_, PyAny>, Option<Bound<'_, Kept>>) = both.extract()?;
+        let value = pack::pack(&result, Some(&self.shared.home))?.value();
+        let shard = shard.and_then(|kept| Some(Value::stored(kept.get().object()?.0.clone())));
+        Ok((Outcome::value(value), Some(both.unbind()), shard))
     }
 
     /// What a placeholder stands for: a value, or a reference where the call says so.

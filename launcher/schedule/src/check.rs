@@ -152,6 +152,11 @@ impl Engine {
                 "t{task} was given ahead to {id}"
             );
         }
+        if let Some(&(task, _)) = agent.ahead.front() {
+            let row = self.tasks.get(task).expect("a task given ahead is known");
+            let room = fits(&self.classes.get(row.class).asks, &agent.free);
+            assert!(!room, "t{task} was given ahead to {id} and waits beside room");
+        }
         let ahead_ns: i64 = agent.ahead.iter().map(|&(_, ns)| ns).sum();
         assert_eq!(agent.ahead_ns, ahead_ns, "work given ahead to {id}");
         assert!(agent.ahead.len() <= self.prefetch, "{id} was given too much ahead");

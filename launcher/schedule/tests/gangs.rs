@@ -424,10 +424,22 @@ fn no_rank_goes_where_tasks_wait_that_were_given_ahead() {
         cpu_millis: 100,
         ..cores(1)
     };
-    e.submit_gang(TaskId(5), &tiny, ranks(2), 0, 0, &[]);
+    e.submit_gang(TaskId(5), &tiny, ranks(2), 0, 1, &[]);
+    check(&mut e, &[]);
+    submit(&mut e, 6..7);
+    assert_eq!(
+        given(&mut e),
+        [(6, 0)],
+        "it is less urgent, so the agent is kept for the gang from now on"
+    );
+    submit(&mut e, 7..8);
     check(&mut e, &[]);
     e.finished(TaskId(2), 0, 1000);
-    check(&mut e, &[(5, &[(0, 2)])]);
+    check(&mut e, &[]); // One that was there before still waits.
+    e.finished(TaskId(3), 0, 1000);
+    check(&mut e, &[]);
+    e.finished(TaskId(4), 0, 1000);
+    check(&mut e, &[(5, &[(0, 2)]), (7, &[])]);
 }
 
 #[test]
@@ -514,4 +526,24 @@ fn gangs_of_other_shapes_wait_in_queues_of_their_own() {
     e.finished(TaskId(0), 0, MS);
     e.finished(TaskId(2), 0, MS);
     check(&mut e, &[(1, &[(0, 4)])]);
+}
+
+#[test]
+fn what_waits_behind_a_gang_takes_its_place_when_it_ends() {
+    let mut e = Engine::new(4);
+    e.agent_joined(AgentId(0), &cores(2));
+    submit(&mut e, 0..1);
+    assert_eq!(given(&mut e).len(), 1);
+    e.finished(TaskId(0), 0, 1000);
+    gang(&mut e, 1, ranks(1), 1);
+    submit(&mut e, 2..4);
+    check(&mut e, &[(1, &[(0, 1)]), (2, &[]), (3, &[])]); // The last one ahead: short ones run there.
+    e.finished(TaskId(1), 0, MS);
+    e.lingers(TaskId(2));
+    e.sanity_check();
+    // It holds the core now, so a gang finds none until it ends.
+    gang(&mut e, 4, ranks(1), 0);
+    check(&mut e, &[]);
+    e.finished(TaskId(3), 0, 1000);
+    check(&mut e, &[(4, &[(0, 1)])]);
 }

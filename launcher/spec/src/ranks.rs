@@ -139,6 +139,11 @@ impl RanksSpec {
         if !is_function && self.returns == ReturnsSpec::Shards {
             return Some("a program returns no array; only functions return shards".to_owned());
         }
+        if self.mpi == MpiSpec::None && self.returns == ReturnsSpec::Shards {
+            return Some(
+                "shards are put together over MPI; without one let the first rank return the value".to_owned(),
+            );
+        }
         if is_function && self.launcher == LauncherSpec::Srun {
             return Some(
                 "srun starts programs only; call the function from a script, or let the agents start it".to_owned(),

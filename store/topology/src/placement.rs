@@ -59,6 +59,13 @@ impl Topology {
         self.gpus.iter().filter(move |gpu| gpu.near.nodes.contains(node))
     }
 
+    /// How far a node is from a GPU: 0 where it is near, else as from the nearest of the nodes that are. `None` where it is not
+    /// told.
+    #[must_use]
+    pub fn distance_from_gpu(&self, gpu: &Gpu, node: u32) -> Option<u32> {
+        Some(self.distance_from(&gpu.near, node)).filter(|&distance| distance != FAR)
+    }
+
     /// Numbers of all nodes, nearest to a GPU first.
     #[must_use]
     pub fn nodes_near_gpu(&self, gpu: &Gpu) -> Vec<u32> {
@@ -82,6 +89,26 @@ impl Topology {
         let mut ports: Vec<_> = self.infiniband.iter().collect();
         ports.sort_by_key(|port| self.between(&gpu.near, &port.near));
         ports
+    }
+
+    /// The network cards that are nearest to a node: several where equally near ones are equally fast. Those that are down do not
+    /// count.
+    #[must_use]
+    pub fn network_nearest_node(&self, node: u32) -> Vec<&NetworkCard> {
+        let up = self.network.iter().filter(|card| card.up != Some(false));
+        nearest(up, |card| {
+            let speed = card.speed.unwrap_or(0);
+            (self.distance_from(&card.near, node), Reverse((speed, card.near.link)))
+        })
+    }
+
+    /// The ports of InfiniBand and RoCE adapters that are nearest to a node, as for network cards.
+    #[must_use]
+    pub fn infiniband_nearest_node(&self, node: u32) -> Vec<&InfinibandPort> {
+        let active = self.infiniband.iter().filter(|port| port.active != Some(false));
+        nearest(active, |port| {
+            (self.distance_from(&port.near, node), Reverse(port.near.link))
+        })
     }
 
     /// How far a node is from a device: from the nearest of the nodes that the device is near to.
@@ -108,4 +135,12 @@ impl Topology {
             Reverse(processors),
         )
     }
+}
+
+/// All that have the smallest key, in their order.
+fn nearest<'a, T, K: Ord>(all: impl Iterator<Item = &'a T>, key: impl Fn(&T) -> K) -> Vec<&'a T> {
+    let mut found: Vec<&T> = all.collect();
+    let least = found.iter().map(|one| key(one)).min();
+    found.retain(|one| least.as_ref() == Some(&key(one)));
+    found
 }

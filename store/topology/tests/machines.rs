@@ -408,6 +408,19 @@ fn devices_are_near_the_node_the_processors_and_the_bridges_that_sysfs_names() {
     let cards: Vec<_> = topology.network_near_gpu(gpu).iter().map(|c| c.name.as_str()).collect();
     assert_eq!(cards, ["near", "far"]);
     assert_eq!(topology.nodes_near_gpu(gpu), [1, 0]);
+    assert_eq!(
+        (topology.distance_from_gpu(gpu, 1), topology.distance_from_gpu(gpu, 0)),
+        (Some(0), Some(21))
+    );
+    assert_eq!(topology.distance_from_gpu(gpu, 7), None);
+    let nearest = |node| {
+        topology
+            .network_nearest_node(node)
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((nearest(0), nearest(1)), (vec!["far"], vec!["near"]));
     // Without a list of its own a device is near to its node's processors.
     assert_eq!(topology.network[0].near.processors.to_string(), "0-1,4-5");
 }

@@ -6,6 +6,11 @@ const UNSAFE: &[(&str, &str)] = &[
     ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
     ("launcher/c/", "pointers that C and Fortran give"),
+    ("launcher/mpi/examples/", "descriptors that ranks inherit"),
+    (
+        "launcher/mpi/src/pmix/server/",
+        "libpmix, in a process of its own, opened at run time",
+    ),
     ("launcher/python/", "buffers that the interpreter lends"),
     (
         "store/gpu/",

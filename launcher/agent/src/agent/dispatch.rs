@@ -2,7 +2,9 @@
 
 use super::{Agent, Event, RunningProgram};
 use crate::calls::{Given, Waiting, subtract};
+use crate::environment::Environment;
 use crate::io::attach;
+use crate::ranks::RankStart;
 use crate::worker::{Start, Worker};
 use bridgehead_spec::Resources;
 use bridgehead_wire::{Failure, FailureCause, Outcome, PutFunction, TaskCall, WorkerConfig};
@@ -15,7 +17,7 @@ const START_TRIES: u32 = 3;
 /// Workers beyond the node's cores: for calls that ask for no core, and while others wait for tasks of their own.
 const SPARE_WORKERS: usize = 64;
 
-fn deadline(call: &TaskCall) -> Option<Instant> {
+pub(super) fn deadline(call: &TaskCall) -> Option<Instant> {
     (call.timeout_ms > 0).then(|| Instant::now() + Duration::from_millis(call.timeout_ms))
 }
 
@@ -59,7 +61,7 @@ impl Agent {
         if self.cancelled.contains(&waiting.call.task) {
             return self.drop_cancelled(at);
         }
-        let worker = if waiting.is_program() {
+        let worker = if waiting.brings_own_process() {
             None
         } else {
             let idle = self.idle_worker(waiting.threads());
@@ -92,6 +94,7 @@ impl Agent {
         };
         match worker {
             Some(worker) => self.give(worker, given),
+            None if given.call.gang.is_some() => self.start_part(given),
             None => self.start_program(given),
         }
         true
@@ -136,31 +139,44 @@ impl Agent {
 
     /// Starts a worker; whether it comes up is known when it says so.
     pub(super) fn start_worker(&mut self, threads: u64) {
+        if self.welcome.is_none() {
+            return;
+        }
+        let env = self.surroundings.env.clone();
+        if let Err(reason) = self.begin_worker(threads, &env, None) {
+            self.on_start_failed(&reason);
+        }
+    }
+
+    /// Starts a process with a worker's connection: a worker for any call, or one rank of a gang.
+    pub(super) fn begin_worker(
+        &mut self,
+        threads: u64,
+        env: &Environment,
+        rank: Option<RankStart>,
+    ) -> Result<u32, String> {
         let (id, agent) = (self.next_worker, self.options.agent.0);
         let (Some(welcome), Some(config)) = (&self.welcome, self.config_of(id)) else {
-            return;
+            return Err("the head has not said yet with what".to_owned());
         };
         self.next_worker += 1;
-        let started = self.nursery.start(&Start {
+        let (process, socket, log) = self.nursery.start(Start {
             python: &welcome.python,
             cwd: &self.surroundings.cwd,
-            env: &self.surroundings.env,
+            env,
             folder: &self.options.folder,
             agent,
             worker: id,
             threads,
-        });
-        let (process, socket, log) = match started {
-            Ok(started) => started,
-            Err(reason) => return self.on_start_failed(&reason),
-        };
+            rank,
+        })?;
         let pid = process.pid;
         let socket = match tokio::net::UnixStream::from_std(socket) {
             Ok(socket) => socket,
             Err(e) => {
                 let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
                 let _ = process.wait(); // It was just killed.
-                return self.on_start_failed(&e.to_string());
+                return Err(e.to_string());
             }
         };
         let events = self.events.clone();
@@ -169,6 +185,7 @@ impl Agent {
         });
         outbox.push(config);
         self.add_worker(id, pid, outbox, log, threads);
+        Ok(id)
     }
 
     /// What a worker or a guest is told first; `None` before the run has begun.
@@ -208,6 +225,7 @@ impl Agent {
             blocked: false,
             slow: false,
             killed: None,
+            rank: None,
         };
         self.workers.insert(id, worker);
     }
@@ -222,7 +240,7 @@ impl Agent {
         let message = format!("no worker can be started on this node: {reason}");
         let (programs, functions): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
             .into_iter()
-            .partition(Waiting::is_program);
+            .partition(Waiting::brings_own_process);
         self.queue = programs;
         for waiting in functions {
             let failure = Failure::new(FailureCause::System, "no-worker", message.clone());
@@ -231,7 +249,7 @@ impl Agent {
         self.failed_starts = 0; // Later calls may try again: the reason can pass (a full disk, a missing module).
     }
 
-    fn give(&mut self, id: u32, given: Given) {
+    pub(super) fn give(&mut self, id: u32, given: Given) {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
@@ -248,7 +266,7 @@ impl Agent {
     /// one ends.
     fn fill(&mut self) {
         while let Some(waiting) = self.queue.front() {
-            let program = waiting.is_program();
+            let program = waiting.brings_own_process();
             if !waiting.small || (program && !self.takes_programs()) {
                 return;
             }

@@ -39,6 +39,9 @@ impl Agent {
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
+        if let Some(rank) = worker.rank {
+            return self.on_rank_done(id, rank, done);
+        }
         let Some(at) = worker.calls.iter().position(|given| given.call.task == done.task) else {
             return;
         };
@@ -112,6 +115,10 @@ impl Agent {
         if !reason.is_empty() {
             tracing::warn!(worker = id, reason, "a worker's last words could not be understood");
         }
+        if let Some(rank) = worker.rank {
+            let _ = std::fs::remove_file(running_note(&self.options.socket_dir, id));
+            return self.on_rank_worker_ended(rank, end, &worker.log);
+        }
         let log = tail(&worker.log, QUOTED);
         if !worker.ready && worker.killed.is_none() && self.stop.is_none() {
             let how = end.map_or_else(|| "went away".to_owned(), |end| format!("ended with {end}"));
@@ -149,7 +156,7 @@ impl Agent {
     }
 
     /// Whether the kernel killed for want of memory since the last time that this was asked.
-    fn memory_ran_out(&mut self) -> bool {
+    pub(super) fn memory_ran_out(&mut self) -> bool {
         let kills = oom_kills();
         kills > std::mem::replace(&mut self.oom_kills, kills)
     }
@@ -226,6 +233,9 @@ impl Agent {
         if self.running.contains_key(&task) {
             return self.cancel_program(task, reason);
         }
+        if self.gangs.parts.contains_key(&task) {
+            return self.end_part(task, Outcome::cancelled(reason));
+        }
         let is_first = |w: &&mut Worker| w.calls.front().is_some_and(|given| given.call.task == task);
         if let Some(worker) = self.workers.values_mut().find(is_first) {
             worker.kill(Outcome::cancelled(reason));
@@ -253,6 +263,7 @@ impl Agent {
     pub(super) fn on_tick(&mut self) {
         self.log.flush();
         self.enforce_limits();
+        self.watch_gangs();
         self.tell_started();
         self.dismiss_silent_guests();
         if self.beat.elapsed() >= super::BEAT {
@@ -368,6 +379,7 @@ impl Agent {
                 &mut program.told,
             );
         }
+        self.gangs.note_started(&mut note);
         for message in started {
             self.tell(message);
         }
@@ -386,6 +398,7 @@ impl Agent {
         for program in self.running.values() {
             program.handle.kill();
         }
+        self.kill_gangs(&reason);
         for worker in self.workers.values_mut() {
             worker.outbox.push(Shutdown { reason: reason.clone() });
             worker.outbox.flush();
@@ -408,7 +421,7 @@ impl Agent {
 
     /// Takes note of ends until no worker and no program is left.
     async fn gather(&mut self, events: &mut UnboundedReceiver<Event>) {
-        while !self.workers.is_empty() || !self.running.is_empty() {
+        while !self.workers.is_empty() || !self.running.is_empty() || !self.gangs.parts.is_empty() {
             let Some(event) = events.recv().await else { return };
             match event {
                 // What workers still want is not wanted any more; what they printed and finished is.
@@ -430,7 +443,7 @@ fn noted(note: &Path) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-fn was_killed(outcome: &Outcome) -> bool {
+pub(super) fn was_killed(outcome: &Outcome) -> bool {
     use bridgehead_wire::outcome::Kind;
     matches!(&outcome.kind, Some(Kind::Failure(failure)) if failure.signal == Some(libc::SIGKILL))
 }

@@ -95,6 +95,8 @@ impl Agent {
         let task = hello.task;
         let running = self.running.get(&task);
         let attempt = running.map(|running| running.given.call.attempt);
+        let attempt = attempt.or_else(|| self.gangs.attempt(task));
+        let attempt = attempt.or_else(|| self.gangs.attempt(task));
         match attempt {
             Some(attempt) if attempt == hello.attempt => None,
             Some(attempt) => Some(format!(

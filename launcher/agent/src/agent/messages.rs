@@ -51,7 +51,8 @@ impl Agent {
             }
             HeadToAgent::Located(located) => self.on_located(located),
             HeadToAgent::Name(reply) => self.on_name_reply(reply),
-            HeadToAgent::Relay(_) | HeadToAgent::EndGang(_) => {} // No gang is here.
+            HeadToAgent::Relay(relay) => self.on_relay(relay),
+            HeadToAgent::EndGang(end) => self.cancel(end.task, &end.reason),
         }
         Ok(())
     }

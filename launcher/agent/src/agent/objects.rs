@@ -66,7 +66,7 @@ impl Agent {
             }
         }
         if missing.is_empty() {
-            return self.queue.push_back(Waiting::new(call));
+            return self.queue.push_back(Waiting::new(call, self.options.agent.0));
         }
         self.transfers.hold(call, missing.len());
         for object in missing.into_values() {
@@ -237,7 +237,7 @@ impl Agent {
             self.pins.add(task, place.id());
         }
         if let Some(call) = self.transfers.arrived(task, place) {
-            self.queue.push_back(Waiting::new(call));
+            self.queue.push_back(Waiting::new(call, self.options.agent.0));
         }
     }
 

@@ -159,7 +159,9 @@ impl Core {
             }
             AgentToHead::Locate(locate) => self.on_locate(agent, locate),
             AgentToHead::Name(request) => self.on_worker_name(agent, request),
-            AgentToHead::Relay(_) | AgentToHead::RankFailed(_) | AgentToHead::Bound(_) => {} // No gang was given out.
+            AgentToHead::Relay(relay) => self.on_relay(agent, relay),
+            AgentToHead::RankFailed(failed) => self.on_rank_failed(agent, failed),
+            AgentToHead::Bound(bound) => self.on_bound(agent, bound),
             AgentToHead::Join(_) => {} // A second join changes nothing.
         }
     }
@@ -204,6 +206,7 @@ impl Core {
         let held = self.engine.agent_lost(AgentId(agent));
         let lost = self.lose_objects(agent);
         self.agent_left_names(agent, &lost);
+        let held = self.agent_left_gangs(agent, reason, held);
         for task in held {
             let attempt = self.state.row(task.0).map_or(0, |row| row.attempt);
             let message = format!("agent {agent}, which ran it, was lost: {reason}");

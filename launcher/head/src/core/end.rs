@@ -22,7 +22,7 @@ impl Core {
                 self.finish_cancelled(task, reason);
             }
             Phase::Running => {
-                let agent = row.agent;
+                let agents = self.agents_of(task, row.agent);
                 if let Some(job) = self.job_mut(task) {
                     job.cancelling = Some(reason.into());
                 }
@@ -32,7 +32,9 @@ impl Core {
                     reason: reason.to_owned(),
                     from_worker: None,
                 };
-                self.tell_agent(agent, message);
+                for agent in agents {
+                    self.tell_agent(agent, message.clone());
+                }
             }
             _ => {}
         }

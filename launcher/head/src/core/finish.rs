@@ -15,16 +15,24 @@ const RECENT_VALUES: usize = 100_000;
 impl Core {
     /// An attempt ended at `agent`. News of an attempt that is not the present one are dropped, with what they hold.
     pub fn on_done(&mut self, agent: u32, done: TaskDone) {
+        if self.gangs.contains_key(&done.task) {
+            return self.on_part_done(agent, done);
+        }
         let current = self
             .state
             .row(done.task)
             .is_some_and(|row| row.phase == Phase::Running && row.attempt == done.attempt && row.agent == agent);
+        self.take_done(agent, done, current);
+    }
+
+    /// An attempt has ended, as it was told by the one agent that had it or by the last one of its gang.
+    pub(super) fn take_done(&mut self, agent: u32, done: TaskDone, current: bool) {
         let kind = done.outcome.and_then(|outcome| outcome.kind);
         if !current {
             if let Some(outcome::Kind::Value(value)) = kind {
                 self.drop_value(&value);
             }
-            return;
+            return self.drop_shards(&done.shards);
         }
         if let Some(trace) = &mut self.trace {
             trace.task(done.task, agent, done.worker, done.started_ns, done.elapsed_ns);
@@ -53,7 +61,7 @@ impl Core {
         }
     }
 
-    fn drop_value(&mut self, value: &Value) {
+    pub(super) fn drop_value(&mut self, value: &Value) {
         if let Some(object) = value.object() {
             self.objects.hold(object);
             self.release(object.id());

@@ -1,7 +1,7 @@
 //! A live task: what is needed to run it, again if need be, and who wants its outcome.
 
 use super::ConnId;
-use bridgehead_wire::{Amounts, Input, ObjectRef, ProgramCall, Retry, TaskSubmit, Value, input};
+use bridgehead_wire::{Amounts, Input, ObjectRef, ProgramCall, Ranks, Retry, TaskSubmit, Value, input};
 
 /// Who gets the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Job {
     pub cancelling: Option<Box<str>>,
     /// Whether its inputs are held for it.
     pub holds_inputs: bool,
+    /// How many ranks run it together, and how; `None`: one process.
+    pub ranks: Option<Ranks>,
 }
 
 /// When a result is written to the run folder.
@@ -98,6 +100,7 @@ impl Job {
             persist: Persist::Auto,
             cancelling: None,
             holds_inputs: false,
+            ranks: submit.ranks,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::journal::{Event, TaskReset};
 use crate::state::{AddedTask, End, Phase};
 use bridgehead_spec::{CallSpec, CheckedPipeline, Digest, PersistSpec, RunFolder, TaskSpec};
 use bridgehead_wire::{
-    Amounts, Failure, FailureCause, FileRef, Input, Pair, ProgramCall, Retry, TaskSubmit, Value, input,
+    Amounts, Failure, FailureCause, FileRef, Input, Pair, ProgramCall, Ranks, Retry, TaskSubmit, Value, input,
 };
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -253,6 +253,7 @@ impl Core {
             },
             cancelling: None,
             holds_inputs: false,
+            ranks: spec.ranks.as_ref().map(Ranks::from),
         }
     }
 

@@ -79,6 +79,7 @@ impl Core {
             timeout_ms: job.timeout_ms,
             program: job.program.clone(),
             parent,
+            ranks: job.ranks,
             ..TaskSubmit::default()
         });
         let digest = self.functions.digest(job.function);
@@ -138,14 +139,25 @@ impl Core {
             .collect();
         let Some(job) = self.job(task) else { return };
         let resources = job.resources.as_ref().map_or_else(Resources::default, Resources::from);
-        let (priority, timeout_ms) = (job.priority, job.timeout_ms);
-        if let Err(reason) = self.check_room(&resources) {
+        let (priority, timeout_ms, ranks) = (job.priority, job.timeout_ms, job.ranks);
+        let fits = self
+            .check_room(&resources)
+            .and_then(|()| self.check_width(ranks.as_ref(), &resources));
+        if let Err(reason) = fits {
             self.finish_failed(task, Failure::new(FailureCause::System, "does-not-fit", reason));
             return;
         }
         let limit_ns = timeout_ms.saturating_mul(1_000_000);
-        self.engine
-            .submit_limited(TaskId(task), &resources, limit_ns, priority, &open);
+        match &ranks {
+            Some(ranks) => {
+                let shape = super::ranks::shape(ranks);
+                self.engine
+                    .submit_gang(TaskId(task), &resources, shape, limit_ns, priority, &open);
+            }
+            None => self
+                .engine
+                .submit_limited(TaskId(task), &resources, limit_ns, priority, &open),
+        }
         self.tell_places(task);
     }
 
@@ -243,6 +255,8 @@ impl Core {
             self.finish_failed(task, Failure::new(FailureCause::LostNode, "input-lost", message));
             return;
         };
+        let ranks = self.ranks_of(task);
+        call.gang = self.gang_call(task, &ranks);
         let len = prost::Message::encoded_len(&call);
         if len > bridgehead_wire::MAX_BODY {
             let message = format!(
@@ -253,11 +267,7 @@ impl Core {
             self.finish_failed(task, Failure::new(FailureCause::System, "too-large", message));
             return;
         }
-        if call.program.is_none() {
-            if let Some(put) = self.functions.introduce(agent.0, call.function) {
-                self.tell_agent(agent.0, put);
-            }
-        } else {
+        if call.program.is_some() {
             call.function = 0;
         }
         if let Some(trace) = &mut self.trace {
@@ -268,8 +278,25 @@ impl Core {
             task,
             attempt,
             agent: agent.0,
+            ranks: ranks.clone(),
         }));
-        self.tell_agent(agent.0, call);
+        if ranks.is_empty() {
+            return self.hand_over(agent.0, call);
+        }
+        self.begin_gang(task, attempt, &ranks);
+        for at in &ranks {
+            self.hand_over(at.agent, call.clone());
+        }
+    }
+
+    /// The agent gets the call, and before it the function if it does not know it.
+    fn hand_over(&mut self, agent: u32, call: TaskCall) {
+        if call.program.is_none() {
+            if let Some(put) = self.functions.introduce(agent, call.function) {
+                self.tell_agent(agent, put);
+            }
+        }
+        self.tell_agent(agent, call);
     }
 
     fn call(&self, task: u64, attempt: u32) -> Option<TaskCall> {

@@ -2,6 +2,7 @@
 //! played by the test, message by message.
 
 mod pauses;
+mod ranks;
 
 use super::*;
 use bridgehead_spec::{AgentConfig, ObjectId, Resources, RunId};

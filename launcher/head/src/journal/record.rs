@@ -1,7 +1,7 @@
 //! Records of the journal: everything that ever changes a run's state. A tag is never re-used or re-numbered.
 //! The byte format around them is `segment.rs`; both are described in `docs/formats/journal.md`.
 
-use bridgehead_wire::{Amounts, Failure, ObjectRef, TaskSubmit, Value};
+use bridgehead_wire::{Amounts, Failure, ObjectRef, RanksAt, RanksBound, TaskSubmit, Value};
 use prost::{Message, Oneof};
 
 /// One transition of the run.
@@ -11,7 +11,7 @@ pub struct Record {
     #[prost(fixed64, tag = "1")]
     pub time_ns: u64,
     /// What happened.
-    #[prost(oneof = "Event", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Event", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub event: Option<Event>,
 }
 
@@ -58,6 +58,9 @@ pub enum Event {
     /// An object that tasks take as an argument was written to the run folder.
     #[prost(message, tag = "14")]
     ObjectPersisted(ObjectPersisted),
+    /// The ranks of a gang on one of its agents are started.
+    #[prost(message, tag = "15")]
+    GangStarted(GangStarted),
 }
 
 /// See [`Event::RunStarted`].
@@ -129,8 +132,19 @@ pub struct TaskAdded {
     pub function: Vec<u8>,
 }
 
+/// See [`Event::GangStarted`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GangStarted {
+    /// The agent.
+    #[prost(uint32, tag = "1")]
+    pub agent: u32,
+    /// The task, the attempt, and what each rank is bound to.
+    #[prost(message, required, tag = "2")]
+    pub bound: RanksBound,
+}
+
 /// See [`Event::TaskAssigned`].
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct TaskAssigned {
     /// The task.
     #[prost(uint64, tag = "1")]
@@ -138,9 +152,12 @@ pub struct TaskAssigned {
     /// The attempt, from 1.
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
-    /// The agent.
+    /// The agent; of a gang the one with the first rank.
     #[prost(uint32, tag = "3")]
     pub agent: u32,
+    /// Of a gang: where its ranks are.
+    #[prost(message, repeated, tag = "4")]
+    pub ranks: Vec<RanksAt>,
 }
 
 /// See [`Event::TaskFinished`].

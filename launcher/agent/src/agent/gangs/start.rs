@@ -1,0 +1,203 @@
+//! Ranks are started: their MPI's start-up first, then each rank's process with what it is told and bound to.
+
+use super::{Agent, Part, Rank, RankProcess, environment, mpi};
+use crate::calls::Given;
+use crate::environment::Environment;
+use crate::program::Surroundings;
+use crate::ranks::RankStart;
+use crate::spawn::EXTRA_FDS;
+use bridgehead_mpi::{Bootstrap, Family, NodePart, Options, RankSetup, World};
+use bridgehead_spec::Resources;
+use bridgehead_wire::{AgentToHead, Failure, RankBound, RanksBound, TaskCall};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An MPI's start-up that is to be served: its family, and where Open MPI's own libpmix is.
+type Served = (Family, Option<PathBuf>);
+
+/// Makes a folder that only this user can enter.
+pub(super) fn make_scratch(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+impl Agent {
+    /// Starts all ranks of a part; `None` serves no MPI.
+    pub(super) fn start_ranks(&mut self, task: u64, served: Option<Served>) {
+        let family = served.as_ref().map(|(family, _)| *family);
+        let boot = match served.map(|served| self.boot(task, served)).transpose() {
+            Ok(boot) => boot,
+            Err(failure) => return self.fail_part(task, failure),
+        };
+        let bound = self.bind_ranks(task);
+        let run = self.options.run.clone();
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return;
+        };
+        part.begun = true;
+        part.family = family;
+        part.boot = boot;
+        let env = environment::of_part(&self.surroundings.env, part, &run);
+        let around = Arc::new(Surroundings {
+            env,
+            ..(*self.surroundings).clone()
+        });
+        let early = self.gangs.early.remove(&(task, part.given.call.attempt));
+        self.tell_bound(task, family, bound.iter().map(|(rank, _)| rank.clone()).collect());
+        for (rank, processors) in bound {
+            if let Err(failure) = self.start_rank(task, &rank, processors, &around) {
+                return self.fail_part(task, failure);
+            }
+        }
+        let Some(part) = self.gangs.parts.get(&task) else {
+            return;
+        };
+        for (from, bytes) in early.unwrap_or_default() {
+            if let Some(boot) = &part.boot {
+                boot.deliver(from, bytes);
+            }
+        }
+    }
+
+    fn boot(&self, task: u64, (family, libpmix): Served) -> Result<Bootstrap, Failure> {
+        let Some(part) = self.gangs.parts.get(&task) else {
+            return Err(mpi::trouble("its call is gone".to_owned()));
+        };
+        make_scratch(&part.scratch).map_err(|e| mpi::trouble(format!("cannot make a folder for its ranks: {e}")))?;
+        let options = Options {
+            scratch: part.scratch.clone(),
+            helper: self.options.reaper.clone(),
+            libpmix,
+            helper_env: (self.surroundings.env.iter())
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        };
+        let events = self.gang_events(task, part.given.call.attempt);
+        Bootstrap::start(&self.servers, family, self.world(part), &options, events)
+            .map_err(|error| mpi::trouble(error.to_string()))
+    }
+
+    fn world(&self, part: &Part) -> World {
+        let call = &part.given.call;
+        let nodes = call.gang.iter().flat_map(|gang| &gang.nodes);
+        let nodes: Vec<NodePart> = nodes
+            .map(|at| NodePart {
+                agent: at.agent,
+                host: if at.host.is_empty() {
+                    format!("node{}", at.agent)
+                } else {
+                    at.host.clone()
+                },
+                first: at.first,
+                count: at.count,
+            })
+            .collect();
+        World {
+            name: environment::world_name(&self.options.run, call.task, call.attempt),
+            here: nodes
+                .iter()
+                .position(|node| node.agent == part.at.agent)
+                .unwrap_or(usize::MAX),
+            nodes,
+        }
+    }
+
+    fn tell_bound(&self, task: u64, family: Option<Family>, ranks: Vec<RankBound>) {
+        let attempt = self.gangs.parts.get(&task).map_or(0, |part| part.given.call.attempt);
+        let mpi = match family {
+            Some(Family::Mpich) => "MPICH (PMI-1)",
+            Some(Family::OpenMpi) => "Open MPI (PMIx)",
+            None => "",
+        };
+        self.tell(AgentToHead::Bound(RanksBound {
+            task,
+            attempt,
+            mpi: mpi.to_owned(),
+            ranks,
+        }));
+    }
+
+    fn start_rank(
+        &mut self,
+        task: u64,
+        bound: &RankBound,
+        processors: Vec<u32>,
+        around: &Arc<Surroundings>,
+    ) -> Result<(), Failure> {
+        let Some(part) = self.gangs.parts.get_mut(&task) else {
+            return Ok(());
+        };
+        let number = bound.rank;
+        let setup = match &mut part.boot {
+            Some(boot) => boot.setup(number).map_err(|error| mpi::trouble(error.to_string()))?,
+            None => RankSetup {
+                set: Vec::new(),
+                fd: None,
+            },
+        };
+        let network = bound.network.contains(':').then_some(bound.network.as_str());
+        let mut env = environment::of_rank(number, part.at.first, network);
+        env.extend(setup.set);
+        let call = rank_call(&part.given.call, bound);
+        let is_function = part.is_function();
+        let fd = setup.fd.map(|(variable, fd)| {
+            env.push((variable, EXTRA_FDS[usize::from(is_function)].to_string()));
+            fd
+        });
+        let start = RankStart {
+            rank: number,
+            env,
+            fd,
+            processors: processors.clone(),
+            named: part.size > 1,
+        };
+        let process = if is_function {
+            RankProcess::Worker(self.start_rank_worker(call, start, &around.env)?)
+        } else {
+            RankProcess::Program(self.programs.start_rank(call, start, around.clone()))
+        };
+        if let Some(part) = self.gangs.parts.get_mut(&task) {
+            part.ranks.push(Rank {
+                process,
+                joined: false,
+                value: None,
+                shards: Vec::new(),
+                processors,
+            });
+        }
+        Ok(())
+    }
+
+    /// A worker for this rank alone, which is given its call at once.
+    fn start_rank_worker(&mut self, call: TaskCall, start: RankStart, env: &Environment) -> Result<u32, Failure> {
+        let rank = (call.task, start.rank);
+        let threads = call.resources.as_ref().map_or(1000, |each| each.cpu_millis) / 1000;
+        let id = self.begin_worker(threads.max(1), env, Some(start));
+        let id = id.map_err(|reason| mpi::trouble(format!("cannot start a rank: {reason}")))?;
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.rank = Some(rank);
+        }
+        let given = Given {
+            call,
+            holds: Resources::zero(),
+            devices: Vec::new(),
+            small: false,
+        };
+        self.give(id, given);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.deadline = None; // The gang's limit is its part's.
+            worker.told = true;
+        }
+        Ok(id)
+    }
+}
+
+/// The part's call as one rank gets it.
+fn rank_call(call: &TaskCall, bound: &RankBound) -> TaskCall {
+    let mut call = call.clone();
+    call.devices.clone_from(&bound.gpus);
+    if let Some(gang) = &mut call.gang {
+        gang.rank = bound.rank;
+    }
+    call
+}

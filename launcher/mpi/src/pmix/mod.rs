@@ -1,0 +1,12 @@
+//! PMIx, which Open MPI speaks. Open MPI's own libpmix serves it, inside a helper process, so that no crash, thread or variable of it
+//! touches the agent (`docs/decisions/0017-pmix-in-a-helper-process.md`).
+//!
+//! On the agent's side `frames` has the messages to the helper, `gang` knows what a gang's gatherings and questions mean (pure),
+//! `host` starts helpers and moves frames. The helper's side is `server`.
+
+mod frames;
+mod gang;
+mod host;
+pub(crate) mod server;
+
+pub(crate) use host::{Helpers, Service};
