@@ -1,9 +1,9 @@
 //! What goes on beside a running task, without the interpreter: queued calls go back when the task runs long, results and
 //! printed text are not kept waiting, the socket is read on, and the process ends with its agent.
 
-use crate::link::lock;
 use crate::receive::Pumped;
 use crate::shared::Shared;
+use bridgehead_guest::link::lock;
 use pyo3::Python;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -177,6 +177,7 @@ impl Agent {
             return;
         };
         self.gangs.early.remove(&(task, part.given.call.attempt));
+        self.dismiss_guests_of(task);
         drop(part.boot.take());
         let _ = std::fs::remove_dir_all(&part.scratch); // One that serves no MPI has none.
         for processor in part.ranks.iter().flat_map(|rank| &rank.processors) {
