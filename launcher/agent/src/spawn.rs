@@ -39,6 +39,9 @@ pub(crate) struct Plan<'a> {
     pub extra: &'a [BorrowedFd<'a>],
     /// The only processors that it may run on; empty: as this process.
     pub processors: &'a [u32],
+    /// It leads a session of its own, and with it a scheduling group of its own: processes that spin for one another must not share the
+    /// share of one.
+    pub session: bool,
 }
 
 /// Why nothing was started.
@@ -123,6 +126,7 @@ struct Birth {
     fds: [c_int; 3 + EXTRA],
     /// Processors that it is bound to, if it is.
     bound: Option<libc::cpu_set_t>,
+    session: bool,
     parent: c_int,
     /// 1: working folder, 2: executable, 3: anything before.
     step: AtomicI32,
@@ -160,6 +164,7 @@ impl Spawner {
                 source(1),
             ],
             bound: cpu_set(plan.processors),
+            session: plan.session,
             parent: c_int::try_from(std::process::id()).unwrap_or(0),
             step: AtomicI32::new(0),
             errno: AtomicI32::new(0),
@@ -242,7 +247,16 @@ extern "C" fn be_born(arg: *mut c_void) -> c_int {
             libc::sigaction(signal, &raw const default, std::ptr::null_mut());
         }
         libc::signal(libc::SIGUSR1, libc::SIG_IGN);
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 || libc::setpgid(0, 0) != 0 {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            fail(3);
+        }
+        // Both make it the leader of a process group of its own.
+        let led = if birth.session {
+            libc::setsid()
+        } else {
+            libc::setpgid(0, 0)
+        };
+        if led < 0 {
             fail(3);
         }
         if libc::getppid() != birth.parent {

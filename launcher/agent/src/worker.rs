@@ -185,6 +185,7 @@ fn begin(spawner: &mut Spawner, request: &Request) -> Result<Process, SpawnError
         stdout: request.log.as_fd(),
         stderr: request.log.as_fd(),
         extra: &extra,
+        session: request.rank.is_some(),
         processors: request.rank.as_ref().map_or(&[], |rank| &rank.processors),
     })
 }
