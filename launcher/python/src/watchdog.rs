@@ -93,16 +93,23 @@ fn attend(shared: &Shared) {
                     return;
                 }
             }
-            Pumped::Closed(_) => end_process(),
+            Pumped::Closed(_) => return end_with_task(shared),
             Pumped::Nothing | Pumped::Taken => {}
         }
         if shared.stop.load(Ordering::SeqCst) {
-            end_process();
+            return end_with_task(shared);
         }
     }
 }
 
-/// The agent is gone or ends this worker while a task runs: nothing of it can be used any more.
+/// The agent is gone or ends this worker. If a task runs, nothing of it can be used any more and the process ends with it; if the task
+/// has just ended, the loop ends the process, which a rank does together with the others.
+fn end_with_task(shared: &Shared) {
+    if lock(&shared.current).is_some() {
+        end_process();
+    }
+}
+
 fn end_process() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()
