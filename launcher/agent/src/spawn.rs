@@ -7,6 +7,7 @@
 //! The parent-death signal is sent when the *thread* that started the process ends: a `Spawner` belongs to a thread that
 //! lives as long as its processes may.
 
+use crate::forks::Forks;
 use crate::orphans;
 use libc::{c_char, c_int, c_void};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -68,6 +69,8 @@ pub(crate) struct Process {
     pub pid: Pid,
     /// Readable once the process has ended.
     pub pidfd: OwnedFd,
+    /// Whose child it is, where it is not this process's.
+    pub keeper: Option<Forks>,
 }
 
 impl Process {
@@ -82,6 +85,14 @@ impl Process {
         let end = self.wait_with(WaitIdOptions::EXITED)?;
         orphans::death(self.pid.as_raw_nonzero().get());
         Ok(end)
+    }
+
+    /// As `wait`, for a process that has ended, whosever child it is; `None`: nobody can tell.
+    pub(crate) async fn end(&self) -> Option<End> {
+        match &self.keeper {
+            Some(keeper) => keeper.reap(self.pid).await,
+            None => self.wait().ok(),
+        }
     }
 
     /// The end as something that a runtime can wait for.
@@ -172,7 +183,8 @@ impl Spawner {
         let pid = orphans::birth(|| self.clone_with(&birth), |pid| pid.as_raw_nonzero().get());
         let pid = pid.map_err(SpawnError::System)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| SpawnError::System(e.into()))?;
-        let process = Process { pid, pidfd };
+        let keeper = None;
+        let process = Process { pid, pidfd, keeper };
         let error = || io::Error::from_raw_os_error(birth.errno.load(Ordering::Relaxed));
         let failure = match birth.step.load(Ordering::Relaxed) {
             0 => return Ok(process),

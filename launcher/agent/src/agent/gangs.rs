@@ -5,6 +5,7 @@
 mod bind;
 mod ends;
 mod environment;
+mod forked;
 mod mpi;
 mod srun;
 mod start;
@@ -33,6 +34,8 @@ pub(super) struct Gangs {
     /// Processors that ranks are bound to.
     bound: std::collections::BTreeSet<u32>,
     known: Known,
+    /// Where ranks that are functions come from.
+    forks: Option<crate::forks::Forks>,
 }
 
 /// The ranks of one attempt of a gang that are here.
@@ -73,6 +76,8 @@ struct Rank {
 #[derive(Debug)]
 enum RankProcess {
     Program(Handle),
+    /// It was asked for.
+    Forking(Box<forked::Forking>),
     Worker(u32),
     Ended,
 }
@@ -100,7 +105,7 @@ impl Part {
     fn pid(&self) -> u32 {
         let pids = self.ranks.iter().map(|rank| match &rank.process {
             RankProcess::Program(handle) => handle.pid(),
-            RankProcess::Worker(_) | RankProcess::Ended => 0,
+            RankProcess::Forking(_) | RankProcess::Worker(_) | RankProcess::Ended => 0,
         });
         pids.max().unwrap_or(0)
     }
@@ -200,6 +205,13 @@ impl Agent {
 }
 
 impl Gangs {
+    /// No rank is forked any more.
+    pub(super) fn stop_forks(&mut self) {
+        if let Some(forks) = self.forks.take() {
+            forks.stop();
+        }
+    }
+
     /// The attempt of a gang that has ranks here.
     pub(super) fn attempt(&self, task: u64) -> Option<u32> {
         self.parts.get(&task).map(|part| part.given.call.attempt)

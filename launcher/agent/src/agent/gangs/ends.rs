@@ -147,7 +147,7 @@ impl Agent {
                         worker.kill(Outcome::cancelled("its gang ends"));
                     }
                 }
-                RankProcess::Ended => {}
+                RankProcess::Forking(_) | RankProcess::Ended => {} // One that comes now is ended as it comes.
             }
         }
         self.close_if_ended(task);
@@ -160,7 +160,7 @@ impl Agent {
         }
     }
 
-    fn close_if_ended(&mut self, task: u64) {
+    pub(super) fn close_if_ended(&mut self, task: u64) {
         if self
             .gangs
             .parts

@@ -42,6 +42,7 @@ impl Agent {
                 part.scratch.join(HOSTS).display().to_string(),
             )],
             fd: None,
+            fd_name: None,
             processors: Vec::new(),
             named: false,
         };
