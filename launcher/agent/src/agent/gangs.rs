@@ -13,6 +13,7 @@ mod start;
 use super::{Agent, Event};
 use crate::calls::Given;
 use crate::program::Handle;
+use crate::ranks::RankLines;
 use bridgehead_mpi::{Bootstrap, Family};
 use bridgehead_wire::{AgentToHead, Outcome, RanksAt, Relay, Value};
 use bytes::Bytes;
@@ -68,8 +69,24 @@ struct Rank {
     joined: bool,
     value: Option<Value>,
     shards: Vec<Value>,
+    /// Marks what a function prints.
+    lines: RankLines,
     /// Processors that are its own.
     processors: Vec<u32>,
+}
+
+impl Rank {
+    /// A rank whose process is there or on its way.
+    fn new(number: u32, process: RankProcess, processors: Vec<u32>) -> Self {
+        Self {
+            process,
+            joined: false,
+            value: None,
+            shards: Vec::new(),
+            lines: RankLines::new(number),
+            processors,
+        }
+    }
 }
 
 /// Where a rank's process stands.
@@ -205,6 +222,15 @@ impl Agent {
 }
 
 impl Gangs {
+    /// Puts the rank before each line of what a function printed, where it is one of several.
+    pub(super) fn mark(&mut self, (task, rank): (u64, u32), text: &mut bridgehead_wire::LogText) {
+        let part = self.parts.get_mut(&task).filter(|part| part.size > 1);
+        if let Some(rank) = part.and_then(|part| part.rank(rank)) {
+            let stream = if text.stream == "stderr" { "stderr" } else { "stdout" };
+            text.text = rank.lines.mark(stream, &text.text);
+        }
+    }
+
     /// No rank is forked any more.
     pub(super) fn stop_forks(&mut self) {
         if let Some(forks) = self.forks.take() {

@@ -47,13 +47,7 @@ impl Agent {
             named: false,
         };
         let handle = self.programs.start_rank(call, start, around);
-        part.ranks.push(Rank {
-            process: RankProcess::Program(handle),
-            joined: false,
-            value: None,
-            shards: Vec::new(),
-            processors: Vec::new(),
-        });
+        part.ranks.push(Rank::new(0, RankProcess::Program(handle), Vec::new()));
     }
 }
 

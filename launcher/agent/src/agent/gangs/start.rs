@@ -163,13 +163,7 @@ impl Agent {
             let whole = millis == 1000 * processors.len() as u64;
             let processors = if whole { processors } else { Vec::new() };
             self.gangs.bound.extend(&processors);
-            part.ranks.push(Rank {
-                process,
-                joined: false,
-                value: None,
-                shards: Vec::new(),
-                processors,
-            });
+            part.ranks.push(Rank::new(number, process, processors));
         }
         Ok(())
     }
