@@ -169,7 +169,8 @@ def test_a_gang_starts_anew_when_what_its_ranks_are_forked_from_is_killed(tmp_pa
     def attempt(comm: Any) -> int:
         if comm.rank == 0 and not flag.exists():
             flag.touch()
-            os.kill(os.getppid(), signal.SIGKILL)  # This rank ends with it.
+            os.kill(os.getppid(), signal.SIGKILL)
+            signal.pause()  # This rank ends with it.
         comm.barrier()
         return bh.current().attempt
 
