@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test test-slurm test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
+.PHONY: demo install-c test test-slurm test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
 
 test: setup
 	cargo test --workspace --locked --quiet
+	cargo build --locked --quiet -p bridgehead-c
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest tests/faults
 
@@ -54,6 +55,12 @@ setup: $(BIN)/python
 	install -D -m 755 target/release/bridgehead bridgehead.data/scripts/bridgehead
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release --locked --quiet --out target/wheels --interpreter $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps target/wheels/bridgehead-*.whl
+
+# The C library (static and shared), its header, pkg-config file and Fortran module: make install-c PREFIX=$$HOME/.local
+PREFIX ?= /usr/local
+install-c:
+	cargo build --release --locked --quiet -p bridgehead-c
+	launcher/c/install target/release $(PREFIX)
 
 # Bridgehead against its peers: benchmarks/README.md. BENCH is handed on, e.g. BENCH="--only noop --peers ray,dask".
 bench: setup

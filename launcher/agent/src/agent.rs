@@ -22,7 +22,7 @@ use crate::worker::{Nursery, Worker};
 use bridgehead_fabric::Fabric;
 use bridgehead_spec::{AgentId, Resources, RunConfig, RunFolder};
 use bridgehead_store_node::{Arrival, Node, NodeOptions, StoreError, divide};
-use bridgehead_topology::NumaNode;
+use bridgehead_topology::Topology;
 use bridgehead_wire::{
     AgentJoin, AgentToHead, AgentWelcome, Fetch, HeadToAgent, ObjectRef, Outcome, Pair, Persisted, PutFunction,
     TaskCall,
@@ -59,8 +59,8 @@ pub struct AgentOptions {
     pub verify_objects: bool,
     /// The memory of its GPUs, by number, as its store uses it.
     pub gpu_memory: Vec<bridgehead_store_gpu::Device>,
-    /// The machine's NUMA nodes, among which the store's memory is divided.
-    pub numa: Vec<NumaNode>,
+    /// The machine: the store's memory is divided among its NUMA nodes, and ranks are bound to its processors.
+    pub topology: Topology,
     /// A random name that marks its processes.
     pub incarnation: String,
     /// A folder of mode 0700 for sockets, removed by the reaper.
@@ -279,7 +279,7 @@ fn store_options(options: &AgentOptions) -> NodeOptions {
         agent: options.agent.0,
         socket: options.store_socket(),
         verify: options.verify_objects,
-        arenas: divide(options.store_limit, &options.numa),
+        arenas: divide(options.store_limit, &options.topology.numa),
         spill_dir: options.folder.spill(options.agent.0).join(&options.incarnation),
         patience: PATIENCE,
         devices: options.gpu_memory.clone(),

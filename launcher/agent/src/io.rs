@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// A worker that closed its socket has this long to end.
-const GRACE: Duration = Duration::from_millis(500);
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 const READ: usize = 64 << 10;
 
 /// What a worker tells the agent.
@@ -104,12 +104,18 @@ pub(crate) fn outbox(stream: UnixStream) -> (Outbox, Rc<Shared>) {
     )
 }
 
-/// Serves a worker: what it says goes to `take`, what is pushed into the outbox is written, its end is waited for.
-pub(crate) fn attach(stream: UnixStream, process: Process, take: impl Fn(FromWorker) + 'static) -> Outbox {
+/// Serves a worker: what it says goes to `take`, what is pushed into the outbox is written, its end is waited for, for `grace` once
+/// it has closed its socket.
+pub(crate) fn attach(
+    stream: UnixStream,
+    process: Process,
+    grace: Duration,
+    take: impl Fn(FromWorker) + 'static,
+) -> Outbox {
     let (outbox, shared) = outbox(stream);
     let writer = outbox.serve();
     tokio::task::spawn_local(async move {
-        let ended = serve(&shared.stream, &process, &take).await;
+        let ended = serve(&shared.stream, &process, grace, &take).await;
         writer.abort();
         take(ended);
     });
@@ -133,7 +139,7 @@ async fn write_rest(shared: Rc<Shared>) {
     }
 }
 
-async fn serve(stream: &UnixStream, process: &Process, take: &impl Fn(FromWorker)) -> FromWorker {
+async fn serve(stream: &UnixStream, process: &Process, grace: Duration, take: &impl Fn(FromWorker)) -> FromWorker {
     let mut frames = Frames::new();
     let mut reason = String::new();
     let exited = exited(process);
@@ -143,7 +149,7 @@ async fn serve(stream: &UnixStream, process: &Process, take: &impl Fn(FromWorker
         result = read_all(stream, &mut frames, take) => {
             reason = result.err().map(|e| e.to_string()).unwrap_or_default();
             // It closed its socket or said nonsense: nobody can reach it any more.
-            if !reason.is_empty() || tokio::time::timeout(GRACE, &mut exited).await.is_err() {
+            if !reason.is_empty() || tokio::time::timeout(grace, &mut exited).await.is_err() {
                 kill(process);
                 exited.await;
             }

@@ -64,9 +64,10 @@ fn dispatch(command: Command) -> Result<u8, CliError> {
         Command::Head(args) => Ok(processes::head(&args)),
         Command::Agent(args) => Ok(processes::agent(&args)),
         Command::Reaper(args) => Ok(processes::reaper(&args)),
-        Command::PmixServer => bridgehead_mpi::serve_pmix()
-            .map(|()| OK)
-            .map_err(|reason| CliError::new(BROKEN, reason)),
+        Command::PmixServer => match bridgehead_mpi::serve_pmix() {
+            Ok(never) => match never {},
+            Err(reason) => Err(CliError::new(BROKEN, reason)),
+        },
         Command::Launch(args) => launch::launch(&args),
         Command::Backend => launch::backend(),
         Command::Node(args) => Ok(node::node(&args)),

@@ -183,7 +183,7 @@ fn agent_options(
         store_limit: surroundings.own.store_limit,
         verify_objects: config.verify_objects,
         gpu_memory: gpu_memory(&surroundings.own),
-        numa: bridgehead_topology::Topology::here().numa,
+        topology: bridgehead_topology::Topology::here(),
         incarnation,
         socket_dir,
         reaper: std::env::current_exe()?,

@@ -13,7 +13,10 @@ fn main() {
     let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
     if words.first().is_some_and(|word| word == "pmix-server") {
         // It is its own helper.
-        return bridgehead_mpi::serve_pmix().unwrap();
+        match bridgehead_mpi::serve_pmix() {
+            Ok(never) => match never {},
+            Err(reason) => panic!("{reason}"),
+        }
     }
     assert!(
         words.len() > 4,

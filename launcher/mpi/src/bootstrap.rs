@@ -108,8 +108,8 @@ pub enum BootError {
 
 /// What gangs of one agent share: helpers that stay warm between them. The agent makes one and keeps it to its end.
 ///
-/// A helper serves every gang of one libpmix on this node. It ends with `Servers`, and by itself when the agent does; when it is lost
-/// its gangs are told by [`Event::Failed`], and the next gang starts another.
+/// A helper serves one gang at a time and is kept for the next one with the same libpmix if the gang ended well. It ends with `Servers`,
+/// and by itself when the agent does; when it is lost its gang is told by [`Event::Failed`].
 pub struct Servers {
     helpers: pmix::Helpers,
 }
@@ -182,5 +182,11 @@ impl Bootstrap {
             Service::Pmi1(service) => service.deliver(from, bytes),
             Service::Pmix(service) => service.deliver(from, bytes),
         }
+    }
+}
+
+impl Drop for Bootstrap {
+    fn drop(&mut self) {
+        crate::leftovers();
     }
 }

@@ -6,12 +6,13 @@
 //! gang on several agents say to each other travels as opaque bytes in [`Event::Send`] and [`Bootstrap::deliver`].
 //!
 //! `world` says where ranks are, `exchange` gathers bytes over nodes (pure), `peer` has the messages between agents, `pmi1`
-//! serves the MPICH family, `pmix` Open MPI, `look` finds out which MPI a program needs, `foreign` lists other launchers' variables. The page of the formats is
+//! serves the MPICH family, `pmix` Open MPI, `look` finds out which MPI a program needs, `leftovers` removes shared memory of killed ranks, `foreign` lists other launchers' variables. The page of the formats is
 //! `docs/formats/gang-bootstrap.md`.
 
 mod bootstrap;
 mod exchange;
 mod foreign;
+mod leftovers;
 mod look;
 mod peer;
 mod pmi1;
@@ -21,6 +22,7 @@ mod world;
 
 pub use bootstrap::{BootError, Bootstrap, Event, Family, Options, RankSetup, Servers};
 pub use foreign::foreign;
+pub use leftovers::leftovers;
 pub use look::{Found, LookError, loaded_by, look_at, of_library};
 pub use pmix::server::serve as serve_pmix;
 pub use world::{NodePart, World};

@@ -16,7 +16,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from ._bridgehead import Client, Raw, Worker
+    from ._bridgehead import Client, Guest, Raw, Worker
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     _exception: BaseException | None = None
     _raw: Raw | None = None
     _waited: bool = False
-    _owner: Client | Worker | None = None
+    _owner: Client | Worker | Guest | None = None
     _token: int = -1
     _version: int = 0
     _name: str = ""
@@ -126,7 +126,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             if self._raw is not None:
                 self._result, self._exception, self._raw = result, exception, None
 
-    def _fetch(self, owner: Client | Worker, raw: Raw) -> Any:
+    def _fetch(self, owner: Client | Worker | Guest, raw: Raw) -> Any:
         """The value of an answer that lies on another node."""
         from . import errors
 

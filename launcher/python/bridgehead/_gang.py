@@ -22,7 +22,8 @@ class MpiTask(Task[P, R], Generic[P, R]):
         super().__init__(function, options)
 
     def __call__(self, comm: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.function(comm, *args, **kwargs)
+        function: Callable[..., Any] = self.function
+        return function(comm, *args, **kwargs)
 
     @property
     def _called(self) -> Callable[P, R]:

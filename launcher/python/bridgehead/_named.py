@@ -4,14 +4,16 @@ names; values lie in the nodes' stores, like all large values."""
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from . import _context, _launch, errors
+from . import _bridgehead, _context, _launch, errors
 
 if TYPE_CHECKING:
-    from ._bridgehead import Client, Worker
+    from ._bridgehead import Client, Guest, Worker
     from ._executor import Executor
     from ._future import Future
     from ._run import Run
@@ -31,7 +33,7 @@ class Store:
     store's memory, on another node than its writer's after one transfer to that node. A wait costs no core.
     """
 
-    def __init__(self, connection: Client | Worker) -> None:
+    def __init__(self, connection: Client | Worker | Guest) -> None:
         self._connection = connection
 
     def put(self, name: str, value: Any, *, version: int | None = None, timeout: float | None = PATIENCE) -> int:
@@ -249,21 +251,45 @@ class Stream:
 
 
 def store(run: Run | Executor | None = None) -> Store:
-    """The named values of a run: of the task's own inside a task; in a driver those of `run`, or of the newest run or
-    Executor that is open.
+    """The named values of a run: of the task's own inside a task, and in a program that a run started; in a driver those of
+    `run`, or of the newest run or Executor that is open.
 
     Raises:
         RuntimeError: no run is open here.
     """
     if run is not None:
-        connection: Client | Worker | None = run._client
+        connection: Client | Worker | Guest | None = run._client
         if connection is None:
             raise RuntimeError(f"{run!r} is not connected: named values live only as long as the run's head does")
     else:
-        connection = _context.here.connection if _context.here is not None else _launch.newest()
+        connection = _context.here.connection if _context.here is not None else _launch.newest() or _as_guest()
     if connection is None:
         raise RuntimeError("no run is open here: named values belong to a run; start an Executor or a pipeline first")
     return Store(connection)
+
+
+_guest: Guest | None = None
+_entering = threading.Lock()
+
+
+def _as_guest() -> Guest | None:
+    """This process's connection where it is of a program that a run started, which its variables say; else `None`."""
+    global _guest
+    if "BRIDGEHEAD_SOCKET" not in os.environ:
+        return None
+    with _entering:
+        if _guest is None:
+            _guest = _bridgehead.Guest()
+            os.register_at_fork(after_in_child=_forsake)
+        return _guest
+
+
+def _forsake() -> None:
+    """In a forked child: what it asks for, it asks for over a connection of its own."""
+    global _guest, _entering
+    if _guest is not None:
+        _guest.forsake()
+    _guest, _entering = None, threading.Lock()
 
 
 def _checked(name: str, op: str) -> str:

@@ -2,8 +2,8 @@
 //! plain and how one is made of its bytes; where the bytes go is `layout.rs`'s. Hot path: `PlainArray::of`, `load`, once an array.
 
 use crate::layout::damaged;
-use crate::link::lock;
 use crate::pack::OUT_OF_BAND;
+use bridgehead_guest::link::lock;
 use bridgehead_wire::{ArrayError, ArrayHead, MOST_AXES, Numbers};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyImportError, PyMemoryError};

@@ -4,11 +4,11 @@
 use crate::draft::Draft;
 use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
-use crate::link::{Link, lock};
 use crate::named::{Asked, is_answered};
 use crate::options::Options;
 use crate::pack::{self, pack_call};
 use crate::receive::{Pumped, Reader, Sink};
+use bridgehead_guest::link::{Link, lock};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
     CancelTasks, ClientToHead, Close, CloseMode, Fetch, FrameError, HeadToClient, PlaceObjects, Progress, PutFunction,

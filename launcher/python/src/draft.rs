@@ -5,8 +5,8 @@
 //! Python's still shows is never given to another value.
 
 use crate::home::{Home, Kept, fill_view, reserve};
-use crate::link::lock;
 use crate::pack::{OUT_OF_BAND, laid_out};
+use bridgehead_guest::link::lock;
 use bridgehead_store_node::{Lease, Reservation, new_id};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;

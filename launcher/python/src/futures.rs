@@ -3,9 +3,9 @@
 //! Hot path: `new_future`, `complete`, once a task each.
 
 use crate::home::{Held, Home, Kept, view_of};
-use crate::link::lock;
 use crate::pack;
 use crate::python::api;
+use bridgehead_guest::link::lock;
 use bridgehead_wire::{Failure, Fetched, NameReply, ObjectRef, Outcome, Placed, outcome};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -3,10 +3,10 @@
 
 use crate::device::DeviceBuffer;
 use crate::layout::Layout;
-use crate::link::{Link, lock};
 use crate::python::api;
+use bridgehead_guest::link::{Link, lock};
 use bridgehead_store_node::{Client, ClientError, DeviceView, Lease, Reservation, new_id};
-use bridgehead_wire::{ClientToHead, HoldObjects, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
+use bridgehead_wire::{ClientToHead, GuestToAgent, HoldObjects, ObjectRef, PutObject, ReleaseObjects, WorkerToAgent};
 use bytes::Bytes;
 use pyo3::exceptions::{PyBufferError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -25,6 +25,8 @@ pub enum Role {
     Driver,
     /// A worker, connected to its agent.
     Worker,
+    /// A process of a program, connected to its agent.
+    Guest,
 }
 
 /// Where the node's store is, as the welcome said.
@@ -105,30 +107,29 @@ impl Home {
 
     /// Tells of an object that this process wrote; it is the run's from then on, with a hold for this process.
     fn tell_put(&self, object: &ObjectRef) {
-        let put = PutObject {
-            object: Some(object.clone()),
-        };
-        match self.role {
-            Role::Driver => drop(self.link.send(|out| ClientToHead::from(put).encode(out))),
-            Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(put).encode(out))),
-        }
+        let object = Some(object.clone());
+        self.tell(PutObject { object });
     }
 
     fn tell_release(&self, object: &ObjectRef) {
         let objects = vec![object.clone()];
-        let release = ReleaseObjects { objects };
-        match self.role {
-            Role::Driver => drop(self.link.send(|out| ClientToHead::from(release).encode(out))),
-            Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(release).encode(out))),
+        self.tell(ReleaseObjects { objects });
+        if self.role == Role::Guest {
+            let _ = self.link.write_some(); // Nobody else sends it soon; a broken connection is noticed by who asks.
         }
     }
 
     fn tell_hold(&self, object: &ObjectRef) {
         let objects = vec![object.clone()];
-        let hold = HoldObjects { objects };
+        self.tell(HoldObjects { objects });
+    }
+
+    /// Says something to who this process is connected to.
+    fn tell<M: Into<ClientToHead> + Into<WorkerToAgent> + Into<GuestToAgent>>(&self, message: M) {
         match self.role {
-            Role::Driver => drop(self.link.send(|out| ClientToHead::from(hold).encode(out))),
-            Role::Worker => drop(self.link.add(|out| WorkerToAgent::from(hold).encode(out))),
+            Role::Driver => drop(self.link.send(|out| Into::<ClientToHead>::into(message).encode(out))),
+            Role::Worker => drop(self.link.add(|out| Into::<WorkerToAgent>::into(message).encode(out))),
+            Role::Guest => drop(self.link.add(|out| Into::<GuestToAgent>::into(message).encode(out))),
         }
     }
 
@@ -520,6 +521,9 @@ pub fn view_of(py: Python<'_>, lease: Lease) -> PyResult<Bound<'_, PyAny>> {
 pub fn home_of(owner: &Bound<'_, PyAny>) -> Option<Arc<Home>> {
     if let Ok(client) = owner.cast::<crate::client::Client>() {
         return Some(client.get().home().clone());
+    }
+    if let Ok(guest) = owner.cast::<crate::guest::Guest>() {
+        return Some(guest.get().home().clone());
     }
     let worker = owner.cast::<crate::worker::Worker>().ok()?;
     Some(worker.get().home().clone())

@@ -5,6 +5,7 @@ use crate::array::{self, PlainArray};
 use crate::home::{Home, Kept, StoreBuffer, home_of, write};
 use crate::layout::{FRAMED, Layout, PICKLE, damaged, unpack_framed};
 use crate::python::api;
+use bridgehead_guest::link::lock;
 use bridgehead_store_node::Lease;
 use bridgehead_wire::{ARRAY, Input, ObjectRef, Value, input, value};
 use bytes::Bytes;
@@ -212,7 +213,7 @@ fn pickled_apart<'py>(object: &Bound<'py, PyAny>, least: usize) -> PyResult<(Bou
     let buffers = Mutex::default();
     let collector = Bound::new(object.py(), Collector { least, buffers })?;
     let pickle = pickled(object, &collector)?;
-    let buffers = std::mem::take(&mut *crate::link::lock(&collector.get().buffers));
+    let buffers = std::mem::take(&mut *lock(&collector.get().buffers));
     Ok((pickle, buffers))
 }
 
@@ -235,7 +236,7 @@ impl Collector {
         if raw.len_bytes() < self.least {
             return Ok(true);
         }
-        crate::link::lock(&self.buffers).push(raw);
+        lock(&self.buffers).push(raw);
         Ok(false)
     }
 }
@@ -254,7 +255,7 @@ fn pickled<'py>(object: &Bound<'py, PyAny>, collector: &Bound<'py, Collector>) -
             return Ok(bytes.clone());
         }
     }
-    crate::link::lock(&collector.get().buffers).clear(); // The first try may have left something behind.
+    lock(&collector.get().buffers).clear(); // The first try may have left something behind.
     PACKING.with_borrow_mut(|packing| {
         if let Some(packing) = packing {
             packing.inputs.clear();

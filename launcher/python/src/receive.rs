@@ -3,7 +3,7 @@
 //! Hot path: `pump`.
 
 use crate::futures::Answer;
-use crate::link::{Found, Link, lock};
+use bridgehead_guest::link::{Found, Link, lock};
 use bridgehead_wire::{FrameError, Frames};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};

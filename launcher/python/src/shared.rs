@@ -2,11 +2,11 @@
 
 use crate::futures::{Answer, Raw, Table, Wanted};
 use crate::home::Home;
-use crate::link::{Link, lock};
 use crate::note::Note;
 use crate::printed::Printed;
 use crate::receive::{Reader, Sink};
 use crate::watchdog;
+use bridgehead_guest::link::{Link, lock};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
     AgentToWorker, FrameError, LogText, PutFunction, ReturnedTasks, TaskCall, WorkerConfig, WorkerToAgent,

@@ -1,9 +1,9 @@
 //! What goes on beside a running task, without the interpreter: queued calls go back when the task runs long, results and
 //! printed text are not kept waiting, the socket is read on, and the process ends with its agent.
 
-use crate::link::lock;
 use crate::receive::Pumped;
 use crate::shared::Shared;
+use bridgehead_guest::link::lock;
 use pyo3::Python;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -93,16 +93,23 @@ fn attend(shared: &Shared) {
                     return;
                 }
             }
-            Pumped::Closed(_) => end_process(),
+            Pumped::Closed(_) => return end_with_task(shared),
             Pumped::Nothing | Pumped::Taken => {}
         }
         if shared.stop.load(Ordering::SeqCst) {
-            end_process();
+            return end_with_task(shared);
         }
     }
 }
 
-/// The agent is gone or ends this worker while a task runs: nothing of it can be used any more.
+/// The agent is gone or ends this worker. If a task runs, nothing of it can be used any more and the process ends with it; if the task
+/// has just ended, the loop ends the process, which a rank does together with the others.
+fn end_with_task(shared: &Shared) {
+    if lock(&shared.current).is_some() {
+        end_process();
+    }
+}
+
 fn end_process() -> ! {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()

@@ -4,7 +4,6 @@
 use crate::draft::Draft;
 use crate::futures::{Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
-use crate::link::{Link, lock};
 use crate::named::{Asked, is_answered};
 use crate::options::Options;
 use crate::pack::{self, pack_call};
@@ -12,6 +11,7 @@ use crate::python::api;
 use crate::receive::{Pumped, Reader};
 use crate::shared::{Current, Shared};
 use crate::watchdog;
+use bridgehead_guest::link::{Link, lock};
 use bridgehead_wire::{
     Blocked, CancelTasks, Failure, FailureCause, Fetch, GangCall, LogText, Mpi, Outcome, PlaceObjects, PutFunction,
     TaskCall, TaskDone, TaskSubmit, Value, WorkerReady, value,

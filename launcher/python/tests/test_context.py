@@ -23,7 +23,7 @@ class Connection:
         self.ends = (limit_ms, START * SECOND, end_ns)
 
     def current(self) -> tuple[Any, ...]:
-        return (7, 1, "task", [], *self.ends)
+        return (7, 1, "task", [], *self.ends, (0, 1))
 
 
 def check(monkeypatch: pytest.MonkeyPatch, limit_ms: int, end_s: int, deadline: float | None) -> None:

@@ -25,8 +25,8 @@ const LAYERS: &[&[&str]] = &[
         "bridgehead-ucx",
         "bridgehead-ucx-sys",
     ],
-    &["bridgehead-head", "bridgehead-agent"],
-    &["bridgehead", "bridgehead-python"],
+    &["bridgehead-head", "bridgehead-agent", "bridgehead-guest"],
+    &["bridgehead", "bridgehead-c", "bridgehead-python"],
 ];
 
 /// The one arrow inside a layer.

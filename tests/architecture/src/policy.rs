@@ -16,6 +16,16 @@ pub struct Policy {
 #[derive(Debug, Deserialize)]
 struct Licences {
     allow: Vec<String>,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+/// What one package may have besides.
+#[derive(Debug, Deserialize)]
+struct Exception {
+    #[serde(rename = "crate")]
+    package: String,
+    allow: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,13 +73,22 @@ impl Policy {
     }
 
     fn licences(&self, metadata: &Metadata) -> Vec<String> {
-        let refused = |text: &str| match spdx::Expression::parse_mode(text, spdx::ParseMode::LAX) {
-            Ok(expression) => !expression.evaluate(|asked| self.licenses.allow.contains(&asked.to_string())),
+        let allowed = |package: &str, asked: &String| {
+            let mut besides = self.licenses.exceptions.iter().filter(|one| one.package == package);
+            self.licenses.allow.contains(asked) || besides.any(|one| one.allow.contains(asked))
+        };
+        let refused = |package: &str, text: &str| match spdx::Expression::parse_mode(text, spdx::ParseMode::LAX) {
+            Ok(expression) => !expression.evaluate(|asked| allowed(package, &asked.to_string())),
             Err(_) => true,
         };
         let packages = metadata.packages.iter();
         packages
-            .filter(|package| package.license.as_deref().is_none_or(refused))
+            .filter(|package| {
+                package
+                    .license
+                    .as_deref()
+                    .is_none_or(|text| refused(&package.name, text))
+            })
             .map(|package| {
                 let licence = package.license.as_deref().unwrap_or("none");
                 format!(
@@ -128,6 +147,7 @@ mod tests {
     const POLICY: &str = r#"
         [licenses]
         allow = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"]
+        exceptions = [{ crate = "tool", allow = ["MPL-2.0"] }]
         [bans]
         skip = [{ crate = "old@1", reason = "somebody needs it" }]
         deny = [{ crate = "openssl-sys" }]
@@ -162,6 +182,18 @@ mod tests {
                 package("ours", "1.0.0", Some("MIT"), None),
             ],
             &[],
+        );
+    }
+
+    #[test]
+    fn an_exception_is_one_package_s() {
+        let from = Some("registry+https://index");
+        check(
+            &[
+                package("tool", "1.0.0", Some("MPL-2.0"), from),
+                package("other", "1.0.0", Some("MPL-2.0"), from),
+            ],
+            &["other 1.0.0"],
         );
     }
 

@@ -5,7 +5,9 @@
 const UNSAFE: &[(&str, &str)] = &[
     ("benchmarks/micro/", "counts allocations"),
     ("launcher/agent/", "clone3, pidfd and pipes of new processes"),
+    ("launcher/c/", "pointers that C and Fortran give"),
     ("launcher/mpi/examples/", "descriptors that ranks inherit"),
+    ("launcher/mpi/src/leftovers.rs", "asks the kernel who uses a file"),
     (
         "launcher/mpi/src/pmix/server/",
         "libpmix, in a process of its own, opened at run time",

@@ -3,7 +3,7 @@
 use super::{Agent, Event, RunningProgram};
 use crate::calls::{Given, Waiting, subtract};
 use crate::environment::Environment;
-use crate::io::attach;
+use crate::io::{GRACE, attach};
 use crate::ranks::RankStart;
 use crate::worker::{Start, Worker};
 use bridgehead_spec::Resources;
@@ -156,6 +156,7 @@ impl Agent {
         rank: Option<RankStart>,
     ) -> Result<u32, String> {
         let (id, agent) = (self.next_worker, self.options.agent.0);
+        let of_gang = rank.is_some();
         let (Some(welcome), Some(config)) = (&self.welcome, self.config_of(id)) else {
             return Err("the head has not said yet with what".to_owned());
         };
@@ -180,7 +181,9 @@ impl Agent {
             }
         };
         let events = self.events.clone();
-        let mut outbox = attach(socket, process, move |from| {
+        // Ranks end together, and take as long as their MPI needs for that.
+        let grace = if of_gang { super::gangs::GRACE } else { GRACE };
+        let mut outbox = attach(socket, process, grace, move |from| {
             let _ = events.send(Event::Worker(id, from)); // The loop is gone only at the end.
         });
         outbox.push(config);

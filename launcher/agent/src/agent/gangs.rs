@@ -17,9 +17,12 @@ use bridgehead_wire::{AgentToHead, Outcome, RanksAt, Relay, Value};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) use mpi::{Known, Library};
+
+/// Ranks that have told their values have this long to end together.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// Gangs with ranks on this agent, and what came for some before their call.
 #[derive(Default)]
@@ -62,7 +65,7 @@ struct Rank {
     joined: bool,
     value: Option<Value>,
     shards: Vec<Value>,
-    /// What it is bound to.
+    /// Processors that are its own.
     processors: Vec<u32>,
 }
 

@@ -96,6 +96,7 @@ impl Agent {
         let running = self.running.get(&task);
         let attempt = running.map(|running| running.given.call.attempt);
         let attempt = attempt.or_else(|| self.gangs.attempt(task));
+        let attempt = attempt.or_else(|| self.gangs.attempt(task));
         match attempt {
             Some(attempt) if attempt == hello.attempt => None,
             Some(attempt) => Some(format!(

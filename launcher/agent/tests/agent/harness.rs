@@ -101,7 +101,7 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         store_limit: 40 << 20,
         verify_objects: false,
         gpu_memory: bridgehead_store_gpu::devices(resources.gpus, 16 << 20),
-        numa: Vec::new(),
+        topology: bridgehead_topology::Topology::default(),
         incarnation: incarnation.to_owned(),
         socket_dir,
         reaper: stand_in(dir, "leftovers::as_reaper"),
@@ -150,7 +150,7 @@ impl Head {
         let (to_agent, from_head) = unbounded_channel();
         let (to_head, from_agent) = unbounded_channel();
         let mut options = options(dir.path(), &incarnation, &wish.resources);
-        options.numa.clone_from(&wish.numa);
+        options.topology.numa.clone_from(&wish.numa);
         let agent = tokio::task::spawn_local(run(options, Link { to_head, from_head }));
         let _ = to_agent.send(welcome(dir.path(), wish.python.as_deref()).into());
         Self {

@@ -256,7 +256,14 @@ fn relay(
             }
         }
     }
-    while let Ok(News::Event(_, event)) = received.try_recv() {
+    // News of a rank may come after its end: its server is another process.
+    let well = outcome.statuses.iter().all(ExitStatus::success);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while well && outcome.left() < outcome.joined() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(News::Event(_, event)) = received.recv_timeout(left) else {
+            break;
+        };
         outcome.events.push(event);
     }
 }

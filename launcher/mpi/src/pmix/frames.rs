@@ -98,7 +98,7 @@ pub(crate) struct Want {
 pub(crate) struct Report {
     #[prost(uint64, tag = "1")]
     pub gang: u64,
-    #[prost(oneof = "Tell", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Tell", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub what: Option<Tell>,
 }
 
@@ -127,6 +127,9 @@ pub(crate) enum Tell {
     /// What a `Fetch` asked for.
     #[prost(message, tag = "9")]
     Fetched(Blob),
+    /// The gang of a `Forget` is gone: another may come.
+    #[prost(message, tag = "10")]
+    Forgotten(Forget),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -67,6 +67,8 @@ impl Gang {
             Tell::Gather(gather) => self.gather(gather),
             Tell::Want(want) => self.want(&want),
             Tell::Fetched(blob) => self.fetched(blob),
+            // Told to whoever keeps helpers.
+            Tell::Forgotten(_) => Vec::new(),
         }
     }
 

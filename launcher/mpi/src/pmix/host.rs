@@ -1,65 +1,48 @@
-//! Helpers as the agent has them: one process for each libpmix and host name, started with the first gang that needs it and kept for the
-//! next. Owns the process, its socket and the thread that moves frames; what they mean is `gang`'s matter.
+//! Helpers as the agent has them: a process each, which serves one gang at a time and is kept warm for the next. Owns which gang gets
+//! which, and how a helper is started; its thread is `helper`'s matter.
+//!
+//! A gang has its helper alone, so what goes wrong in one touches no other. One whose gang did not end well is not used again: libpmix
+//! 4.2 can lock its own thread for ever when a rank dies while it connects.
 
-use super::frames::{Begin, Do, Forget, Frames, Node, Order, Register, Report, Tell, frame};
-use super::gang::{Gang, Out};
-use crate::bootstrap::{BootError, Event, Options, RankSetup};
+use super::frames::{Begin, Do, Frames, Node, Order, Register, frame};
+use super::gang::Gang;
+use super::helper::{ENDED, Errand, Events, Member, Ready, SERVES, Server, WARM};
+use crate::bootstrap::{BootError, Options, RankSetup};
 use crate::foreign::foreign;
+use crate::leftovers::SharedFolder;
 use crate::waker::Waker;
 use crate::world::World;
-use bytes::{Buf, Bytes, BytesMut};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use bytes::{Bytes, BytesMut};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A helper that has not answered by then never will: opening libpmix takes some 50 ms.
+/// A helper that has not answered by then never will: opening libpmix takes some 20 ms.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A helper ends by itself when its socket is closed; then it is ended.
-const GRACE: Duration = Duration::from_secs(2);
+/// Most helpers that are kept without a gang.
+const SPARE: usize = 4;
 
-type Events = Box<dyn Fn(Event) + Send + Sync>;
-
-/// The warm helpers of an agent.
+/// The helpers of an agent.
 pub(crate) struct Helpers {
     folder: PathBuf,
-    running: Mutex<HashMap<(PathBuf, String), Arc<Helper>>>,
+    all: Mutex<Vec<Arc<Helper>>>,
 }
 
 struct Helper {
+    libpmix: PathBuf,
+    host: String,
+    at: Arc<AtomicU8>,
     errands: Sender<Errand>,
     waker: Arc<Waker>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
-
-/// What the helper's thread is to do.
-enum Errand {
-    Begin {
-        world: World,
-        folder: String,
-        events: Events,
-        ready: Sender<Ready>,
-        gang: u64,
-    },
-    Deliver {
-        gang: u64,
-        from: u32,
-        bytes: Bytes,
-    },
-    End {
-        gang: u64,
-    },
-    Stop,
-}
-
-type Ready = Result<Vec<Vec<String>>, String>;
 
 /// One gang's place in a helper.
 pub(crate) struct Service {
@@ -69,46 +52,42 @@ pub(crate) struct Service {
     ready: Receiver<Ready>,
     variables: Option<Vec<Vec<String>>>,
     extra: Vec<(String, String)>,
+    _shared: Option<SharedFolder>,
 }
 
 impl Helpers {
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            running: Mutex::default(),
+            all: Mutex::default(),
         }
     }
 
-    /// A place for a gang in the helper for its libpmix, which is started unless it runs.
+    /// A helper for a gang: a warm one for its libpmix, or a new one.
     pub fn serve(&self, world: World, options: &Options, events: Events) -> Result<Service, BootError> {
         let libpmix = options.libpmix.as_ref().ok_or_else(|| BootError::Pmix {
             reason:
                 "the libpmix of the program's Open MPI is not known: name it, or install libpmix (Debian: libpmix2)"
                     .to_owned(),
         })?;
-        let key = (libpmix.clone(), world.part().host.clone());
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // One whose thread has ended lost its process; its gangs have been told.
-        running.retain(|_, helper| helper.lives());
-        let helper = match running.get(&key) {
-            Some(helper) => helper.clone(),
-            None => running
-                .entry(key)
-                .or_insert(self.begin(libpmix, &world.part().host, options)?)
-                .clone(),
-        };
-        drop(running);
+        let (gang, first, folder) = (next_number(), world.part().first, text(&options.scratch)?);
+        let shared = SharedFolder::make(&format!("{}.{}", world.name, world.here));
+        let memory = shared
+            .as_ref()
+            .map_or(Ok(folder.clone()), |shared| text(shared.path()))?;
+        let extra = super::server::variables(&folder, &memory);
+        let helper = self.take(libpmix, &world.part().host, options)?;
         let (ready, received) = channel();
-        let gang = next_number();
-        let (first, folder) = (world.part().first, text(&options.scratch)?);
-        let extra = super::server::variables(&folder);
-        helper.errand(Errand::Begin {
-            world,
-            folder,
+        let register = register_of(&world, folder.clone());
+        let member = Member {
+            number: gang,
+            register,
+            gang: Gang::new(world),
             events,
-            ready,
-            gang,
-        });
+            ready: Some(ready),
+            inside: HashSet::new(),
+        };
+        helper.errand(Errand::Begin(Box::new(member)));
         Ok(Service {
             helper,
             gang,
@@ -116,10 +95,27 @@ impl Helpers {
             ready: received,
             variables: None,
             extra,
+            _shared: shared,
         })
     }
 
-    fn begin(&self, libpmix: &Path, host: &str, options: &Options) -> Result<Arc<Helper>, BootError> {
+    fn take(&self, libpmix: &Path, host: &str, options: &Options) -> Result<Arc<Helper>, BootError> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|helper| helper.at.load(Acquire) != ENDED);
+        let fits = |helper: &&Arc<Helper>| helper.libpmix == libpmix && helper.host == host;
+        if let Some(warm) = all.iter().filter(fits).find(|helper| helper.turn(WARM, SERVES)) {
+            return Ok(warm.clone());
+        }
+        let spare = all.iter().filter(|helper| helper.at.load(Acquire) == WARM).skip(SPARE);
+        spare
+            .filter(|helper| helper.turn(WARM, SERVES))
+            .for_each(|helper| helper.errand(Errand::Stop));
+        let new = Arc::new(self.begin(libpmix, host, options)?);
+        all.push(new.clone());
+        Ok(new)
+    }
+
+    fn begin(&self, libpmix: &Path, host: &str, options: &Options) -> Result<Helper, BootError> {
         let system = |what| move |source: std::io::Error| BootError::System { what, source };
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair.map_err(|e| system("no socket for the PMIx helper")(e.into()))?;
@@ -149,43 +145,48 @@ impl Helpers {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .current_dir(&folder);
-        let child = command.spawn().map_err(system("the PMIx helper does not start"))?;
         let waker = Arc::new(Waker::new()?);
         let (errands, received) = channel();
+        let at = Arc::new(AtomicU8::new(SERVES));
         let unsent = BytesMut::from(
             &frame(&Order {
                 gang: 0,
                 what: Some(Do::Begin(begin)),
             })[..],
         );
-        let gangs = HashMap::new();
+        let child = command.spawn().map_err(system("the PMIx helper does not start"))?;
         let server = Server {
             child,
+            folder,
             socket: ours,
             frames: Frames::default(),
             unsent,
             errands: received,
             waker: waker.clone(),
-            gangs,
+            at: at.clone(),
+            member: None,
+            forgets: false,
         };
         let thread = std::thread::Builder::new()
             .name("pmix".to_owned())
             .spawn(move || server.serve());
-        let thread = thread.map_err(system("no thread for the PMIx helper"))?;
-        Ok(Arc::new(Helper {
+        let thread = Mutex::new(Some(thread.map_err(system("no thread for the PMIx helper"))?));
+        Ok(Helper {
+            libpmix: libpmix.to_owned(),
+            host: host.to_owned(),
+            at,
             errands,
             waker,
-            thread: Mutex::new(Some(thread)),
-        }))
+            thread,
+        })
     }
 }
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        for helper in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            helper.errand(Errand::Stop);
-        }
-        for (_, helper) in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        let all = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
+        all.iter().for_each(|helper| helper.errand(Errand::Stop));
+        for helper in all {
             let thread = helper.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
                 // A panic of it was printed when it happened.
@@ -197,15 +198,29 @@ impl Drop for Helpers {
 
 impl Helper {
     fn errand(&self, errand: Errand) {
-        // Of a thread that has ended nobody needs anything: its gangs have been told.
+        // Of a thread that has ended nobody needs anything: its gang has been told.
         if self.errands.send(errand).is_ok() {
             self.waker.wake();
         }
     }
 
-    fn lives(&self) -> bool {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.at.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    }
+}
+
+fn register_of(world: &World, folder: String) -> Register {
+    let node = |node: &crate::NodePart| Node {
+        host: node.host.clone(),
+        first: node.first,
+        count: node.count,
+    };
+    let nodes = world.nodes.iter().map(node).collect();
+    Register {
+        name: world.name.clone(),
+        nodes,
+        here: world.here as u32,
+        folder,
     }
 }
 
@@ -267,204 +282,4 @@ fn text(path: &Path) -> Result<String, BootError> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| BootError::Pmix { reason: reason() })
-}
-
-/// The thread of one helper.
-struct Server {
-    child: Child,
-    socket: OwnedFd,
-    frames: Frames,
-    unsent: BytesMut,
-    errands: Receiver<Errand>,
-    waker: Arc<Waker>,
-    gangs: HashMap<u64, Member>,
-}
-
-struct Member {
-    gang: Gang,
-    events: Events,
-    ready: Option<Sender<Ready>>,
-}
-
-/// Why the thread ends.
-enum End {
-    Told,
-    Lost(String),
-}
-
-impl Server {
-    fn serve(mut self) {
-        let end = loop {
-            if let Err(end) = self.turn() {
-                break end;
-            }
-        };
-        let status = self.reap();
-        if let End::Lost(reason) = end {
-            let status = status.map_or_else(|| "not ended".to_owned(), |status| status.to_string());
-            let reason =
-                format!("the PMIx helper is lost ({reason}; {status}): start the gang again, and see its stderr");
-            for (_, member) in self.gangs {
-                member.tell(
-                    vec![
-                        Out::Ready(Err(reason.clone())),
-                        Out::Event(Event::Failed { reason: reason.clone() }),
-                    ],
-                    |_| {},
-                );
-            }
-        }
-    }
-
-    /// Waits once, and does what there is to do.
-    fn turn(&mut self) -> Result<(), End> {
-        let mut wanted = PollFlags::IN;
-        wanted.set(PollFlags::OUT, !self.unsent.is_empty());
-        let mut fds = [
-            PollFd::new(&*self.waker, PollFlags::IN),
-            PollFd::new(&self.socket, wanted),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(error) => return Err(End::Lost(error.to_string())),
-        }
-        let readable = fds[1]
-            .revents()
-            .intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
-        self.waker.clear();
-        while let Ok(errand) = self.errands.try_recv() {
-            self.run(errand)?;
-        }
-        if readable {
-            self.read()?;
-        }
-        self.flush()
-    }
-
-    fn run(&mut self, errand: Errand) -> Result<(), End> {
-        match errand {
-            Errand::Begin {
-                world,
-                folder,
-                events,
-                ready,
-                gang,
-            } => {
-                let node = |node: &crate::NodePart| Node {
-                    host: node.host.clone(),
-                    first: node.first,
-                    count: node.count,
-                };
-                let nodes = world.nodes.iter().map(node).collect();
-                let register = Register {
-                    name: world.name.clone(),
-                    nodes,
-                    here: world.here as u32,
-                    folder,
-                };
-                self.order(gang, Do::Register(register));
-                self.gangs.insert(
-                    gang,
-                    Member {
-                        gang: Gang::new(world),
-                        events,
-                        ready: Some(ready),
-                    },
-                );
-            }
-            Errand::Deliver { gang, from, bytes } => {
-                let outs = self.gangs.get_mut(&gang).map(|member| member.gang.peer(from, bytes));
-                self.carry_out(gang, outs.unwrap_or_default());
-            }
-            Errand::End { gang } => {
-                if self.gangs.remove(&gang).is_some() {
-                    self.order(gang, Do::Forget(Forget {}));
-                }
-            }
-            Errand::Stop => return Err(End::Told),
-        }
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<(), End> {
-        let mut buffer = [0_u8; 64 << 10];
-        match rustix::io::read(&self.socket, &mut buffer) {
-            Ok(0) => return Err(End::Lost("it closed its socket".to_owned())),
-            Ok(count) => self.frames.feed(&buffer[..count]),
-            Err(Errno::INTR | Errno::AGAIN) => return Ok(()),
-            Err(error) => return Err(End::Lost(error.to_string())),
-        }
-        while let Some(report) = self
-            .frames
-            .next::<Report>()
-            .map_err(|garbage| End::Lost(garbage.to_string()))?
-        {
-            match (report.gang, report.what) {
-                (0, Some(Tell::Failed(reason))) => return Err(End::Lost(reason)),
-                (gang, Some(tell)) => {
-                    let outs = self.gangs.get_mut(&gang).map(|member| member.gang.report(tell));
-                    self.carry_out(gang, outs.unwrap_or_default());
-                }
-                (_, None) => return Err(End::Lost("it sends what this build does not know".to_owned())),
-            }
-        }
-        Ok(())
-    }
-
-    fn carry_out(&mut self, gang: u64, outs: Vec<Out>) {
-        let mut orders = Vec::new();
-        if let Some(member) = self.gangs.get_mut(&gang) {
-            let ready = outs.iter().any(|out| matches!(out, Out::Ready(_)));
-            member.tell(outs, |order| orders.push(order));
-            if ready {
-                member.ready = None;
-            }
-        }
-        orders.into_iter().for_each(|order| self.order(gang, order));
-    }
-
-    fn order(&mut self, gang: u64, what: Do) {
-        self.unsent.extend_from_slice(&frame(&Order { gang, what: Some(what) }));
-    }
-
-    fn flush(&mut self) -> Result<(), End> {
-        while !self.unsent.is_empty() {
-            match send(&self.socket, &self.unsent, SendFlags::NOSIGNAL) {
-                Ok(count) => self.unsent.advance(count),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(error) => return Err(End::Lost(error.to_string())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes the socket, by which the helper ends, and waits for that.
-    fn reap(&mut self) -> Option<ExitStatus> {
-        // Its other end may be closed already.
-        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Some(status);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // It may have ended in this moment; then the wait below says how.
-        let _ = self.child.kill();
-        self.child.wait().ok()
-    }
-}
-
-impl Member {
-    fn tell(&self, outs: Vec<Out>, mut order: impl FnMut(Do)) {
-        for out in outs {
-            match out {
-                Out::Event(event) => (self.events)(event),
-                Out::Order(what) => order(what),
-                // Nobody waits any more where the gang was dropped meanwhile.
-                Out::Ready(ready) => drop(self.ready.as_ref().map(|sender| sender.send(ready))),
-            }
-        }
-    }
 }

@@ -2,10 +2,11 @@
 //! touches the agent (`docs/decisions/0017-pmix-in-a-helper-process.md`).
 //!
 //! On the agent's side `frames` has the messages to the helper, `gang` knows what a gang's gatherings and questions mean (pure),
-//! `host` starts helpers and moves frames. The helper's side is `server`.
+//! `host` keeps helpers, `helper` moves the frames of one. The side of the helper process is `server`.
 
 mod frames;
 mod gang;
+mod helper;
 mod host;
 pub(crate) mod server;
 

@@ -1,7 +1,7 @@
 //! How ranks end: by themselves, by a failure of one of them, by a limit or a cancel. Owns what of that is the gang's end.
 
 use super::super::ends::{epoch_ns, nanos};
-use super::{Agent, Part, RankProcess, mpi};
+use super::{Agent, GRACE, Part, RankProcess, mpi};
 use crate::logs::tail;
 use crate::program::Ended;
 use crate::spawn::End;
@@ -11,8 +11,6 @@ use bridgehead_wire::{
 };
 use std::time::{Duration, Instant};
 
-/// Ranks that have told their values have this long to end together.
-const GRACE: Duration = Duration::from_secs(10);
 /// Lines of a rank's log that a failure quotes.
 const QUOTED: usize = 8;
 /// A rank that its MPI was not heard of by then is looked at.
@@ -179,6 +177,7 @@ impl Agent {
             return;
         };
         self.gangs.early.remove(&(task, part.given.call.attempt));
+        self.dismiss_guests_of(task);
         drop(part.boot.take());
         let _ = std::fs::remove_dir_all(&part.scratch); // One that serves no MPI has none.
         for processor in part.ranks.iter().flat_map(|rank| &rank.processors) {

@@ -157,6 +157,11 @@ impl Agent {
             RankProcess::Program(self.programs.start_rank(call, start, around.clone()))
         };
         if let Some(part) = self.gangs.parts.get_mut(&task) {
+            // A share of processors is nobody's own.
+            let millis = part.given.call.resources.as_ref().map_or(1000, |each| each.cpu_millis);
+            let whole = millis == 1000 * processors.len() as u64;
+            let processors = if whole { processors } else { Vec::new() };
+            self.gangs.bound.extend(&processors);
             part.ranks.push(Rank {
                 process,
                 joined: false,

@@ -192,13 +192,13 @@ pub fn client(library: &Library, name: &str, rank: u32) -> Result<Vec<String>, S
 }
 
 /// Ends what there is of a gang.
-pub fn deregister(library: &Library, name: &str) {
-    let Ok(name) = CString::new(name) else { return };
-    // SAFETY: libpmix copies the name. An answer that does not come in time is not needed.
-    let _ = wait(library, "to forget the gang", |callback, data| unsafe {
+pub fn deregister(library: &Library, name: &str) -> Result<(), String> {
+    let name = CString::new(name).map_err(|error| error.to_string())?;
+    // SAFETY: libpmix copies the name.
+    wait(library, "to forget the gang", |callback, data| unsafe {
         (library.deregister_nspace)(name.as_ptr(), callback, data);
         sys::SUCCESS
-    });
+    })
 }
 
 pub fn proc_of(name: &str, rank: u32) -> Proc {

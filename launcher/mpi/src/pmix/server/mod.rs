@@ -7,12 +7,15 @@
 
 mod calls;
 mod infos;
+#[cfg(test)]
+mod layout;
 mod library;
 mod sys;
 
-use super::frames::{Do, Frames, Order, Ready, Register, Report, Tell, Variables, frame};
+use super::frames::{Do, Forget, Frames, Order, Ready, Register, Report, Tell, Variables, frame};
 use crate::world::{NodePart, World};
 use library::Library;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,30 +27,29 @@ use std::sync::mpsc::channel;
 /// file is left when ranks are killed.
 pub(crate) const MODULES: &[(&str, &str)] = &[("PMIX_MCA_gds", "hash")];
 
-/// Variables of each rank of a gang whose scratch folder this is, beside those that libpmix sets.
-pub(crate) fn variables(scratch: &str) -> Vec<(String, String)> {
-    let mut set = vec![
-        // Open MPI 4 asks its modules who launched it; the one that takes everybody for a singleton is left out, and the choice made.
+/// Variables of each rank of a gang with these folders for files and for shared memory, beside those that libpmix sets.
+pub(crate) fn variables(scratch: &str, shared: &str) -> Vec<(String, String)> {
+    let own = [
+        // Open MPI 4 asks its modules who launched it; the one that takes everybody for a singleton is left out, and the choice
+        // is made here. Open MPI 5 sees a PMIx server and asks nobody.
         ("OMPI_MCA_schizo", "^orte"),
         ("OMPI_MCA_ess", "pmi"),
-    ];
-    set.extend(MODULES);
-    let folders = [
+        // Where ranks run is the agent's matter.
+        ("OMPI_MCA_hwloc_base_binding_policy", "none"),
         ("OMPI_MCA_orte_tmpdir_base", scratch),
-        ("OMPI_MCA_btl_vader_backing_directory", scratch),
-        ("OMPI_MCA_btl_sm_backing_directory", scratch),
+        ("OMPI_MCA_btl_vader_backing_directory", shared),
+        ("OMPI_MCA_btl_sm_backing_directory", shared),
     ];
-    set.extend(folders);
-    set.into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    let all = own.iter().chain(MODULES);
+    all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect()
 }
 
-/// Serves an agent over standard input, a socket, until it is closed: the whole life of the helper process.
+/// Serves an agent over standard input, a socket: the whole life of the helper process, which ends when the socket is closed.
 ///
 /// # Errors
 /// A sentence: standard input is no socket of an agent, or libpmix refuses.
-pub fn serve() -> Result<(), String> {
+pub fn serve() -> Result<Infallible, String> {
     let socket = take_input().map_err(|error| format!("standard input is no socket of an agent: {error}"))?;
     let mut reader = File::from(socket.try_clone().map_err(|error| error.to_string())?);
     let (reports, received) = channel::<Report>();
@@ -64,7 +66,8 @@ pub fn serve() -> Result<(), String> {
     let mut buffer = vec![0_u8; 64 << 10];
     loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            // SAFETY: it ends the process at once; libpmix's own end would wait for threads of its that may be stuck.
+            Ok(0) => unsafe { libc::_exit(0) },
             Ok(count) => frames.feed(&buffer[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.to_string()),
@@ -93,7 +96,7 @@ pub fn serve() -> Result<(), String> {
 }
 
 /// Tells the agent and waits until it closes the socket, so that the report is read.
-fn fail(reports: &std::sync::mpsc::Sender<Report>, reason: &str) -> Result<(), String> {
+fn fail(reports: &std::sync::mpsc::Sender<Report>, reason: &str) -> Result<Infallible, String> {
     let _ = reports.send(Report {
         gang: 0,
         what: Some(Tell::Failed(reason.to_owned())),
@@ -114,7 +117,13 @@ fn run(library: &Arc<Library>, gang: u64, what: Do, reports: &std::sync::mpsc::S
         }
         Do::Forget(_) => {
             if let Some(name) = calls::forget(gang) {
-                infos::deregister(library, &name);
+                // One that does not answer is ended by the agent, which waits for this report.
+                if infos::deregister(library, &name).is_ok() {
+                    let _ = reports.send(Report {
+                        gang,
+                        what: Some(Tell::Forgotten(Forget {})),
+                    });
+                }
             }
         }
         Do::Give(blob) => calls::give(gang, blob),

@@ -1,5 +1,5 @@
 //! Declarations of libpmix's server interface, as far as the helper uses it. Owns layouts and constants; no behaviour. Written from the
-//! headers of PMIx 4.2; what is declared here has kept its layout from 3.0 to 5.0. `tests/layout.rs` checks it against the
+//! headers of PMIx 4.2; what is declared here has kept its layout from 3.0 to 5.0. `layout` checks it against the
 //! headers where they are.
 
 use std::ffi::{c_char, c_int, c_void};

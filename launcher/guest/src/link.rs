@@ -3,7 +3,9 @@
 
 use bridgehead_wire::Frames;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, ErrorKind, Read, Write};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -165,11 +167,12 @@ impl Link {
                 }
             }
             let Writing { bytes, at } = &mut *writing;
-            match (&self.stream).write(&bytes[*at..]) {
+            // A program in C would be killed by the signal that a closed socket gives.
+            match send(&self.stream, &bytes[*at..], SendFlags::NOSIGNAL) {
                 Ok(n) => *at += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(Errno::WOULDBLOCK) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
             }
         }
     }
@@ -269,7 +272,7 @@ impl Link {
         let mut fds = [PollFd::new(&self.stream, what)];
         match poll(&mut fds, limit.as_ref()) {
             Ok(n) => Ok(n > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(Errno::INTR) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }
