@@ -59,6 +59,6 @@ def test_why_says_which_mpi_was_served_and_where_each_rank_was(program: Path) ->
         assert run[node].result(60).stdout == expected(3, 2)
     said = support.bridgehead("why", run.id, "t0")
     assert said.returncode == 0, said
-    assert f"3 ranks on agent 0 (" in said.stdout and f"started for {SERVED}" in said.stdout, said.stdout
+    assert "3 ranks on agent 0 (" in said.stdout and f"started for {SERVED}" in said.stdout, said.stdout
     for rank, agent in ((0, 0), (1, 0), (2, 1)):
         assert f"Rank {rank} on agent {agent} (" in said.stdout, said.stdout
