@@ -94,7 +94,7 @@ def test_a_gang_that_hangs_meets_its_limit(program: Path, tmp_path: Path) -> Non
 def test_the_exception_of_the_rank_that_raised_is_the_gangs(agents: int, culprit: int) -> None:
     error = check(raising, culprit, fails="LookupError", words=[f"rank {culprit} finds nothing"], agents=agents)
     assert isinstance(error, bh.TaskError) and isinstance(error.__cause__, LookupError)
-    assert "in raising" in error.remote_traceback and "test_failures.py" in error.remote_traceback
+    assert "in raising" in error.remote_traceback
     assert f"rank {culprit}" in str(error)
 
 

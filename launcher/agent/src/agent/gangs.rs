@@ -65,6 +65,8 @@ struct Rank {
     joined: bool,
     value: Option<Value>,
     shards: Vec<Value>,
+    /// The end of what a function printed on standard error, for the words of its death.
+    last_words: String,
     /// Processors that are its own.
     processors: Vec<u32>,
 }

@@ -148,7 +148,10 @@ impl Agent {
                 }
             }
             WorkerToAgent::Returned(returned) => self.on_returned(id, &returned.tasks),
-            WorkerToAgent::Log(text) => self.log.add(&text),
+            WorkerToAgent::Log(text) => {
+                self.hear_rank(id, &text);
+                self.log.add(&text);
+            }
             WorkerToAgent::Submit(submit) => self.on_submit(id, submit),
             WorkerToAgent::PutFunction(put) => self.on_worker_function(id, put),
             WorkerToAgent::Blocked(blocked) => {

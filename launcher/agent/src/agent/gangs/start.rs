@@ -165,6 +165,7 @@ impl Agent {
                 joined: false,
                 value: None,
                 shards: Vec::new(),
+                last_words: String::new(),
                 processors,
             });
         }
