@@ -20,7 +20,8 @@ address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["NODE_RANK"])
 assert local[0] < local[1]
 if rank == 0:
-    with socket.create_server(address) as server:
+    family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+    with socket.create_server(address, family=family) as server:
         others = [server.accept()[0] for _ in range(size - 1)]
     numbers = [int(other.makefile().readline()) for other in others]
     for other in others:
