@@ -53,7 +53,7 @@ def test_srun_starts_ranks_where_the_site_wants_it(cluster: Cluster, user: User)
     kinds = user.run("srun", "--mpi=list")
     if "pmi2" not in kinds.out + kinds.err:
         pytest.skip(f"this Slurm has no pmi2: {kinds.out}{kinds.err}")
-    run = submitted(user, built(user, "mpich"), "srun")
+    run = submitted(user, built(user, "mpich"), "srun", "mpich")
     check(run)
     out = bh.connect(str(run.folder)).results()["program"].stdout
-    assert VALUES in out, out
+    assert VALUES.partition(" near")[0] in out, out  # Which ranks are neighbours is Slurm's to say.
