@@ -174,6 +174,8 @@ enum Event {
     Ranged(Asker, Fetch, Arrival),
     /// News of a gang's start-up: task, attempt, news.
     Gang(u64, u32, bridgehead_mpi::Event),
+    /// The process of a rank: task, attempt, rank, the process or why there is none.
+    Forked(u64, u32, u32, Result<crate::spawn::Process, String>),
     /// Which MPI a gang uses: task, attempt, what was found.
     Library(u64, u32, gangs::Library),
     /// An object that was to lie in the memory of a NUMA node or a GPU.
@@ -446,6 +448,7 @@ impl Agent {
                 Some(rank) => self.on_rank_program_ended(rank, *ended),
                 None => self.on_program_ended(*ended),
             },
+            Event::Forked(task, attempt, rank, forked) => self.on_forked(task, attempt, rank, forked),
             Event::Gang(task, attempt, event) => self.on_gang_event(task, attempt, event),
             Event::Library(task, attempt, library) => self.on_library(task, attempt, library),
             Event::Arrived(object, arrival) => self.on_arrived(&object, arrival),

@@ -164,7 +164,7 @@ async fn serve(stream: &UnixStream, process: &Process, grace: Duration, take: &i
         }
     }
     kill(process);
-    FromWorker::Ended(process.wait().ok(), reason)
+    FromWorker::Ended(process.end().await, reason)
 }
 
 /// Its number is ours until `wait`; that the group is empty already is no error.

@@ -7,6 +7,7 @@ mod capture;
 mod data;
 mod door;
 mod environment;
+mod forks;
 mod io;
 mod logs;
 mod orphans;

@@ -332,6 +332,7 @@ fn start(job: &Job, spawner: &mut Spawner) -> Result<Running, Failure> {
         stdout: child_out.as_fd(),
         stderr: child_err.as_fd(),
         extra: &extra,
+        session: job.rank.is_some(),
         processors: job.rank.as_ref().map_or(&[], |rank| &rank.processors),
     };
     let process = spawner.spawn(&plan).map_err(|error| match error {

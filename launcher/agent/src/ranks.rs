@@ -9,8 +9,9 @@ pub(crate) struct RankStart {
     pub rank: u32,
     /// Variables.
     pub env: Vec<(String, String)>,
-    /// The descriptor over which its MPI finds the others.
+    /// The descriptor over which its MPI finds the others, and the variable that names it.
     pub fd: Option<OwnedFd>,
+    pub fd_name: Option<String>,
     /// Processors that it is bound to; empty: it is not.
     pub processors: Vec<u32>,
     /// Its lines in the log begin with its number.

@@ -7,6 +7,7 @@
 //! The parent-death signal is sent when the *thread* that started the process ends: a `Spawner` belongs to a thread that
 //! lives as long as its processes may.
 
+use crate::forks::Forks;
 use crate::orphans;
 use libc::{c_char, c_int, c_void};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -39,6 +40,9 @@ pub(crate) struct Plan<'a> {
     pub extra: &'a [BorrowedFd<'a>],
     /// The only processors that it may run on; empty: as this process.
     pub processors: &'a [u32],
+    /// It leads a session of its own, and with it a scheduling group of its own: processes that spin for one another must not share the
+    /// share of one.
+    pub session: bool,
 }
 
 /// Why nothing was started.
@@ -65,6 +69,8 @@ pub(crate) struct Process {
     pub pid: Pid,
     /// Readable once the process has ended.
     pub pidfd: OwnedFd,
+    /// Whose child it is, where it is not this process's.
+    pub keeper: Option<Forks>,
 }
 
 impl Process {
@@ -79,6 +85,14 @@ impl Process {
         let end = self.wait_with(WaitIdOptions::EXITED)?;
         orphans::death(self.pid.as_raw_nonzero().get());
         Ok(end)
+    }
+
+    /// As `wait`, for a process that has ended, whosever child it is; `None`: nobody can tell.
+    pub(crate) async fn end(&self) -> Option<End> {
+        match &self.keeper {
+            Some(keeper) => keeper.reap(self.pid).await,
+            None => self.wait().ok(),
+        }
     }
 
     /// The end as something that a runtime can wait for.
@@ -123,6 +137,7 @@ struct Birth {
     fds: [c_int; 3 + EXTRA],
     /// Processors that it is bound to, if it is.
     bound: Option<libc::cpu_set_t>,
+    session: bool,
     parent: c_int,
     /// 1: working folder, 2: executable, 3: anything before.
     step: AtomicI32,
@@ -160,6 +175,7 @@ impl Spawner {
                 source(1),
             ],
             bound: cpu_set(plan.processors),
+            session: plan.session,
             parent: c_int::try_from(std::process::id()).unwrap_or(0),
             step: AtomicI32::new(0),
             errno: AtomicI32::new(0),
@@ -167,7 +183,8 @@ impl Spawner {
         let pid = orphans::birth(|| self.clone_with(&birth), |pid| pid.as_raw_nonzero().get());
         let pid = pid.map_err(SpawnError::System)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| SpawnError::System(e.into()))?;
-        let process = Process { pid, pidfd };
+        let keeper = None;
+        let process = Process { pid, pidfd, keeper };
         let error = || io::Error::from_raw_os_error(birth.errno.load(Ordering::Relaxed));
         let failure = match birth.step.load(Ordering::Relaxed) {
             0 => return Ok(process),
@@ -242,7 +259,16 @@ extern "C" fn be_born(arg: *mut c_void) -> c_int {
             libc::sigaction(signal, &raw const default, std::ptr::null_mut());
         }
         libc::signal(libc::SIGUSR1, libc::SIG_IGN);
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 || libc::setpgid(0, 0) != 0 {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            fail(3);
+        }
+        // Both make it the leader of a process group of its own.
+        let led = if birth.session {
+            libc::setsid()
+        } else {
+            libc::setpgid(0, 0)
+        };
+        if led < 0 {
             fail(3);
         }
         if libc::getppid() != birth.parent {

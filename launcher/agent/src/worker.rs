@@ -3,7 +3,6 @@
 use crate::calls::Given;
 use crate::environment::{Environment, find_executable};
 use crate::io::Outbox;
-use crate::ranks::RankStart;
 use crate::spawn::{EXTRA_FDS, Plan, Process, SpawnError, Spawner};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::Outcome;
@@ -86,8 +85,6 @@ pub(crate) struct Start<'a> {
     pub agent: u32,
     pub worker: u32,
     pub threads: u64,
-    /// It is to be one rank of a gang: with these variables, this descriptor and these processors.
-    pub rank: Option<RankStart>,
 }
 
 struct Request {
@@ -97,7 +94,6 @@ struct Request {
     cwd: CString,
     log: File,
     socket: UnixStream,
-    rank: Option<RankStart>,
     reply: mpsc::Sender<Result<Process, SpawnError>>,
 }
 
@@ -123,7 +119,7 @@ impl Nursery {
     ///
     /// # Errors
     /// The interpreter cannot be started, with the reason.
-    pub(crate) fn start(&self, s: Start<'_>) -> Result<(Process, UnixStream, PathBuf), String> {
+    pub(crate) fn start(&self, s: &Start<'_>) -> Result<(Process, UnixStream, PathBuf), String> {
         let log = s.folder.worker_log(s.agent, s.worker);
         let file = OpenOptions::new().append(true).create(true).open(&log);
         let file = file.map_err(|e| format!("cannot open {}: {e}", log.display()))?;
@@ -131,21 +127,20 @@ impl Nursery {
         ours.set_nonblocking(true)
             .map_err(|e| format!("cannot use a worker's socket: {e}"))?;
         let (reply, answer) = mpsc::channel();
-        let (cwd, python) = (s.cwd, s.python);
         let request = request(s, file, theirs, reply).ok_or("a path of the worker has a NUL character in it")?;
         let gone = "the thread that starts workers is gone";
         self.0.send(request).map_err(|_| gone)?;
         let process = answer.recv().map_err(|_| gone)?.map_err(|error| match error {
             SpawnError::System(e) => format!("cannot start a process: {e}"),
-            SpawnError::Folder(e) => format!("cannot start a worker in {}: {e}", cwd.display()),
-            SpawnError::Executable(e) => format!("cannot start the interpreter {python}: {e}"),
+            SpawnError::Folder(e) => format!("cannot start a worker in {}: {e}", s.cwd.display()),
+            SpawnError::Executable(e) => format!("cannot start the interpreter {}: {e}", s.python),
         })?;
         Ok((process, ours, log))
     }
 }
 
 fn request(
-    s: Start<'_>,
+    s: &Start<'_>,
     log: File,
     socket: UnixStream,
     reply: mpsc::Sender<Result<Process, SpawnError>>,
@@ -156,9 +151,6 @@ fn request(
         env.set_default(name, &s.threads.to_string());
     }
     env.set("BRIDGEHEAD_WORKER_FD", EXTRA_FDS[0].to_string());
-    for (name, value) in s.rank.iter().flat_map(|rank| &rank.env) {
-        env.set(name, value);
-    }
     let file = find_executable(s.python, env.get("PATH"), s.cwd).unwrap_or_else(|| PathBuf::from(s.python));
     Some(Request {
         file: CString::new(file.as_os_str().as_bytes()).ok()?,
@@ -167,15 +159,12 @@ fn request(
         env,
         log,
         socket,
-        rank: s.rank,
         reply,
     })
 }
 
 fn begin(spawner: &mut Spawner, request: &Request) -> Result<Process, SpawnError> {
     let null = File::open("/dev/null").map_err(SpawnError::System)?;
-    let mut extra = vec![request.socket.as_fd()];
-    extra.extend(request.rank.iter().filter_map(|rank| rank.fd.as_ref()).map(AsFd::as_fd));
     spawner.spawn(&Plan {
         path: &request.file,
         argv: &request.argv,
@@ -184,7 +173,8 @@ fn begin(spawner: &mut Spawner, request: &Request) -> Result<Process, SpawnError
         stdin: null.as_fd(),
         stdout: request.log.as_fd(),
         stderr: request.log.as_fd(),
-        extra: &extra,
-        processors: request.rank.as_ref().map_or(&[], |rank| &rank.processors),
+        extra: &[request.socket.as_fd()],
+        session: false,
+        processors: &[],
     })
 }

@@ -26,7 +26,7 @@ pub struct RankSetup {
     pub fd: Option<(String, OwnedFd)>,
 }
 
-/// News of a gang.
+/// News of a gang. That a rank left or aborted is told before its process can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// To the same gang's bootstrap on another agent, in order.

@@ -4,7 +4,7 @@
 //! Open MPI names its memory by host and number on the host, so two agents on one machine need two folders. MPICH's names and folder
 //! are fixed in its code. A file that no process has open or mapped, in whatever container, has no more use: its maker keeps it
 //! mapped as long as it may be attached to. The kernel knows that: it lends a file out for writing only to its one user.
-#![allow(unsafe_code)] // One call of fcntl that no safe crate has.
+#![allow(unsafe_code)] // Two calls of fcntl that no safe crate has.
 
 use rustix::fs::{Mode, OFlags, open};
 use std::fs::{DirBuilder, File};
@@ -23,6 +23,9 @@ const NAMES: &[&str] = &[
     "vader_segment.",
     "sm_segment.",
 ];
+
+/// Of Linux, for all processors; `libc` lacks it.
+const F_SETSIG: libc::c_int = 10;
 
 /// How our own folders' names begin, and the file in them that is open as long as the gang is.
 const OWN: &str = "bridgehead-mpi.";
@@ -100,9 +103,13 @@ fn unused(path: &Path) -> Option<OwnedFd> {
     if !regular || stat.st_uid != rustix::process::geteuid().as_raw() {
         return None;
     }
-    // SAFETY: the call takes a descriptor that is open and two numbers, and touches no memory.
-    let lent = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
-    (lent == 0).then_some(file)
+    // Who opens the file while it is lent makes the kernel signal us: by a signal that nobody heeds, not by SIGIO, which ends a process.
+    // SAFETY: both calls take a descriptor that is open and two numbers, and touch no memory.
+    let lent = unsafe {
+        libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) == 0
+            && libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0
+    };
+    lent.then_some(file)
 }
 
 #[cfg(test)]
@@ -143,5 +150,25 @@ mod tests {
         File::create(path.join(HELD)).unwrap();
         File::create(path.join("vader_segment.node.0.1.0")).unwrap();
         assert_eq!(leftovers_in(root.path()), [path]);
+    }
+
+    /// Another process opens a file while it is lent to us: it waits until we are done, and we live.
+    #[test]
+    fn who_opens_a_lent_file_ends_nobody() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("mpich_shar_tmpBBBBBB");
+        File::create(&path).unwrap();
+        let lent = unused(&path).unwrap();
+        let mut reader = std::process::Command::new("cat").arg(&path).spawn().unwrap();
+        // It is in the kernel, waiting for us to give the file back.
+        let waits = || std::fs::read_to_string(format!("/proc/{}/syscall", reader.id())).unwrap_or_default();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let opens = [libc::SYS_openat, libc::SYS_openat2].map(|number| format!("{number} "));
+        while !opens.iter().any(|open| waits().starts_with(open.as_str())) {
+            assert!(std::time::Instant::now() < deadline, "the other process opens the file");
+            std::thread::yield_now();
+        }
+        drop(lent);
+        assert!(reader.wait().unwrap().success());
     }
 }

@@ -213,3 +213,39 @@ fn a_libpmix_that_is_none_is_named() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+/// Whoever has helpers is killed: they see it by their sockets.
+#[test]
+fn helpers_end_with_an_owner_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mpi) = of(folder.path(), Family::OpenMpi) else {
+        return;
+    };
+    let mark = folder.path().join("rank");
+    let script = format!("echo $$ > {0}.part; mv {0}.part {0}; exec sleep 60", mark.display());
+    let mut owner = std::process::Command::new(helper());
+    owner
+        .args(["openmpi", "1", "1", "1", "--libpmix"])
+        .arg(mpi.libpmix.unwrap())
+        .args(["sh", "-c", &script]);
+    let mut owner = owner.env("TMPDIR", folder.path()).spawn().unwrap();
+    until("the rank runs", || mark.exists());
+    let rank: i32 = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+    let servers = support::servers_of(rustix::process::Pid::from_raw(rank).unwrap());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    until("the helper ends", || {
+        servers
+            .iter()
+            .all(|pid| !Path::new(&format!("/proc/{pid}")).exists() || is_dead(*pid))
+    });
+    kill(rank as u32);
+    // Its folder in shared memory is the next sweep's, of this one or of another gang's end beside us.
+    bridgehead_mpi::leftovers();
+    assert!(!Path::new(&format!("/dev/shm/bridgehead-mpi.g{}-1.0", owner.id())).exists());
+}
+
+/// It has ended, and whoever adopted it has not taken note yet.
+fn is_dead(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}

@@ -263,11 +263,7 @@ impl Client {
     fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.get();
         let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let wanted = if len > 0 {
-            Wanted::Range(token)
-        } else {
-            Wanted::Fetch(token)
-        };
+        let wanted = Wanted::brought(token, len);
         let future = new_future(slf.as_any(), token)?;
         this.shared.futures.insert(wanted, future.clone().unbind());
         let object = kept.object().map(|(object, _)| object.clone());

@@ -32,6 +32,17 @@ pub enum Wanted {
     End,
 }
 
+impl Wanted {
+    /// What is brought under `token`: an object's value, or the bytes themselves where a range of `len` of them is asked for.
+    pub fn brought(token: u64, len: u64) -> Self {
+        if len > 0 {
+            Self::Range(token)
+        } else {
+            Self::Fetch(token)
+        }
+    }
+}
+
 /// Ended, version, versions, names.
 type Listing = (bool, u64, Vec<u64>, Vec<String>);
 

@@ -125,11 +125,7 @@ impl Guest {
     #[pyo3(signature = (kept, offset=0, len=0))]
     fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
         let token = slf.get().next_token.fetch_add(1, Ordering::Relaxed);
-        let wanted = if len > 0 {
-            Wanted::Range(token)
-        } else {
-            Wanted::Fetch(token)
-        };
+        let wanted = Wanted::brought(token, len);
         let fetch = Fetch {
             token,
             object: kept.object().map(|(object, _)| object.clone()),

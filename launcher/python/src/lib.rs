@@ -6,6 +6,7 @@ mod array;
 mod client;
 mod device;
 mod draft;
+mod fork;
 mod futures;
 mod guest;
 mod home;
@@ -43,6 +44,7 @@ fn _bridgehead(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pack::note_kept, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_reference, m)?)?;
     m.add_function(wrap_pyfunction!(pack::note_object, m)?)?;
+    m.add_function(wrap_pyfunction!(fork::end_with_parent, m)?)?;
     m.add_function(wrap_pyfunction!(pack::adopt, m)?)?;
     m.add_function(wrap_pyfunction!(pack::keep_packed, m)?)?;
     m.add_function(wrap_pyfunction!(pack::packing_owner, m)?)?;

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,46 @@ def test_fortran_takes_part(fortran: str) -> None:
             for number in (1, 2, 3):
                 stream.put(np.array([number], np.int32))
         assert run[program].result(LIMIT).stdout == "over 6\n"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_example_finds_the_truth(prefix: Path, ranks: int) -> None:
+    if ranks > 1 and shutil.which("mpicc") is None:
+        pytest.skip("no mpicc here")
+    command = [sys.executable, str(ROOT / "examples/c_solver.py"), "--prefix", str(prefix), "--ranks", str(ranks)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert "field 12: diffusivity 0.7000, heater 0.05000" in done.stdout, done.stderr
+
+
+def shapes(ranks: int) -> list[list[tuple[int, ...]]]:
+    watches = [bh.store().watch(f"field.{rank}", timeout=LIMIT) for rank in range(ranks)]
+    return [[array.shape for _, array in step] for step in zip(*watches, strict=True)]
+
+
+def test_ranks_on_two_nodes_publish_their_blocks(prefix: Path, tmp_path: Path) -> None:
+    command = ["mpicc", "-DUSE_MPI", "-std=c11", f"-I{prefix}/include", str(ROOT / "examples/c/heat.c")]
+    heat = compiled(command, prefix, tmp_path / "heat")
+    p = bh.Pipeline("ranks")
+    p.add(bh.program(f"{heat} 0.7 0.05 3", ranks=3))
+    found = p.add(bh.task(shapes), 3)
+    with p.run(agents=2, cpus=4) as run:
+        assert run[found].result(LIMIT) == [[(2, 64, 192)] * 3] * 3
+
+
+def test_the_example_in_fortran_follows_c(prefix: Path, tmp_path: Path) -> None:
+    module, examples = prefix / "share/bridgehead/bridgehead.f90", ROOT / "examples/c"
+    mean = compiled(
+        ["gfortran", "-std=f2018", f"-J{tmp_path}", str(module), str(examples / "mean.f90")], prefix, tmp_path / "mean"
+    )
+    heat = compiled(["cc", "-std=c11", f"-I{prefix}/include", str(examples / "heat.c")], prefix, tmp_path / "heat")
+    p = bh.Pipeline("c-to-fortran")
+    p.add(bh.program(f"{heat} 0.7 0.05 4"))
+    shown = p.add(bh.program(mean))
+    with p.run(cpus=2) as run:
+        lines = run[shown].result(LIMIT).stdout.split()
+        assert lines[1::4] == ["1:", "2:", "3:", "4:"]
+        means = [float(number) for number in lines[3::4]]
+        assert means == sorted(means) and means[0] > 0
 
 
 def test_valgrind_finds_nothing(laws: str) -> None:

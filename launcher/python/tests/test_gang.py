@@ -146,6 +146,20 @@ def test_a_program_of_ranks_takes_values_of_nodes() -> None:
     check(build, "hello\n")
 
 
+def test_what_ranks_print_is_logged_with_their_numbers() -> None:
+    @bh.mpi(ranks=2)
+    def say(comm: Any) -> None:
+        print("I am", comm.rank)
+
+    p = bh.Pipeline("gang")
+    node = p.add(say)
+    with p.run(cpus=2) as run:
+        run[node].result()
+    log = "".join(path.read_text() for path in (run.folder / "logs").glob("tasks-*.jsonl"))
+    assert "[0] I am 0" in log
+    assert "[1] I am 1" in log
+
+
 def test_a_plain_call_is_a_plain_call() -> None:
     class Alone:
         rank, size = 0, 1

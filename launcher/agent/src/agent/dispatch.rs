@@ -2,9 +2,8 @@
 
 use super::{Agent, Event, RunningProgram};
 use crate::calls::{Given, Waiting, subtract};
-use crate::environment::Environment;
 use crate::io::{GRACE, attach};
-use crate::ranks::RankStart;
+use crate::spawn::Process;
 use crate::worker::{Start, Worker};
 use bridgehead_spec::Resources;
 use bridgehead_wire::{Failure, FailureCause, Outcome, PutFunction, TaskCall, WorkerConfig};
@@ -139,56 +138,60 @@ impl Agent {
 
     /// Starts a worker; whether it comes up is known when it says so.
     pub(super) fn start_worker(&mut self, threads: u64) {
-        if self.welcome.is_none() {
-            return;
-        }
-        let env = self.surroundings.env.clone();
-        if let Err(reason) = self.begin_worker(threads, &env, None) {
-            self.on_start_failed(&reason);
-        }
-    }
-
-    /// Starts a process with a worker's connection: a worker for any call, or one rank of a gang.
-    pub(super) fn begin_worker(
-        &mut self,
-        threads: u64,
-        env: &Environment,
-        rank: Option<RankStart>,
-    ) -> Result<u32, String> {
         let (id, agent) = (self.next_worker, self.options.agent.0);
-        let of_gang = rank.is_some();
-        let (Some(welcome), Some(config)) = (&self.welcome, self.config_of(id)) else {
-            return Err("the head has not said yet with what".to_owned());
-        };
+        let Some(welcome) = &self.welcome else { return };
         self.next_worker += 1;
-        let (process, socket, log) = self.nursery.start(Start {
+        let started = self.nursery.start(&Start {
             python: &welcome.python,
             cwd: &self.surroundings.cwd,
-            env,
+            env: &self.surroundings.env,
             folder: &self.options.folder,
             agent,
             worker: id,
             threads,
-            rank,
-        })?;
+        });
+        let taken = started.and_then(|(process, socket, log)| self.take_in(id, process, socket, log, threads, GRACE));
+        if let Err(reason) = taken {
+            self.on_start_failed(&reason);
+        }
+    }
+
+    /// A process has a worker's connection, a worker for any call or one rank of a gang: it is told the run, and listened to. It has
+    /// `grace` to end once it has closed its connection.
+    pub(super) fn take_in(
+        &mut self,
+        id: u32,
+        process: Process,
+        socket: std::os::unix::net::UnixStream,
+        log: PathBuf,
+        threads: u64,
+        grace: Duration,
+    ) -> Result<(), String> {
         let pid = process.pid;
-        let socket = match tokio::net::UnixStream::from_std(socket) {
-            Ok(socket) => socket,
-            Err(e) => {
+        let taken = (self
+            .config_of(id)
+            .ok_or_else(|| "the run has not begun on this node".to_owned()))
+        .and_then(|config| {
+            Ok((
+                config,
+                tokio::net::UnixStream::from_std(socket).map_err(|e| e.to_string())?,
+            ))
+        });
+        let (config, socket) = match taken {
+            Ok(taken) => taken,
+            Err(reason) => {
                 let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-                let _ = process.wait(); // It was just killed.
-                return Err(e.to_string());
+                tokio::task::spawn_local(async move { process.end().await }); // It was just killed.
+                return Err(reason);
             }
         };
         let events = self.events.clone();
-        // Ranks end together, and take as long as their MPI needs for that.
-        let grace = if of_gang { super::gangs::GRACE } else { GRACE };
         let mut outbox = attach(socket, process, grace, move |from| {
             let _ = events.send(Event::Worker(id, from)); // The loop is gone only at the end.
         });
         outbox.push(config);
         self.add_worker(id, pid, outbox, log, threads);
-        Ok(id)
+        Ok(())
     }
 
     /// What a worker or a guest is told first; `None` before the run has begun.

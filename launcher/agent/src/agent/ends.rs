@@ -415,6 +415,7 @@ impl Agent {
         orphans::end_all();
         // Killed processes end for certain, unless the kernel holds them: those are left to it.
         let _ = tokio::time::timeout(GRACE, self.gather(events)).await;
+        self.gangs.stop_forks();
         self.log.flush();
         self.reaper.dismiss();
     }

@@ -5,6 +5,7 @@
 mod bind;
 mod ends;
 mod environment;
+mod forked;
 mod mpi;
 mod srun;
 mod start;
@@ -12,6 +13,7 @@ mod start;
 use super::{Agent, Event};
 use crate::calls::Given;
 use crate::program::Handle;
+use crate::ranks::RankLines;
 use bridgehead_mpi::{Bootstrap, Family};
 use bridgehead_wire::{AgentToHead, Outcome, RanksAt, Relay, Value};
 use bytes::Bytes;
@@ -33,6 +35,8 @@ pub(super) struct Gangs {
     /// Processors that ranks are bound to.
     bound: std::collections::BTreeSet<u32>,
     known: Known,
+    /// Where ranks that are functions come from.
+    forks: Option<crate::forks::Forks>,
 }
 
 /// The ranks of one attempt of a gang that are here.
@@ -67,14 +71,33 @@ struct Rank {
     shards: Vec<Value>,
     /// The end of what a function printed on standard error, for the words of its death.
     last_words: String,
+    /// Marks what a function prints.
+    lines: RankLines,
     /// Processors that are its own.
     processors: Vec<u32>,
+}
+
+impl Rank {
+    /// A rank whose process is there or on its way.
+    fn new(number: u32, process: RankProcess, processors: Vec<u32>) -> Self {
+        Self {
+            process,
+            joined: false,
+            value: None,
+            shards: Vec::new(),
+            last_words: String::new(),
+            lines: RankLines::new(number),
+            processors,
+        }
+    }
 }
 
 /// Where a rank's process stands.
 #[derive(Debug)]
 enum RankProcess {
     Program(Handle),
+    /// It was asked for.
+    Forking(Box<forked::Forking>),
     Worker(u32),
     Ended,
 }
@@ -102,7 +125,7 @@ impl Part {
     fn pid(&self) -> u32 {
         let pids = self.ranks.iter().map(|rank| match &rank.process {
             RankProcess::Program(handle) => handle.pid(),
-            RankProcess::Worker(_) | RankProcess::Ended => 0,
+            RankProcess::Forking(_) | RankProcess::Worker(_) | RankProcess::Ended => 0,
         });
         pids.max().unwrap_or(0)
     }
@@ -202,6 +225,22 @@ impl Agent {
 }
 
 impl Gangs {
+    /// Puts the rank before each line of what a function printed, where it is one of several.
+    pub(super) fn mark(&mut self, (task, rank): (u64, u32), text: &mut bridgehead_wire::LogText) {
+        let part = self.parts.get_mut(&task).filter(|part| part.size > 1);
+        if let Some(rank) = part.and_then(|part| part.rank(rank)) {
+            let stream = if text.stream == "stderr" { "stderr" } else { "stdout" };
+            text.text = rank.lines.mark(stream, &text.text);
+        }
+    }
+
+    /// No rank is forked any more.
+    pub(super) fn stop_forks(&mut self) {
+        if let Some(forks) = self.forks.take() {
+            forks.stop();
+        }
+    }
+
     /// The attempt of a gang that has ranks here.
     pub(super) fn attempt(&self, task: u64) -> Option<u32> {
         self.parts.get(&task).map(|part| part.given.call.attempt)

@@ -8,7 +8,7 @@ use crate::reaper::MARK;
 use crate::verdict::DEVICE_VARIABLES;
 use bridgehead_spec::Digest;
 use bridgehead_wire::{
-    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, NameReply, NameRequest, Outcome,
+    AgentWelcome, CancelTasks, Failure, FailureCause, Functions, HeadToAgent, LogText, NameReply, NameRequest, Outcome,
     PutFunction, ReleaseObjects, TaskCall, TaskDone, TaskOutcome, TaskSubmit, WorkerToAgent,
 };
 use std::path::PathBuf;
@@ -148,10 +148,7 @@ impl Agent {
                 }
             }
             WorkerToAgent::Returned(returned) => self.on_returned(id, &returned.tasks),
-            WorkerToAgent::Log(text) => {
-                self.hear_rank(id, &text);
-                self.log.add(&text);
-            }
+            WorkerToAgent::Log(text) => self.on_log(id, text),
             WorkerToAgent::Submit(submit) => self.on_submit(id, submit),
             WorkerToAgent::PutFunction(put) => self.on_worker_function(id, put),
             WorkerToAgent::Blocked(blocked) => {
@@ -172,6 +169,15 @@ impl Agent {
             WorkerToAgent::Release(release) => self.on_worker_release(id, release),
             WorkerToAgent::Fetch(fetch) => self.on_worker_fetch(id, fetch),
         }
+    }
+
+    /// What a task printed; a rank's lines bear its number.
+    fn on_log(&mut self, id: u32, mut text: LogText) {
+        if let Some(rank) = self.workers.get(&id).and_then(|worker| worker.rank) {
+            self.gangs.hear(rank, &text);
+            self.gangs.mark(rank, &mut text);
+        }
+        self.log.add(&text);
     }
 
     fn on_worker_function(&mut self, id: u32, mut put: PutFunction) {

@@ -191,12 +191,21 @@ fn spawn(gang: &Gang, set: Vec<(String, String)>, fd: Option<(String, OwnedFd)>)
     command
         .envs(set)
         .envs(gang.env.iter().map(|(name, value)| (name, value)));
-    if let Some((name, fd)) = fd {
+    let fd = fd.map(|(name, fd)| {
         command.env(name, fd.as_raw_fd().to_string());
-        // SAFETY: fcntl is async-signal-safe, and the descriptor is open until the closure is dropped with the command.
-        unsafe {
-            command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())?));
-        }
+        fd
+    });
+    // A rank has a session of its own, as other launchers give it one: where the kernel shares processors out by session, ranks of one
+    // session get together what one process gets.
+    // SAFETY: both calls are async-signal-safe, and the descriptor is open until the closure is dropped with the command.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            if let Some(fd) = &fd {
+                rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+            }
+            Ok(())
+        });
     }
     command.spawn().unwrap()
 }
@@ -256,14 +265,7 @@ fn relay(
             }
         }
     }
-    // News of a rank may come after its end: its server is another process.
-    let well = outcome.statuses.iter().all(ExitStatus::success);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while well && outcome.left() < outcome.joined() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(News::Event(_, event)) = received.recv_timeout(left) else {
-            break;
-        };
+    while let Ok(News::Event(_, event)) = received.try_recv() {
         outcome.events.push(event);
     }
 }

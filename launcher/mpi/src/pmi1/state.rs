@@ -127,19 +127,18 @@ impl State {
     }
 
     fn init(&mut self, rank: u32, at: usize) -> Vec<Out> {
-        let mut outs = answer(rank, "cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1");
-        if !std::mem::replace(&mut self.ranks[at].joined, true) {
-            outs.push(Out::Event(Event::Joined { rank }));
-        }
-        outs
+        let first = !std::mem::replace(&mut self.ranks[at].joined, true);
+        let news = first.then_some(Out::Event(Event::Joined { rank }));
+        news.into_iter()
+            .chain(answer(rank, "cmd=response_to_init rc=0 pmi_version=1 pmi_subversion=1"))
+            .collect()
     }
 
+    /// The news come first: with its answer the rank may end.
     fn finalize(&mut self, rank: u32, at: usize) -> Vec<Out> {
-        let mut outs = answer(rank, "cmd=finalize_ack rc=0");
-        if !std::mem::replace(&mut self.ranks[at].left, true) {
-            outs.push(Out::Event(Event::Left { rank }));
-        }
-        outs
+        let first = !std::mem::replace(&mut self.ranks[at].left, true);
+        let news = first.then_some(Out::Event(Event::Left { rank }));
+        news.into_iter().chain(answer(rank, "cmd=finalize_ack rc=0")).collect()
     }
 
     fn put(&mut self, line: &[u8]) -> String {

@@ -84,7 +84,7 @@ pub(crate) struct Blob {
     pub bytes: Bytes,
 }
 
-/// What has this rank published?
+/// Of this rank, and with what id the answer comes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Want {
     #[prost(uint64, tag = "1")]
@@ -113,9 +113,9 @@ pub(crate) enum Tell {
     /// This rank has come.
     #[prost(uint32, tag = "4")]
     Joined(u32),
-    /// This rank has left.
-    #[prost(uint32, tag = "5")]
-    Left(u32),
+    /// This rank has left; it goes on when it is given the answer.
+    #[prost(message, tag = "5")]
+    Left(Want),
     #[prost(message, tag = "6")]
     Aborted(Aborted),
     /// All that are here of some ranks have come to a fence.
@@ -153,6 +153,9 @@ pub(crate) struct Aborted {
     pub code: i32,
     #[prost(string, tag = "3")]
     pub message: String,
+    /// It goes on, to its end, when it is given the answer with this id.
+    #[prost(uint64, tag = "4")]
+    pub id: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -225,6 +228,7 @@ mod tests {
                     rank: 1,
                     code: -7,
                     message: "x".to_owned(),
+                    id: 4,
                 })),
             },
         ];

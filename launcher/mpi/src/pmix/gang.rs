@@ -55,14 +55,14 @@ impl Gang {
                 vec![Out::Ready(Err(reason.clone())), Out::Event(Event::Failed { reason })]
             }
             Tell::Joined(rank) => self.news(rank, Event::Joined { rank }),
-            Tell::Left(rank) => self.news(rank, Event::Left { rank }),
+            Tell::Left(left) => self.last_news(left.rank, left.id, Event::Left { rank: left.rank }),
             Tell::Aborted(aborted) => {
                 let event = Event::Aborted {
                     rank: aborted.rank,
                     code: aborted.code,
                     message: aborted.message,
                 };
-                self.news(aborted.rank, event)
+                self.last_news(aborted.rank, aborted.id, event)
             }
             Tell::Gather(gather) => self.gather(gather),
             Tell::Want(want) => self.want(&want),
@@ -87,6 +87,17 @@ impl Gang {
     fn news(&self, rank: u32, event: Event) -> Vec<Out> {
         let here = self.world.node_of(rank) == Some(self.world.here);
         if here { vec![Out::Event(event)] } else { Vec::new() }
+    }
+
+    /// News after which a rank may end: it goes on only now, so that they come before its end.
+    fn last_news(&self, rank: u32, id: u64, event: Event) -> Vec<Out> {
+        let mut outs = self.news(rank, event);
+        outs.push(Out::Order(Do::Give(Blob {
+            id,
+            status: 0,
+            bytes: Bytes::new(),
+        })));
+        outs
     }
 
     fn message(&mut self, node: usize, peer: Peer) -> Result<Vec<Out>, PeerError> {

@@ -1,7 +1,7 @@
 //! How ranks end: by themselves, by a failure of one of them, by a limit or a cancel. Owns what of that is the gang's end.
 
 use super::super::ends::{epoch_ns, nanos};
-use super::{Agent, GRACE, Part, RankProcess, mpi};
+use super::{Agent, GRACE, Gangs, Part, RankProcess, mpi};
 use crate::logs::tail;
 use crate::program::Ended;
 use crate::spawn::End;
@@ -94,18 +94,6 @@ impl Agent {
         self.close_if_ended(task);
     }
 
-    /// A rank that is a function printed something: what it says last is told if it dies.
-    pub(in crate::agent) fn hear_rank(&mut self, worker: u32, text: &LogText) {
-        let rank = self.workers.get(&worker).and_then(|worker| worker.rank);
-        let Some((task, rank)) = rank.filter(|_| text.stream == "stderr") else {
-            return;
-        };
-        let here = self.gangs.parts.get_mut(&task).and_then(|part| part.rank(rank));
-        if let Some(here) = here {
-            here.last_words = last_lines(&here.last_words, &text.text);
-        }
-    }
-
     /// A rank called `MPI_Abort`.
     pub(super) fn on_rank_aborted(&mut self, task: u64, rank: u32, code: i32, message: &str) {
         let words = message.trim();
@@ -163,7 +151,7 @@ impl Agent {
                         worker.kill(Outcome::cancelled("its gang ends"));
                     }
                 }
-                RankProcess::Ended => {}
+                RankProcess::Forking(_) | RankProcess::Ended => {} // One that comes now is ended as it comes.
             }
         }
         self.close_if_ended(task);
@@ -176,7 +164,7 @@ impl Agent {
         }
     }
 
-    fn close_if_ended(&mut self, task: u64) {
+    pub(super) fn close_if_ended(&mut self, task: u64) {
         if self
             .gangs
             .parts
@@ -307,6 +295,16 @@ impl Agent {
         }
         for (task, rank, failure) in wrong {
             self.fail_rank(task, rank, failure);
+        }
+    }
+}
+
+impl Gangs {
+    /// A rank that is a function printed something: what it says last is told if it dies.
+    pub(in crate::agent) fn hear(&mut self, (task, rank): (u64, u32), text: &LogText) {
+        let part = self.parts.get_mut(&task).filter(|_| text.stream == "stderr");
+        if let Some(here) = part.and_then(|part| part.rank(rank)) {
+            here.last_words = last_lines(&here.last_words, &text.text);
         }
     }
 }

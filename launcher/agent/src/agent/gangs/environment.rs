@@ -23,10 +23,15 @@ fn port(name: &str) -> u16 {
     FIRST_PORT + u16::from_be_bytes([a, b]) % PORTS
 }
 
-/// Variables of every rank of a part, on top of the run's.
-pub(super) fn of_part(env: &Environment, part: &Part, run: &str) -> Environment {
+/// The run's variables without those of other launchers.
+pub(super) fn of_run(env: &Environment) -> Environment {
     let mut env = env.clone();
     env.retain(|name| !bridgehead_mpi::foreign(name));
+    env
+}
+
+/// Variables of every rank of a part, on top of the run's in `env`. Ranks that are not `bound` may be more than the processors.
+pub(super) fn of_part(env: &Environment, part: &Part, run: &str, bound: bool) -> Vec<(String, String)> {
     let gang = part.given.call.gang.clone().unwrap_or_default();
     let call = &part.given.call;
     let name = world_name(run, call.task, call.attempt);
@@ -35,7 +40,7 @@ pub(super) fn of_part(env: &Environment, part: &Part, run: &str) -> Environment 
         [] | [_] => "127.0.0.1",
         [first, ..] => &first.host,
     };
-    for (variable, value) in [
+    let mut pairs = vec![
         ("BRIDGEHEAD_RANKS", part.size.to_string()),
         ("WORLD_SIZE", part.size.to_string()),
         ("LOCAL_WORLD_SIZE", part.at.count.to_string()),
@@ -43,14 +48,21 @@ pub(super) fn of_part(env: &Environment, part: &Part, run: &str) -> Environment 
         ("GROUP_RANK", place.to_string()),
         ("MASTER_ADDR", address.to_owned()),
         ("MASTER_PORT", port(&name).to_string()),
-    ] {
-        env.set(variable, value);
-    }
+    ];
     let cores = call.resources.as_ref().map_or(1000, |each| each.cpu_millis) / 1000;
-    for variable in THREAD_VARIABLES {
-        env.set_default(variable, &cores.max(1).to_string());
-    }
-    env
+    let threads = THREAD_VARIABLES.map(|name| (name, cores.max(1).to_string()));
+    // A rank that spins while another one needs its processor waits for itself.
+    let yields = (!bound).then(|| ("OMPI_MCA_mpi_yield_when_idle", "1".to_owned()));
+    pairs.extend(
+        threads
+            .into_iter()
+            .chain(yields)
+            .filter(|(name, _)| env.get(name).is_none()),
+    );
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Variables of one rank.

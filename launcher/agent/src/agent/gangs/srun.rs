@@ -43,18 +43,12 @@ impl Agent {
                 part.scratch.join(HOSTS).display().to_string(),
             )],
             fd: None,
+            fd_name: None,
             processors: Vec::new(),
             named: false,
         };
         let handle = self.programs.start_rank(call, start, around);
-        part.ranks.push(Rank {
-            process: RankProcess::Program(handle),
-            joined: false,
-            value: None,
-            shards: Vec::new(),
-            last_words: String::new(),
-            processors: Vec::new(),
-        });
+        part.ranks.push(Rank::new(0, RankProcess::Program(handle), Vec::new()));
     }
 }
 

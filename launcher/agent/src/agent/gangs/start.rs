@@ -1,13 +1,10 @@
 //! Ranks are started: their MPI's start-up first, then each rank's process with what it is told and bound to.
 
 use super::{Agent, Part, Rank, RankProcess, environment, mpi};
-use crate::calls::Given;
-use crate::environment::Environment;
 use crate::program::Surroundings;
 use crate::ranks::RankStart;
 use crate::spawn::EXTRA_FDS;
 use bridgehead_mpi::{Bootstrap, Family, NodePart, Options, RankSetup, World};
-use bridgehead_spec::Resources;
 use bridgehead_wire::{AgentToHead, Failure, RankBound, RanksBound, TaskCall};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -37,7 +34,9 @@ impl Agent {
         part.begun = true;
         part.family = family;
         part.boot = boot;
-        let env = environment::of_part(&self.surroundings.env, part, &run);
+        let all_bound = bound.iter().all(|(_, processors)| !processors.is_empty());
+        let env = environment::of_run(&self.surroundings.env);
+        let common = environment::of_part(&env, part, &run, all_bound);
         let around = Arc::new(Surroundings {
             env,
             ..(*self.surroundings).clone()
@@ -45,7 +44,7 @@ impl Agent {
         let early = self.gangs.early.remove(&(task, part.given.call.attempt));
         self.tell_bound(task, family, bound.iter().map(|(rank, _)| rank.clone()).collect());
         for (rank, processors) in bound {
-            if let Err(failure) = self.start_rank(task, &rank, processors, &around) {
+            if let Err(failure) = self.start_rank(task, &rank, processors, (&around, &common)) {
                 return self.fail_part(task, failure);
             }
         }
@@ -120,7 +119,7 @@ impl Agent {
         task: u64,
         bound: &RankBound,
         processors: Vec<u32>,
-        around: &Arc<Surroundings>,
+        (around, common): (&Arc<Surroundings>, &[(String, String)]),
     ) -> Result<(), Failure> {
         let Some(part) = self.gangs.parts.get_mut(&task) else {
             return Ok(());
@@ -134,23 +133,25 @@ impl Agent {
             },
         };
         let network = bound.network.contains(':').then_some(bound.network.as_str());
-        let mut env = environment::of_rank(number, part.at.first, network);
+        let mut env = common.to_vec();
+        env.extend(environment::of_rank(number, part.at.first, network));
         env.extend(setup.set);
         let call = rank_call(&part.given.call, bound);
         let is_function = part.is_function();
-        let fd = setup.fd.map(|(variable, fd)| {
-            env.push((variable, EXTRA_FDS[usize::from(is_function)].to_string()));
-            fd
-        });
+        let (fd_name, fd) = setup.fd.unzip();
+        if let Some(variable) = fd_name.as_ref().filter(|_| !is_function) {
+            env.push((variable.clone(), EXTRA_FDS[0].to_string()));
+        }
         let start = RankStart {
             rank: number,
             env,
             fd,
+            fd_name,
             processors: processors.clone(),
             named: part.size > 1,
         };
         let process = if is_function {
-            RankProcess::Worker(self.start_rank_worker(call, start, &around.env)?)
+            RankProcess::Forking(Box::new(self.fork_rank(call, start, &around.env)?))
         } else {
             RankProcess::Program(self.programs.start_rank(call, start, around.clone()))
         };
@@ -160,39 +161,9 @@ impl Agent {
             let whole = millis == 1000 * processors.len() as u64;
             let processors = if whole { processors } else { Vec::new() };
             self.gangs.bound.extend(&processors);
-            part.ranks.push(Rank {
-                process,
-                joined: false,
-                value: None,
-                shards: Vec::new(),
-                last_words: String::new(),
-                processors,
-            });
+            part.ranks.push(Rank::new(number, process, processors));
         }
         Ok(())
-    }
-
-    /// A worker for this rank alone, which is given its call at once.
-    fn start_rank_worker(&mut self, call: TaskCall, start: RankStart, env: &Environment) -> Result<u32, Failure> {
-        let rank = (call.task, start.rank);
-        let threads = call.resources.as_ref().map_or(1000, |each| each.cpu_millis) / 1000;
-        let id = self.begin_worker(threads.max(1), env, Some(start));
-        let id = id.map_err(|reason| mpi::trouble(format!("cannot start a rank: {reason}")))?;
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.rank = Some(rank);
-        }
-        let given = Given {
-            call,
-            holds: Resources::zero(),
-            devices: Vec::new(),
-            small: false,
-        };
-        self.give(id, given);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.deadline = None; // The gang's limit is its part's.
-            worker.told = true;
-        }
-        Ok(id)
     }
 }
 

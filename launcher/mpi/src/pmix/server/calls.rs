@@ -27,11 +27,17 @@ struct Table {
     next: u64,
 }
 
-/// Somebody in libpmix waits for bytes.
+/// Somebody in libpmix waits.
 struct Waiting {
     gang: u64,
-    callback: ModexCallback,
+    callback: Callback,
     data: *mut c_void,
+}
+
+/// For bytes, or for leave to go on.
+enum Callback {
+    Bytes(ModexCallback),
+    Leave(OpCallback),
 }
 
 // SAFETY: the pointer is libpmix's own and only handed back to it, which may be done from any thread.
@@ -102,13 +108,14 @@ pub fn give(gang: u64, blob: Blob) {
         let ours = table.waits.get(&blob.id).is_some_and(|waiting| waiting.gang == gang);
         if ours { table.waits.remove(&blob.id) } else { None }
     };
-    let Some(Waiting {
-        callback: Some(callback),
-        data,
-        ..
-    }) = waiting
-    else {
+    let Some(Waiting { callback, data, .. }) = waiting else {
         return;
+    };
+    let callback = match callback {
+        Callback::Bytes(Some(callback)) => callback,
+        // SAFETY: the callback and its data are libpmix's, handed back once.
+        Callback::Leave(Some(callback)) => return unsafe { callback(blob.status, data) },
+        Callback::Bytes(None) | Callback::Leave(None) => return,
     };
     let bytes = Box::new(blob.bytes);
     let (start, length) = (bytes.as_ptr().cast(), bytes.len());
@@ -177,9 +184,15 @@ unsafe extern "C" fn connected2(
     told(unsafe { &*process }, Tell::Joined)
 }
 
-unsafe extern "C" fn finalized(process: *const Proc, _: *mut c_void, _: OpCallback, _: *mut c_void) -> Status {
+unsafe extern "C" fn finalized(
+    process: *const Proc,
+    _: *mut c_void,
+    callback: OpCallback,
+    waits: *mut c_void,
+) -> Status {
     // SAFETY: as above.
-    told(unsafe { &*process }, Tell::Left)
+    let process = unsafe { &*process };
+    told_and_waits(process, callback, waits, |rank, id| Tell::Left(Want { id, rank }))
 }
 
 unsafe extern "C" fn abort(
@@ -189,15 +202,21 @@ unsafe extern "C" fn abort(
     message: *const c_char,
     _: *mut Proc,
     _: usize,
-    _: OpCallback,
-    _: *mut c_void,
+    callback: OpCallback,
+    waits: *mut c_void,
 ) -> Status {
     // SAFETY: the message is null or a string that lives during the call.
     let message = (!message.is_null()).then(|| unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned());
     let message = message.unwrap_or_default();
     // SAFETY: as above.
-    told(unsafe { &*process }, |rank| {
-        Tell::Aborted(Aborted { rank, code, message })
+    let process = unsafe { &*process };
+    told_and_waits(process, callback, waits, |rank, id| {
+        Tell::Aborted(Aborted {
+            rank,
+            code,
+            message,
+            id,
+        })
     })
 }
 
@@ -224,7 +243,7 @@ unsafe extern "C" fn fence(
         &mut table,
         Waiting {
             gang,
-            callback,
+            callback: Callback::Bytes(callback),
             data: waits,
         },
     );
@@ -258,7 +277,7 @@ unsafe extern "C" fn modex(
         &mut table,
         Waiting {
             gang,
-            callback,
+            callback: Callback::Bytes(callback),
             data: waits,
         },
     );
@@ -275,6 +294,33 @@ fn told(process: &Proc, tell: impl FnOnce(u32) -> Tell) -> Status {
         }
     }
     sys::OPERATION_SUCCEEDED
+}
+
+/// The rank goes on when the agent has taken note.
+fn told_and_waits(
+    process: &Proc,
+    callback: OpCallback,
+    data: *mut c_void,
+    tell: impl FnOnce(u32, u64) -> Tell,
+) -> Status {
+    let Some(shared) = SHARED.get() else {
+        return sys::OPERATION_SUCCEEDED;
+    };
+    let mut table = shared.table();
+    let Some((gang, _)) = table.gangs.get(&name_of(process)).copied() else {
+        return sys::OPERATION_SUCCEEDED;
+    };
+    let id = wait_in(
+        &mut table,
+        Waiting {
+            gang,
+            callback: Callback::Leave(callback),
+            data,
+        },
+    );
+    drop(table);
+    shared.report(gang, tell(process.rank, id));
+    sys::SUCCESS
 }
 
 fn wait_in(table: &mut Table, waiting: Waiting) -> u64 {
