@@ -161,9 +161,14 @@ impl Thread {
         while let Ok(ask) = asks.recv() {
             match ask {
                 Ask::Fork(fork) => {
-                    let forked = self.fork(&mut spawner, &fork);
+                    let was_up = self.up.is_some();
+                    let mut forked = self.fork(&mut spawner, &fork);
+                    if matches!(forked, Err(Trouble::Gone(_))) && was_up {
+                        self.up = None; // Somebody ended it between two gangs: that is no fault of this rank.
+                        forked = self.fork(&mut spawner, &fork);
+                    }
                     if matches!(forked, Err(Trouble::Gone(_))) {
-                        self.up = None; // Another one is tried with the next rank.
+                        self.up = None;
                     }
                     (fork.answer)(forked.map_err(|trouble| trouble.to_string()));
                 }

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub programs: u64,
+    /// Tasks that several ranks run, and the most ranks that one of them needs.
+    pub gangs: u64,
+    pub widest: u32,
     pub critical_path: u64,
     /// First and last task of the longest chain.
     pub critical_ends: Option<(TaskId, TaskId)>,
@@ -47,6 +50,10 @@ impl<'a> Measure<'a> {
         for &id in tasks {
             let task = &self.pipeline.tasks()[at(id)];
             facts.programs += u64::from(matches!(task.call, CallSpec::Program(_)));
+            if let Some(ranks) = task.ranks {
+                facts.gangs += 1;
+                facts.widest = facts.widest.max(ranks.least);
+            }
             // What a gang takes at least, however many ranks more are free when it starts.
             facts.add(&task.resources, task.ranks.map_or(1, |ranks| ranks.least));
         }

@@ -173,8 +173,20 @@ fn graph_reason(pipeline: &CheckedPipeline, facts: &Facts) -> String {
             name(last)
         )
     };
+    let gangs = match facts.gangs {
+        0 => String::new(),
+        gangs => format!(
+            "; {} run by several ranks, the widest needs {}",
+            if gangs == 1 {
+                "1 is".to_owned()
+            } else {
+                format!("{gangs} are")
+            },
+            facts.widest
+        ),
+    };
     format!(
-        "{}: {chain}; up to {} at the same distance from the start",
+        "{}: {chain}; up to {} at the same distance from the start{gangs}",
         counted(tasks, "task"),
         facts.width
     )

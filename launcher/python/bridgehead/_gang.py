@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from ._shards import ShardedArray
-from ._task import Map, Mpi, Options, Persist, Retries, Returns, Task, make_options
+from ._task import GangOptions, Options, Returns, Task, make_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,39 +43,11 @@ class MpiTask(Task[P, R], Generic[P, R]):
 
 @overload
 def mpi(
-    *,
-    ranks: int | str,
-    returns: Literal["first"] = ...,
-    ranks_per_node: int | None = ...,
-    map: Map = ...,
-    mpi: Mpi = ...,
-    cpus: float = ...,
-    gpus: int = ...,
-    memory: int | str = ...,
-    retries: Retries | int = ...,
-    timeout: float | str | None = ...,
-    priority: int = ...,
-    resources: dict[str, int] = ...,
-    persist: Persist = ...,
-    name: str | None = ...,
+    *, ranks: int | str, returns: Literal["first"] = ..., **options: Unpack[GangOptions]
 ) -> Callable[[Callable[Concatenate[Any, P], R]], MpiTask[P, R]]: ...
 @overload
 def mpi(
-    *,
-    ranks: int | str,
-    returns: Literal["shards"],
-    ranks_per_node: int | None = ...,
-    map: Map = ...,
-    mpi: Mpi = ...,
-    cpus: float = ...,
-    gpus: int = ...,
-    memory: int | str = ...,
-    retries: Retries | int = ...,
-    timeout: float | str | None = ...,
-    priority: int = ...,
-    resources: dict[str, int] = ...,
-    persist: Persist = ...,
-    name: str | None = ...,
+    *, ranks: int | str, returns: Literal["shards"], **options: Unpack[GangOptions]
 ) -> Callable[[Callable[Concatenate[Any, P], Any]], MpiTask[P, ShardedArray]]: ...
 def mpi(*, ranks: int | str, returns: Returns = "first", **changes: Any) -> Any:
     """Makes a function one that every rank of an MPI gang runs: ``@bh.mpi(ranks=8)``.

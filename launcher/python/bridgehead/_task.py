@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args, overload
 
 from .errors import PlanError
 
@@ -125,6 +125,35 @@ class Options:
             spec["per_node"] = self.ranks_per_node
         chosen = {"map": self.map, "mpi": self.mpi, "launcher": self.launcher, "returns": self.returns}
         return spec | {key: value for key, value in chosen.items() if value != getattr(Options, key)}
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of a task that one process runs; see `Options`."""
+
+    cpus: float
+    gpus: int
+    memory: int | str
+    retries: Retries | int
+    timeout: float | str | None
+    priority: int
+    resources: Mapping[str, int]
+    persist: Persist
+    name: str | None
+
+
+class GangOptions(TaskOptions, total=False):
+    """What a task of several ranks may say besides how many they are; see `Options`."""
+
+    ranks_per_node: int | None
+    map: Map
+    mpi: Mpi
+
+
+class ProgramOptions(GangOptions, total=False):
+    """The options of a program; see `Options`."""
+
+    ranks: int | str | None
+    launcher: Launcher
 
 
 _VALID = tuple(field.name for field in dataclasses.fields(Options))
@@ -257,33 +286,9 @@ class Task(Generic[P, R]):
 
 
 @overload
-def task(
-    function: Callable[P, R],
-    /,
-    *,
-    cpus: float = ...,
-    gpus: int = ...,
-    memory: int | str = ...,
-    retries: Retries | int = ...,
-    timeout: float | str | None = ...,
-    priority: int = ...,
-    resources: Mapping[str, int] = ...,
-    persist: Persist = ...,
-    name: str | None = ...,
-) -> Task[P, R]: ...
+def task(function: Callable[P, R], /, **options: Unpack[TaskOptions]) -> Task[P, R]: ...
 @overload
-def task(
-    *,
-    cpus: float = ...,
-    gpus: int = ...,
-    memory: int | str = ...,
-    retries: Retries | int = ...,
-    timeout: float | str | None = ...,
-    priority: int = ...,
-    resources: Mapping[str, int] = ...,
-    persist: Persist = ...,
-    name: str | None = ...,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **changes: Any) -> Any:
     """Makes a function a task. Use it bare or with options, see `Options`."""
     options = make_options(Options(), changes)
@@ -423,7 +428,7 @@ def program(
     outputs: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
-    **changes: Any,
+    **options: Unpack[ProgramOptions],
 ) -> Program:
     """An executable as a task: ``bh.program("convert {source} {target}", outputs={"image": "{target}"})``.
 
@@ -433,4 +438,4 @@ def program(
     program: ``bh.program("lmp -in in.melt -var T {T}", ranks=8)``, whose value has the standard output of rank 0.
     Further options: `Options`.
     """
-    return Program(command, make_options(Options(), changes), outputs=outputs, env=env, cwd=cwd)
+    return Program(command, make_options(Options(), options), outputs=outputs, env=env, cwd=cwd)

@@ -1,17 +1,18 @@
 //! The driver's connection to the head: submits, answers, and the two threads that work while Python does.
 //! Hot path: `submit` (once a task, attached) and the receiver (once a batch).
 
+use crate::asking::{self, Connection, Says};
 use crate::draft::Draft;
 use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
-use crate::named::{Asked, is_answered};
+use crate::named::Asked;
 use crate::options::Options;
 use crate::pack::{self, pack_call};
 use crate::receive::{Pumped, Reader, Sink};
 use bridgehead_guest::link::{Link, lock};
 use bridgehead_spec::RunFolder;
 use bridgehead_wire::{
-    CancelTasks, ClientToHead, Close, CloseMode, Fetch, FrameError, HeadToClient, PlaceObjects, Progress, PutFunction,
+    CancelTasks, ClientToHead, Close, CloseMode, FrameError, HeadToClient, PlaceObjects, Progress, PutFunction,
     StatusRequest, Subscribe, TaskSubmit, Welcome,
 };
 use bytes::Bytes;
@@ -233,23 +234,7 @@ impl Client {
 
     /// Brings the value of an answer, which lies on another node, to this one: a future of it.
     fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let future = new_future(slf.as_any(), token)?;
-        this.shared
-            .futures
-            .insert(Wanted::Fetch(token), future.clone().unbind());
-        let object = raw.object();
-        this.send(
-            slf.py(),
-            Fetch {
-                token,
-                object,
-                ..Fetch::default()
-            }
-            .into(),
-        )?;
-        Ok(future)
+        asking::fetch(slf, raw)
     }
 
     /// Whether a value that was put is an object of this run.
@@ -261,21 +246,7 @@ impl Client {
     /// Brings an object to this node: a future of its value, or of the bytes themselves where a range is asked for.
     #[pyo3(signature = (kept, offset=0, len=0))]
     fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let wanted = Wanted::brought(token, len);
-        let future = new_future(slf.as_any(), token)?;
-        this.shared.futures.insert(wanted, future.clone().unbind());
-        let object = kept.object().map(|(object, _)| object.clone());
-        let fetch = Fetch {
-            token,
-            object,
-            offset,
-            len,
-            ..Fetch::default()
-        };
-        this.send(slf.py(), fetch.into())?;
-        Ok(future)
+        asking::bring(slf, kept, offset, len)
     }
 
     /// Moves or copies objects to nodes of the run, or to the memory of a GPU of theirs (`gpu` is 1 + its number): a future of
@@ -289,24 +260,14 @@ impl Client {
         replicas: u32,
         gpu: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let future = new_future(slf.as_any(), token)?;
-        this.shared
-            .futures
-            .insert(Wanted::Placed(token), future.clone().unbind());
-        let objects = kept.iter().filter_map(|kept| Some(kept.get().object()?.0.clone()));
         let place = PlaceObjects {
-            token,
-            objects: objects.collect(),
             placing,
             near,
             replicas,
-            from_worker: None,
             gpu,
+            ..PlaceObjects::default()
         };
-        this.send(slf.py(), place.into())?;
-        Ok(future)
+        asking::place(slf, &kept, place)
     }
 
     /// Asks the run's table of names: a future of its answer, where there is one.
@@ -322,7 +283,6 @@ impl Client {
         wait: bool,
         about: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
         let asked = Asked {
             op,
             name,
@@ -331,14 +291,7 @@ impl Client {
             wait,
             about,
         };
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let (request, _passed) = asked.request(slf.py(), token, value, &this.shared.home)?;
-        let future = new_future(slf.as_any(), token)?;
-        if is_answered(&request) {
-            this.shared.futures.insert(Wanted::Name(token), future.clone().unbind());
-        }
-        this.send(slf.py(), request.into())?;
-        Ok(future)
+        asking::name(slf, asked, value)
     }
 
     /// A future for the outcome of a task of the pipeline.
@@ -478,6 +431,29 @@ impl Client {
         self.forsaken.store(true, Ordering::SeqCst);
         self.shared.closed.store(true, Ordering::SeqCst);
         self.shared.link.forsake(); // Holds that the child drops are the parent's.
+    }
+}
+
+impl Connection for Client {
+    fn token(&self) -> u64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn home(&self) -> &Arc<Home> {
+        &self.shared.home
+    }
+
+    fn futures(&self) -> &Table {
+        &self.shared.futures
+    }
+}
+
+impl<M> Says<M> for Client
+where
+    ClientToHead: From<M>,
+{
+    fn say(&self, py: Python<'_>, message: M) -> PyResult<()> {
+        self.send(py, message.into())
     }
 }
 

@@ -1,13 +1,14 @@
 //! A process of a program that uses Python: its connection to the agent, for named values. Takes no calls; that part is
 //! `worker.rs`'s. Hot path: `name`, once a named value.
 
-use crate::futures::{Answer, Raw, Table, Wanted, is_done, new_future};
+use crate::asking::{self, Connection, Says};
+use crate::futures::{Answer, Raw, Table, Wanted, is_done};
 use crate::home::{Home, Kept, Role};
-use crate::named::{Asked, is_answered};
+use crate::named::Asked;
 use crate::receive::{Pumped, Reader, Sink};
 use bridgehead_guest::link::{Link, lock};
 use bridgehead_guest::{Entered, GuestError, Surroundings};
-use bridgehead_wire::{AgentToGuest, Fetch, FrameError, GuestToAgent, NameOp, NameRequest};
+use bridgehead_wire::{AgentToGuest, FrameError, GuestToAgent, NameOp, NameRequest};
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,7 +91,6 @@ impl Guest {
         wait: bool,
         about: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
         let asked = Asked {
             op,
             name,
@@ -99,41 +99,18 @@ impl Guest {
             wait,
             about,
         };
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let (request, _passed) = asked.request(slf.py(), token, value, &this.shared.home)?;
-        let future = new_future(slf.as_any(), token)?;
-        if is_answered(&request) {
-            this.shared.futures.insert(Wanted::Name(token), future.clone().unbind());
-        }
-        this.send(slf.py(), request.into())?;
-        Ok(future)
+        asking::name(slf, asked, value)
     }
 
     /// Brings the value of an answer, which lies on another node, to this one: a future of it.
     fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
-        let object = raw.object();
-        let token = slf.get().next_token.fetch_add(1, Ordering::Relaxed);
-        let fetch = Fetch {
-            token,
-            object,
-            ..Fetch::default()
-        };
-        Self::ask_for(slf, Wanted::Fetch(token), fetch)
+        asking::fetch(slf, raw)
     }
 
     /// Brings an object to this node: a future of its value, or of the bytes themselves where a range is asked for.
     #[pyo3(signature = (kept, offset=0, len=0))]
     fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
-        let token = slf.get().next_token.fetch_add(1, Ordering::Relaxed);
-        let wanted = Wanted::brought(token, len);
-        let fetch = Fetch {
-            token,
-            object: kept.object().map(|(object, _)| object.clone()),
-            offset,
-            len,
-            ..Fetch::default()
-        };
-        Self::ask_for(slf, wanted, fetch)
+        asking::bring(slf, kept, offset, len)
     }
 
     /// Waits for a future of this connection, up to `seconds`.
@@ -170,18 +147,33 @@ impl Guest {
     }
 }
 
+impl Connection for Guest {
+    fn token(&self) -> u64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn home(&self) -> &Arc<Home> {
+        &self.shared.home
+    }
+
+    fn futures(&self) -> &Table {
+        &self.shared.futures
+    }
+}
+
+impl<M> Says<M> for Guest
+where
+    GuestToAgent: From<M>,
+{
+    fn say(&self, py: Python<'_>, message: M) -> PyResult<()> {
+        self.send(py, message.into())
+    }
+}
+
 impl Guest {
     /// This process's place in the run.
     pub fn home(&self) -> &Arc<Home> {
         &self.shared.home
-    }
-
-    fn ask_for<'py>(slf: &Bound<'py, Self>, wanted: Wanted, fetch: Fetch) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let future = new_future(slf.as_any(), fetch.token)?;
-        this.shared.futures.insert(wanted, future.clone().unbind());
-        this.send(slf.py(), fetch.into())?;
-        Ok(future)
     }
 
     fn send(&self, py: Python<'_>, message: GuestToAgent) -> PyResult<()> {

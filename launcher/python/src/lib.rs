@@ -3,6 +3,7 @@
 //! Hot path: `client::Client::submit`, `futures::complete`, `worker::run`, `pack`. Start reading at `client.rs` and `worker.rs`.
 
 mod array;
+mod asking;
 mod client;
 mod device;
 mod draft;

@@ -1,10 +1,11 @@
 //! A worker's loop: takes calls from its agent, runs them, sends what came of them in batches.
 //! Hot path: `run_call` and what it calls, once a task. What goes on beside a running task is `watchdog.rs`.
 
+use crate::asking::{self, Connection, Says};
 use crate::draft::Draft;
 use crate::futures::{Raw, Table, Wanted, is_done, new_future};
 use crate::home::{Home, Kept, Role};
-use crate::named::{Asked, is_answered};
+use crate::named::Asked;
 use crate::options::Options;
 use crate::pack::{self, pack_call};
 use crate::python::api;
@@ -13,8 +14,8 @@ use crate::shared::{Current, Shared};
 use crate::watchdog;
 use bridgehead_guest::link::{Link, lock};
 use bridgehead_wire::{
-    Blocked, CancelTasks, Failure, FailureCause, Fetch, GangCall, LogText, Mpi, Outcome, PlaceObjects, PutFunction,
-    TaskCall, TaskDone, TaskSubmit, Value, WorkerReady, value,
+    Blocked, CancelTasks, Failure, FailureCause, GangCall, LogText, Mpi, Outcome, PlaceObjects, PutFunction, TaskCall,
+    TaskDone, TaskSubmit, Value, WorkerReady, WorkerToAgent, value,
 };
 use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
@@ -232,41 +233,13 @@ impl Worker {
 
     /// Brings the value of an answer, which lies on another node, to this one: a future of it.
     fn fetch<'py>(slf: &Bound<'py, Self>, raw: &Raw) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let future = new_future(slf.as_any(), token)?;
-        this.shared
-            .futures
-            .insert(Wanted::Fetch(token), future.clone().unbind());
-        let object = raw.object();
-        this.shared.add(Fetch {
-            token,
-            object,
-            ..Fetch::default()
-        });
-        this.flush(slf.py())?;
-        Ok(future)
+        asking::fetch(slf, raw)
     }
 
     /// Brings an object to this node: a future of its value, or of the bytes themselves where a range is asked for.
     #[pyo3(signature = (kept, offset=0, len=0))]
     fn bring<'py>(slf: &Bound<'py, Self>, kept: &Kept, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let wanted = Wanted::brought(token, len);
-        let future = new_future(slf.as_any(), token)?;
-        this.shared.futures.insert(wanted, future.clone().unbind());
-        let object = kept.object().map(|(object, _)| object.clone());
-        let fetch = Fetch {
-            token,
-            object,
-            offset,
-            len,
-            ..Fetch::default()
-        };
-        this.shared.add(fetch);
-        this.flush(slf.py())?;
-        Ok(future)
+        asking::bring(slf, kept, offset, len)
     }
 
     /// Moves or copies objects to nodes of the run, or to the memory of a GPU of theirs (`gpu` is 1 + its number): a future of
@@ -280,25 +253,14 @@ impl Worker {
         replicas: u32,
         gpu: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let future = new_future(slf.as_any(), token)?;
-        this.shared
-            .futures
-            .insert(Wanted::Placed(token), future.clone().unbind());
-        let objects = kept.iter().filter_map(|kept| Some(kept.get().object()?.0.clone()));
         let place = PlaceObjects {
-            token,
-            objects: objects.collect(),
             placing,
             near,
             replicas,
-            from_worker: None,
             gpu,
+            ..PlaceObjects::default()
         };
-        this.shared.add(place);
-        this.flush(slf.py())?;
-        Ok(future)
+        asking::place(slf, &kept, place)
     }
 
     /// Asks the run's table of names: a future of its answer, where there is one.
@@ -314,7 +276,6 @@ impl Worker {
         wait: bool,
         about: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.get();
         let asked = Asked {
             op,
             name,
@@ -323,16 +284,7 @@ impl Worker {
             wait,
             about,
         };
-        let token = this.next_token.fetch_add(1, Ordering::Relaxed);
-        let (mut request, _passed) = asked.request(slf.py(), token, value, &this.shared.home)?;
-        request.task = this.running().map(|(task, _)| task);
-        let future = new_future(slf.as_any(), token)?;
-        if is_answered(&request) {
-            this.shared.futures.insert(Wanted::Name(token), future.clone().unbind());
-        }
-        this.shared.add(request);
-        this.flush(slf.py())?;
-        Ok(future)
+        asking::name(slf, asked, value)
     }
 
     /// Waits for a future of this worker, up to `seconds`; meanwhile what the running task holds is free for others.
@@ -377,6 +329,34 @@ impl Worker {
     /// Forgets the future of a cancelled task.
     fn forget(&self, token: u64) {
         self.shared.futures.remove(Wanted::Task(token));
+    }
+}
+
+impl Connection for Worker {
+    fn token(&self) -> u64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn home(&self) -> &Arc<Home> {
+        &self.shared.home
+    }
+
+    fn futures(&self) -> &Table {
+        &self.shared.futures
+    }
+
+    fn task(&self) -> Option<u64> {
+        self.running().map(|(task, _)| task)
+    }
+}
+
+impl<M> Says<M> for Worker
+where
+    WorkerToAgent: From<M>,
+{
+    fn say(&self, py: Python<'_>, message: M) -> PyResult<()> {
+        self.shared.add(WorkerToAgent::from(message));
+        self.flush(py)
     }
 }
 

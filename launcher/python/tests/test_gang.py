@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import bridgehead as bh
@@ -158,6 +160,20 @@ def test_what_ranks_print_is_logged_with_their_numbers() -> None:
     log = "".join(path.read_text() for path in (run.folder / "logs").glob("tasks-*.jsonl"))
     assert "[0] I am 0" in log
     assert "[1] I am 1" in log
+
+
+def test_a_gang_starts_anew_when_what_its_ranks_are_forked_from_is_killed(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+
+    @bh.mpi(ranks=2)
+    def attempt(comm: Any) -> int:
+        if comm.rank == 0 and not flag.exists():
+            flag.touch()
+            os.kill(os.getppid(), signal.SIGKILL)  # This rank ends with it.
+        comm.barrier()
+        return bh.current().attempt
+
+    check(lambda p: p.add(attempt), 2)
 
 
 def test_a_plain_call_is_a_plain_call() -> None:

@@ -56,3 +56,23 @@ assert_type(bh.get([bh.put("a")], gpu=True), list[bh.DeviceArray])
 assert_type(bh.get([bh.put("a")], writable=True), list[str])
 assert_type(bh.submit(bare, 1), bh.Future[float])
 assert_type(bh.current().remaining(), float | None)
+
+
+@bh.mpi(ranks=4, cpus=2, map="numa")
+def solve(comm: object, x: float, *, tol: float = 1e-3) -> str:
+    return f"{comm} {x} {tol}"
+
+
+@bh.mpi(ranks="2..8", returns="shards")
+def parts(comm: object, n: int) -> list[float]:
+    return [float(n)]
+
+
+assert_type(p.add(solve, 1.0, tol=0.1), bh.Node[str])
+assert_type(p.add(parts, 3), bh.Node[bh.ShardedArray])
+assert_type(p.map(solve, [1.0, 2.0]), list[bh.Node[str]])
+assert_type(bh.submit(solve, 1.0), bh.Future[str])
+solve.options(ranks=8)
+bh.mpi(ranks=2, gpu=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+bh.program("lmp", ranks=8, mpi="openmpi", launcher="srun", cpus=2)
+bh.program("lmp", rank=8)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
