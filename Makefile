@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo install-c test test-slurm test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
+.PHONY: demo install-c test test-slurm test-mpi test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -18,6 +18,10 @@ test: setup
 # On a virtual Slurm cluster of several nodes on this machine, as root. TESTS is handed on to pytest: TESTS=test_faults.py.
 test-slurm: examples
 	tests/slurm/run $(BIN)/python $(TESTS)
+
+# With MPICH and Open MPI, of Debian and as wheels, as root; TESTS is handed on to pytest: TESTS=test_values.py.
+test-mpi: setup
+	tests/mpi/run $(TESTS)
 
 # With libhwloc, which Debian's packages bring; TESTS is handed on to cargo.
 test-hwloc:

@@ -58,9 +58,10 @@ def _joined(comm: Any, part: Any) -> tuple[_shards.ShardedArray | None, _bridgeh
     import numpy as np
 
     assert _context.here is not None
-    values = np.ascontiguousarray(part)
+    values = np.asarray(part)
     if values.ndim == 0 or values.dtype.hasobject:
         raise TypeError("with returns='shards' each rank returns an array of one axis or more and of plain numbers")
+    values = np.ascontiguousarray(values)
     kept = _context.here.connection.put_array(values)
     mine = (kept.fields(), values.shape, values.dtype, _shards._data_in(kept.view(), values.dtype))
     every = comm.gather(mine, root=0)

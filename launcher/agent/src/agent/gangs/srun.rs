@@ -4,7 +4,7 @@
 use super::{Agent, Part, Rank, RankProcess, mpi};
 use crate::program::Surroundings;
 use crate::ranks::RankStart;
-use bridgehead_wire::{ProgramCall, TaskCall};
+use bridgehead_wire::{Mpi, ProgramCall, TaskCall};
 use std::sync::Arc;
 
 /// The file that says which rank is on which node.
@@ -21,7 +21,8 @@ impl Agent {
         }
         let Some(call) = call(part) else { return };
         let mut env = self.surroundings.env.clone();
-        env.retain(|name| !bridgehead_mpi::foreign(name));
+        // The agents' step has one task a node, which would contradict what is asked for here.
+        env.retain(|name| !bridgehead_mpi::foreign(name) && name != "SLURM_NTASKS_PER_NODE");
         let around = Arc::new(Surroundings {
             env,
             ..(*self.surroundings).clone()
@@ -66,6 +67,8 @@ fn call(part: &Part) -> Option<TaskCall> {
     let mut argv = vec![
         "srun".to_owned(),
         "--overlap".to_owned(),
+        // The agents' step has the job's memory, which an overlapping step only shares if it asks for none.
+        "--mem=0".to_owned(),
         "--kill-on-bad-exit=1".to_owned(),
         "--label".to_owned(),
         "--distribution=arbitrary".to_owned(),
@@ -73,6 +76,13 @@ fn call(part: &Part) -> Option<TaskCall> {
         format!("--ntasks={}", part.size),
         format!("--cpus-per-task={}", (each.cpu_millis / 1000).max(1)),
     ];
+    // Without a word of the user the site's default decides, which is often no MPI at all.
+    argv.extend(match gang.ranks.mpi() {
+        Mpi::Mpich => Some("--mpi=pmi2".to_owned()),
+        Mpi::Openmpi => Some("--mpi=pmix".to_owned()),
+        Mpi::None => Some("--mpi=none".to_owned()),
+        Mpi::Auto => None,
+    });
     if each.gpus > 0 {
         argv.push(format!("--gpus-per-task={}", each.gpus));
     }

@@ -30,9 +30,9 @@ pub(crate) const MODULES: &[(&str, &str)] = &[("PMIX_MCA_gds", "hash")];
 /// Variables of each rank of a gang with these folders for files and for shared memory, beside those that libpmix sets.
 pub(crate) fn variables(scratch: &str, shared: &str) -> Vec<(String, String)> {
     let own = [
-        // Open MPI 4 asks its modules who launched it; the one that takes everybody for a singleton is left out, and the choice
-        // is made here. Open MPI 5 sees a PMIx server and asks nobody.
-        ("OMPI_MCA_schizo", "^orte"),
+        // Open MPI 4 asks its modules who launched it; the one that takes everybody for a singleton is left out, and so are those
+        // that do it in an allocation of their scheduler. The choice is made here. Open MPI 5 sees a PMIx server and asks nobody.
+        ("OMPI_MCA_schizo", "^orte,slurm,jsm,alps,flux"),
         ("OMPI_MCA_ess", "pmi"),
         // Where ranks run is the agent's matter.
         ("OMPI_MCA_hwloc_base_binding_policy", "none"),
