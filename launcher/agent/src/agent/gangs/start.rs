@@ -80,18 +80,16 @@ impl Agent {
     fn world(&self, part: &Part) -> World {
         let call = &part.given.call;
         let nodes = call.gang.iter().flat_map(|gang| &gang.nodes);
-        let nodes: Vec<NodePart> = nodes
-            .map(|at| NodePart {
-                agent: at.agent,
-                host: if at.host.is_empty() {
-                    format!("node{}", at.agent)
-                } else {
-                    at.host.clone()
-                },
-                first: at.first,
-                count: at.count,
-            })
-            .collect();
+        let nodes = apart(nodes.map(|at| NodePart {
+            agent: at.agent,
+            host: if at.host.is_empty() {
+                format!("node{}", at.agent)
+            } else {
+                at.host.clone()
+            },
+            first: at.first,
+            count: at.count,
+        }));
         World {
             name: environment::world_name(&self.options.run, call.task, call.attempt),
             here: nodes
@@ -197,6 +195,19 @@ impl Agent {
     }
 }
 
+/// Parts with a name each. Agents that share a machine have the same host name, and an MPI that knows its nodes by their names would
+/// take the ranks of both for neighbours: Open MPI then looks for some of them in memory that is the others' only.
+fn apart(parts: impl Iterator<Item = NodePart>) -> Vec<NodePart> {
+    let mut taken = std::collections::HashSet::new();
+    let named = |mut part: NodePart| {
+        if !taken.insert(part.host.clone()) {
+            part.host = format!("{}.agent{}", part.host, part.agent);
+        }
+        part
+    };
+    parts.map(named).collect()
+}
+
 /// The part's call as one rank gets it.
 fn rank_call(call: &TaskCall, bound: &RankBound) -> TaskCall {
     let mut call = call.clone();
@@ -205,4 +216,22 @@ fn rank_call(call: &TaskCall, bound: &RankBound) -> TaskCall {
         gang.rank = bound.rank;
     }
     call
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_on_one_host_have_names_of_their_own() {
+        let part = |(agent, host): (u32, &str)| NodePart {
+            agent,
+            host: host.to_owned(),
+            first: agent,
+            count: 1,
+        };
+        let parts = [(0, "vm"), (1, "vm"), (2, "n2"), (3, "vm")].into_iter().map(part);
+        let hosts: Vec<_> = apart(parts).into_iter().map(|part| part.host).collect();
+        assert_eq!(hosts, ["vm", "vm.agent1", "n2", "vm.agent3"]);
+    }
 }
