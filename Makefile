@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo install-c test test-slurm test-mpi test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm clean
+.PHONY: demo install-c test test-slurm test-mpi test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm bench-mpi clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -77,6 +77,7 @@ bench: setup
 bench-quick: setup
 	cd benchmarks && ../$(BIN)/python -m versus --quick $(BENCH)
 	cd benchmarks && ../$(BIN)/python -m store --quick
+	cd benchmarks && ../$(BIN)/python -m mpi --quick
 
 # The data plane against memory, plain sockets, Ray and DragonHPC, with the curve.
 bench-store: setup
@@ -94,6 +95,11 @@ bench-slurm: examples
 	$(PYTHON) -m venv .venv-hyperqueue
 	-.venv-hyperqueue/bin/pip install --quiet --disable-pip-version-check -r benchmarks/slurm/requirements.txt
 	tests/clusters/slurm/with $(BIN)/python $(BIN)/python benchmarks/slurm --hyperqueue .venv-hyperqueue/bin/python $(BENCH)
+
+# MPI gangs against mpiexec, steps of srun, and files; the group slurm needs root.
+bench-mpi: setup
+	tests/mpi/install
+	cd benchmarks && ../$(BIN)/python -m mpi $(BENCH)
 
 examples: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/examples.txt

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from . import _launch
 from ._calls import Calls
-from ._task import Task, names_options
+from ._task import Program, Task, names_options
 
 if TYPE_CHECKING:
     from ._future import Future
@@ -31,9 +31,9 @@ def _run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> li
 class Executor(concurrent.futures.Executor):
     """Runs calls in worker processes that live until `shutdown`.
 
-    A task given to `submit` keeps its options. A failed call raises what it raised there, as the standard library's
-    executors
-    do; its cause is a `TaskError` with the remote traceback. Other failures are `TaskError`s themselves.
+    A task given to `submit` keeps its options. So does a program, ``submit(program, T=1.5)``, which runs as in a pipeline. A failed
+    call raises what it raised there, as the standard library's executors do; its cause is a `TaskError` with the remote
+    traceback. Other failures are `TaskError`s themselves.
 
     Args:
         max_workers: cores to use, one for each call at a time; all that this process may use if left out.
@@ -76,6 +76,10 @@ class Executor(concurrent.futures.Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         if isinstance(fn, Task):
             return cast("Future[R]", self._calls.submit_task(fn, args, kwargs))
+        if isinstance(fn, Program):
+            if args or any(isinstance(value, concurrent.futures.Future) for value in kwargs.values()):
+                raise TypeError(f"{fn!r} takes its values by name, and not as futures: give their results")
+            return cast("Future[R]", self._calls.submit_program(fn.spec(kwargs), fn.task_options))
         return self._submit(fn, args, kwargs)
 
     def map(

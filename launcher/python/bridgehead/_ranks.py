@@ -4,9 +4,12 @@ worker of its own, which ends with the gang."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import _bridgehead, _context, _shards, errors
+from . import _bridgehead, _context, errors
+
+if TYPE_CHECKING:
+    from . import _shards
 
 
 def run(
@@ -56,6 +59,8 @@ class _Named:
 def _joined(comm: Any, part: Any) -> tuple[_shards.ShardedArray | None, _bridgehead.Kept]:
     """Puts this rank's part into its node's store; the first rank makes the array of all, whose bytes stay where they are."""
     import numpy as np
+
+    from . import _shards
 
     assert _context.here is not None
     values = np.asarray(part)

@@ -66,11 +66,22 @@ impl Reader {
 
     /// Reads once, waiting up to `limit` (for ever without one).
     pub fn pump(&self, link: &Link, sink: &impl Sink, limit: Option<Duration>) -> Pumped {
+        self.pump_unless(link, sink, limit, || false)
+    }
+
+    /// As `pump`, but does not wait where what it would wait for is `there`: another thread may have read it since the caller looked.
+    pub fn pump_unless(
+        &self,
+        link: &Link,
+        sink: &impl Sink,
+        limit: Option<Duration>,
+        there: impl FnOnce() -> bool,
+    ) -> Pumped {
         let others = self.pumping.fetch_add(1, Ordering::SeqCst);
         let pumped = if others > 0 {
             Pumped::Taken
         } else {
-            self.pump_alone(link, sink, limit)
+            self.pump_alone(link, sink, limit, there)
         };
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last_pump_ns.store(now, Ordering::Relaxed);
@@ -78,8 +89,17 @@ impl Reader {
         pumped
     }
 
-    fn pump_alone(&self, link: &Link, sink: &impl Sink, limit: Option<Duration>) -> Pumped {
+    fn pump_alone(
+        &self,
+        link: &Link,
+        sink: &impl Sink,
+        limit: Option<Duration>,
+        there: impl FnOnce() -> bool,
+    ) -> Pumped {
         let mut frames = lock(&self.frames); // Held by the background thread for one read at most.
+        if there() {
+            return Pumped::Nothing; // Nobody reads while the lock is held, so it cannot come unseen from here on.
+        }
         if self.delivering.load(Ordering::SeqCst) > 0 {
             drop(frames);
             rustix::thread::sched_yield();

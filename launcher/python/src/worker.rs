@@ -109,7 +109,11 @@ impl Worker {
                 None => {
                     self.shared.add_late_logs();
                     self.flush(py)?;
-                    self.pump(py, LOOK)?;
+                    let shared = &*self.shared;
+                    // The watchdog, which read for the last call, may have taken the next one, or the word to end.
+                    self.pump_unless(py, LOOK, || {
+                        shared.stop.load(Ordering::SeqCst) || !lock(&shared.queue).is_empty()
+                    })?;
                 }
             }
         }
@@ -382,8 +386,13 @@ impl Worker {
 
     /// Reads once. An agent that is gone ends the worker.
     fn pump(&self, py: Python<'_>, limit: Duration) -> PyResult<bool> {
+        self.pump_unless(py, limit, || false)
+    }
+
+    /// As `pump`, unless what it would wait for is `there`.
+    fn pump_unless(&self, py: Python<'_>, limit: Duration, there: impl FnOnce() -> bool + Send) -> PyResult<bool> {
         let shared = &*self.shared;
-        let pumped = py.detach(|| shared.reader.pump(&shared.link, shared, Some(limit)));
+        let pumped = py.detach(|| shared.reader.pump_unless(&shared.link, shared, Some(limit), there));
         match pumped {
             Pumped::Answers(answers) => shared.deliver(py, answers)?,
             Pumped::Closed(reason) => return Err(gone(reason)),

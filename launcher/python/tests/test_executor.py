@@ -91,6 +91,15 @@ def test_a_result_is_one_object_for_all_threads(pool: bh.Executor) -> None:
         assert all(one is same[0] for one in same)
 
 
+def test_a_program_runs_as_one_with_its_options_and_its_values(pool: bh.Executor) -> None:
+    ranks = bh.program("sh -c 'echo {word} $RANK of $WORLD_SIZE'", ranks=2, cpus=0.5, mpi="none")
+    assert pool.submit(ranks, word="rank").result(60).stdout == "rank 0 of 2\n"
+    assert isinstance(pool.submit(bh.program("false")).exception(60), bh.TaskError)
+    for args, values in (("x",), {}), ((), {"word": pool.submit(abs, -1)}):
+        with pytest.raises(TypeError, match="by name, and not as futures"):
+            pool.submit(bh.program("echo {word}"), *args, **values)
+
+
 def test_keyword_arguments_arrive(pool: bh.Executor) -> None:
     check(pool, int, "ff", base=16)
 
