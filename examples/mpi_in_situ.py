@@ -66,7 +66,9 @@ def sweep(comm: Any, f: Field, above: int, below: int) -> Field:
     return np.stack(moved)
 
 
-@bh.task(cpus=0.3)  # Ranks and learner run at once, so they must fit together: on two cores, also as two agents, these do.
+@bh.task(
+    cpus=0.3
+)  # Ranks and learner run at once, so they must fit together: on two cores, also as two agents, these do.
 def learn() -> tuple[float, int]:
     """The viscosity that the decay of the wave tells, from the steps as they come, and how many were seen."""
     watches = [bh.store().watch(f"velocity.{rank}", timeout=60) for rank in range(RANKS)]

@@ -21,7 +21,7 @@ def home() -> Iterator[Path]:
     os.environ["BRIDGEHEAD_HOME"] = str(folder)
     os.environ["XDG_RUNTIME_DIR"] = sockets
     # Many more ranks than processors, which no agent can know: one of Open MPI that waits lets the others work.
-    os.environ["OMPI_MCA_mpi_yield_when_idle"] = "1"
+    os.environ["OMPI_MCA_mpi_yield_when_idle"] = "1"  # noqa: SIM112 -- its own spelling
     yield folder
     support.check_nothing_left()
     shutil.rmtree(sockets)

@@ -112,7 +112,7 @@ def test_a_program_without_mpi_is_told_so() -> None:
 
 
 def test_a_program_of_the_other_mpi_is_told_so(program: Path, other_program: Path) -> None:
-    words = [f'mpi="{FAMILY}"', str(FAMILY == "mpich" and "MPICH" or "Open MPI")]
+    words = [f'mpi="{FAMILY}"', str((FAMILY == "mpich" and "MPICH") or "Open MPI")]
     check(bh.program(str(program), ranks=3, mpi=OTHER), fails="singleton", words=words)
     check(bh.program(str(other_program), ranks=3), gives=expected(3, 3))
 
@@ -166,7 +166,9 @@ def test_a_gang_whose_agent_is_killed_runs_elsewhere_or_fails_by_name(program: P
         ranks = started(tmp_path, 3)
         away = next(pid for pid in of_run(run.folder, "agent") if _has_child(pid, ranks))
         kill(away)
-        wait_until(lambda: any(e[1] == "agent-lost" for e in _journal(run)), "the loss is noted", state=lambda: _journal(run))
+        wait_until(
+            lambda: any(e[1] == "agent-lost" for e in _journal(run)), "the loss is noted", state=lambda: _journal(run)
+        )
         (tmp_path / "open").touch()
         assert run[node].result(60).stdout.startswith("size 3 ring 3 sum 6 big 3")
 

@@ -11,7 +11,7 @@ import bridgehead as bh
 import pytest
 from support import bridgehead, journal, kill, of_run, only_run, processes, script, started, wait_until
 
-SCRIPT = '''
+SCRIPT = """
 import sys
 import bridgehead as bh
 
@@ -33,7 +33,7 @@ p.add(last, one, gate)
 
 if __name__ == "__main__":
     p.run(agents=2, cpus=6)
-'''
+"""
 
 
 def test_a_gang_that_runs_is_cancelled_at_once(program: Path, tmp_path: Path) -> None:
@@ -81,7 +81,9 @@ def test_an_interrupted_script_ends_its_gangs_and_can_be_resumed(home: Path, pro
 
 
 @pytest.mark.timeout(180)
-def test_a_killed_head_takes_the_ranks_with_it_and_the_run_is_resumed(home: Path, program: Path, tmp_path: Path) -> None:
+def test_a_killed_head_takes_the_ranks_with_it_and_the_run_is_resumed(
+    home: Path, program: Path, tmp_path: Path
+) -> None:
     before = {path.parent for path in home.glob("runs/*/run.json")}
     process = script(tmp_path, SCRIPT, str(program), str(tmp_path))
     started(tmp_path, 3)

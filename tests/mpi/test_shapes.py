@@ -65,7 +65,11 @@ def test_ranks_are_spread_as_was_asked() -> None:
         assert len(set(nodes(pool.submit(places.options(ranks=4)).result(60)))) == 1, "together where there is room"
         found = nodes(pool.submit(places.options(ranks=2, map="node")).result(60))
         assert sorted(found) == [0, 1]
-        assert nodes(pool.submit(places.options(ranks=6)).result(60)) in ([0] * 4 + [1] * 2, [1] * 4 + [0] * 2, [0] * 3 + [1] * 3)
+        assert nodes(pool.submit(places.options(ranks=6)).result(60)) in (
+            [0] * 4 + [1] * 2,
+            [1] * 4 + [0] * 2,
+            [0] * 3 + [1] * 3,
+        )
 
 
 @pytest.mark.parametrize("agents", [1, 2])
