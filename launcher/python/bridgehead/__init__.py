@@ -1,6 +1,6 @@
 """Bridgehead carries one Python pipeline from a laptop to a cluster, unchanged.
 
-Its parts are imported when they are first used: a rank or a worker of a gang that uses few of them starts in half of the time."""
+Its parts are imported when they are first used, because a rank or a worker needs few of them before it can begin."""
 
 from __future__ import annotations
 
