@@ -110,6 +110,12 @@ int main(int count, char **words) {
         die("what?");
     }
     MPI_Barrier(MPI_COMM_WORLD);
+    if (getenv("GANG_LEAVES")) {
+        /* Debian's MPICH 4.0.2 with UCX 1.13 hangs in MPI_Finalize once in three times where six ranks are on three hosts, whoever
+         * started them (srun and its own PMI as well): a rank that waits for the others there does not answer them over TCP. */
+        fflush(NULL);
+        _exit(0);
+    }
     MPI_Finalize();
     return 0;
 }

@@ -89,7 +89,8 @@ def crossing(network: Network, work: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("built", ["program", "wheel_program"])
 def test_a_program_talks_over_the_network(network: Network, built: str, request: pytest.FixtureRequest) -> None:
-    gang = bh.program(str(request.getfixturevalue(built)), ranks=6, ranks_per_node=2)
+    leaves = {"GANG_LEAVES": "1"}  # See gang.c.
+    gang = bh.program(str(request.getfixturevalue(built)), ranks=6, ranks_per_node=2, env=leaves)
     crossing(network, lambda: check(gang, gives=expected(6, 2), agents=HOSTS, cpus=12))
 
 

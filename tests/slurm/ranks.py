@@ -20,7 +20,9 @@ def build(what: str, launcher: str = "agent", mpi: str = "auto") -> bh.Pipeline:
     if what == "function":
         p.add(around)
     else:
-        p.add(bh.program(what, ranks=6, ranks_per_node=2, launcher=launcher, mpi=mpi, timeout=60, name="program"))
+        leaves = {"GANG_LEAVES": "1"}  # See tests/mpi/gang.c.
+        gang = bh.program(what, ranks=6, ranks_per_node=2, launcher=launcher, mpi=mpi, timeout=60, env=leaves)
+        p.add(gang.options(name="program"))
     return p
 
 
