@@ -100,7 +100,7 @@ def test_the_exception_of_the_rank_that_raised_is_the_gangs(agents: int, culprit
 
 def test_a_rank_of_a_function_that_dies_is_named() -> None:
     with bh.Executor(8, agents=2) as pool:
-        for how, word in (("exit", "the last words"), ("kill", "SIGKILL")):
+        for how, word in (("exit", "exit code 3"), ("kill", "SIGKILL")):
             error = pool.submit(ending, how).exception(60)
             assert isinstance(error, bh.WorkerDied), repr(error)
             assert f"rank 2 of 3 on {HOST}" in str(error) and word in str(error), str(error)

@@ -40,6 +40,7 @@ def kept(pool: bh.Executor) -> tuple[set[str], set[str]]:
     return set(os.listdir("/dev/shm")), inside
 
 
+@pytest.mark.timeout(400)
 def test_fifty_gangs_in_a_row_leave_nothing_while_the_run_lives() -> None:
     with bh.Executor(4, agents=2) as pool:
         assert pool.submit(total, 0).result(60) == 1

@@ -69,8 +69,6 @@ struct Rank {
     joined: bool,
     value: Option<Value>,
     shards: Vec<Value>,
-    /// The end of what a function printed on standard error, for the words of its death.
-    last_words: String,
     /// Marks what a function prints.
     lines: RankLines,
     /// Processors that are its own.
@@ -85,7 +83,6 @@ impl Rank {
             joined: false,
             value: None,
             shards: Vec::new(),
-            last_words: String::new(),
             lines: RankLines::new(number),
             processors,
         }

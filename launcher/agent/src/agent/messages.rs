@@ -174,7 +174,6 @@ impl Agent {
     /// What a task printed; a rank's lines bear its number.
     fn on_log(&mut self, id: u32, mut text: LogText) {
         if let Some(rank) = self.workers.get(&id).and_then(|worker| worker.rank) {
-            self.gangs.hear(rank, &text);
             self.gangs.mark(rank, &mut text);
         }
         self.log.add(&text);

@@ -1,20 +1,18 @@
 //! How ranks end: by themselves, by a failure of one of them, by a limit or a cancel. Owns what of that is the gang's end.
 
 use super::super::ends::{epoch_ns, nanos};
-use super::{Agent, GRACE, Gangs, Part, RankProcess, mpi};
+use super::{Agent, GRACE, Part, RankProcess, mpi};
 use crate::logs::tail;
 use crate::program::Ended;
 use crate::spawn::End;
 use crate::verdict::{self, death, out_of_memory};
 use bridgehead_wire::{
-    AgentToHead, Failure, FailureCause, HoldObjects, LogText, Outcome, RankFailed, Shutdown, TaskDone, Value, outcome,
+    AgentToHead, Failure, FailureCause, HoldObjects, Outcome, RankFailed, Shutdown, TaskDone, Value, outcome,
 };
 use std::time::{Duration, Instant};
 
 /// Lines of a rank's log that a failure quotes.
 const QUOTED: usize = 8;
-/// Bytes that it quotes at most.
-const LONGEST: usize = 2048;
 /// A rank that its MPI was not heard of by then is looked at.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -82,9 +80,7 @@ impl Agent {
         here.process = RankProcess::Ended;
         let told = here.value.is_some();
         if !told {
-            let words = [here.last_words.trim_end(), &tail(log, QUOTED)].map(str::to_owned);
-            let words: Vec<String> = words.into_iter().filter(|words| !words.is_empty()).collect();
-            let outcome = death(end, killed, &words.join("\n"));
+            let outcome = death(end, killed, &tail(log, QUOTED));
             if let Some(outcome::Kind::Failure(failure)) = outcome.kind {
                 self.fail_rank(task, rank, failure);
             }
@@ -296,42 +292,5 @@ impl Agent {
         for (task, rank, failure) in wrong {
             self.fail_rank(task, rank, failure);
         }
-    }
-}
-
-impl Gangs {
-    /// A rank that is a function printed something: what it says last is told if it dies.
-    pub(in crate::agent) fn hear(&mut self, (task, rank): (u64, u32), text: &LogText) {
-        let part = self.parts.get_mut(&task).filter(|_| text.stream == "stderr");
-        if let Some(here) = part.and_then(|part| part.rank(rank)) {
-            here.last_words = last_lines(&here.last_words, &text.text);
-        }
-    }
-}
-
-/// The last lines of two texts, one after the other; few, and not long.
-fn last_lines(before: &str, text: &str) -> String {
-    let both = format!("{before}{text}");
-    let lines: Vec<&str> = both.split_inclusive('\n').collect();
-    let end = lines[lines.len().saturating_sub(QUOTED)..].concat();
-    let cut = end.len().saturating_sub(LONGEST);
-    let from = (cut..=end.len())
-        .find(|&at| end.is_char_boundary(at))
-        .unwrap_or_default();
-    end[from..].to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_what_a_rank_says_the_end_is_kept() {
-        assert_eq!(last_lines("a\n", "b\nc"), "a\nb\nc");
-        let nine = "1\n2\n3\n4\n5\n6\n7\n8\n";
-        assert_eq!(last_lines(nine, "9\n"), "2\n3\n4\n5\n6\n7\n8\n9\n");
-        let long = "\u{e9}".repeat(LONGEST);
-        let kept = last_lines("", &long);
-        assert!(long.ends_with(&kept) && kept.len() <= LONGEST && kept.len() > LONGEST - 4);
     }
 }
