@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bridgehead as bh
+import pytest
 from support import processes, wait_until
 
 
@@ -47,7 +48,9 @@ def test_fifty_gangs_in_a_row_leave_nothing_while_the_run_lives() -> None:
         before, alive = kept(pool), sum(of_ranks().values())
         for number in range(50):
             assert pool.submit(total, number).result(60) == 2 * number + 1
-        wait_until(lambda: sum(of_ranks().values()) <= alive, f"no more than {alive} processes", state=of_ranks)
+        # A gang that begins before the helper of the last one is ready finds or starts another, which stays: one a node.
+        most = alive + 2
+        wait_until(lambda: sum(of_ranks().values()) <= most, f"no more than {most} processes", state=of_ranks)
         assert kept(pool) == before
 
 
