@@ -117,6 +117,16 @@ impl Room {
     }
 }
 
+/// Thousandths of a core that each process of a call gets.
+pub(crate) fn cpu_millis(call: &TaskCall) -> u64 {
+    call.resources.as_ref().map_or(1000, |each| each.cpu_millis)
+}
+
+/// Threads that the libraries of a call should use.
+pub(crate) fn threads(call: &TaskCall) -> u64 {
+    (cpu_millis(call) / 1000).max(1)
+}
+
 /// `n` times `each`.
 pub(crate) fn times(each: &Resources, n: u32) -> Resources {
     let named = each.named.iter();

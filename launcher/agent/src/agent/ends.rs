@@ -269,6 +269,7 @@ impl Agent {
         if self.beat.elapsed() >= super::BEAT {
             self.beat = Instant::now();
             self.store.trim();
+            self.look_for_singletons();
             self.tell(self.figures());
             self.reaper.keep();
             self.reaper.tell(&orphans::living());

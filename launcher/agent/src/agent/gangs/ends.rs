@@ -242,7 +242,6 @@ impl Agent {
             }
             self.kill_ranks(task);
         }
-        self.look_for_singletons();
     }
 
     fn too_long(&self, task: u64) -> Failure {
@@ -265,7 +264,7 @@ impl Agent {
     }
 
     /// A program that loads another MPI than the one that is served would do the same work in each rank.
-    fn look_for_singletons(&mut self) {
+    pub(in crate::agent) fn look_for_singletons(&mut self) {
         let mut wrong = Vec::new();
         for (&task, part) in &self.gangs.parts {
             let Some(family) = part

@@ -2,6 +2,7 @@
 //! Owns the names; what an MPI needs beyond these is the bootstrap's.
 
 use super::Part;
+use crate::calls::threads;
 use crate::environment::Environment;
 use crate::worker::THREAD_VARIABLES;
 use bridgehead_spec::Digest;
@@ -49,8 +50,8 @@ pub(super) fn of_part(env: &Environment, part: &Part, run: &str, bound: bool) ->
         ("MASTER_ADDR", address.to_owned()),
         ("MASTER_PORT", port(&name).to_string()),
     ];
-    let cores = call.resources.as_ref().map_or(1000, |each| each.cpu_millis) / 1000;
-    let threads = THREAD_VARIABLES.map(|name| (name, cores.max(1).to_string()));
+    let threads = threads(call).to_string();
+    let threads = THREAD_VARIABLES.map(|name| (name, threads.clone()));
     // A rank that spins while another one needs its processor waits for itself.
     let yields = (!bound).then(|| ("OMPI_MCA_mpi_yield_when_idle", "1".to_owned()));
     pairs.extend(

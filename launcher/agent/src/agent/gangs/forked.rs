@@ -2,7 +2,7 @@
 //! process.
 
 use super::{Agent, Event, GRACE, RankProcess, mpi};
-use crate::calls::Given;
+use crate::calls::{Given, threads};
 use crate::environment::Environment;
 use crate::forks::{Fork, Forks, Server};
 use crate::ranks::RankStart;
@@ -117,8 +117,7 @@ impl Agent {
             socket,
             log,
         } = forking;
-        let threads = call.resources.as_ref().map_or(1000, |each| each.cpu_millis) / 1000;
-        self.take_in(id, process, socket, log, threads.max(1), GRACE)?;
+        self.take_in(id, process, socket, log, threads(&call), GRACE)?;
         let given = Given {
             call,
             holds: Resources::zero(),

@@ -1,8 +1,8 @@
 //! Which MPI a gang's program uses: what its executable is linked with, or what mpi4py loads in its interpreter. Owns the search, which
 //! runs beside the agent's loop and is remembered, and the words for what does not fit.
 
-use super::{Agent, Event};
-use crate::environment::{Environment, find_executable};
+use super::{Agent, Event, environment};
+use crate::environment::find_executable;
 use crate::orphans;
 use crate::program::Surroundings;
 use bridgehead_mpi::{Family, Found};
@@ -261,7 +261,7 @@ impl Search {
     fn probe(&self) -> std::io::Result<std::process::Output> {
         let mut command = Command::new(&self.file);
         command.arg("-c").arg(PROBE).args(&self.sys_path).current_dir(&self.cwd);
-        command.env_clear().envs(variables(&self.around.env));
+        command.env_clear().envs(environment::of_run(&self.around.env).iter());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -273,11 +273,6 @@ impl Search {
         orphans::death(pid);
         output
     }
-}
-
-fn variables(env: &Environment) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-    env.iter()
-        .filter(|(name, _)| !bridgehead_mpi::foreign(&name.to_string_lossy()))
 }
 
 #[cfg(test)]

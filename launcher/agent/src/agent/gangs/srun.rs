@@ -1,7 +1,7 @@
 //! Gangs that Slurm's `srun` starts, for sites whose MPI starts in no other way: the first agent runs it, the others keep the room
 //! that its ranks use. Owns its arguments.
 
-use super::{Agent, Part, Rank, RankProcess, mpi};
+use super::{Agent, Part, Rank, RankProcess, environment, mpi};
 use crate::program::Surroundings;
 use crate::ranks::RankStart;
 use bridgehead_wire::{Mpi, ProgramCall, TaskCall};
@@ -20,9 +20,8 @@ impl Agent {
             return; // Its end is that of the first agent's part.
         }
         let Some(call) = call(part) else { return };
-        let mut env = self.surroundings.env.clone();
-        // The agents' step has one task a node, which would contradict what is asked for here.
-        env.retain(|name| !bridgehead_mpi::foreign(name) && name != "SLURM_NTASKS_PER_NODE");
+        let mut env = environment::of_run(&self.surroundings.env);
+        env.unset("SLURM_NTASKS_PER_NODE"); // The agents' step has one task a node, which would contradict what is asked for here.
         let around = Arc::new(Surroundings {
             env,
             ..(*self.surroundings).clone()

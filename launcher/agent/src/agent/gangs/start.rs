@@ -1,6 +1,7 @@
 //! Ranks are started: their MPI's start-up first, then each rank's process with what it is told and bound to.
 
 use super::{Agent, Part, Rank, RankProcess, environment, mpi};
+use crate::calls::cpu_millis;
 use crate::program::Surroundings;
 use crate::ranks::RankStart;
 use crate::spawn::EXTRA_FDS;
@@ -157,8 +158,7 @@ impl Agent {
         };
         if let Some(part) = self.gangs.parts.get_mut(&task) {
             // A share of processors is nobody's own.
-            let millis = part.given.call.resources.as_ref().map_or(1000, |each| each.cpu_millis);
-            let whole = millis == 1000 * processors.len() as u64;
+            let whole = cpu_millis(&part.given.call) == 1000 * processors.len() as u64;
             let processors = if whole { processors } else { Vec::new() };
             self.gangs.bound.extend(&processors);
             part.ranks.push(Rank::new(number, process, processors));
