@@ -1,0 +1,29 @@
+//! Kubernetes as a backend: one gang, rendered for the gang scheduler that a cluster has.
+//!
+//! The core is pure: options (`options`) and a launch request become a manifest (`manifest`), the objects that the API server is
+//! handed. The shell is thin. It knows nothing of stores or Python.
+
+mod manifest;
+mod options;
+
+pub use manifest::{Flavor, Manifest, SecretData};
+pub use options::{KubernetesOptions, OptionError};
+
+/// The backend's name, as users write it.
+pub const NAME: &str = "kubernetes";
+
+/// Where things lie in a pod, and what it is told. The program `bridgehead pod` reads the same words.
+pub mod pod {
+    /// The folder below which run folders lie: the volume, or what goes with the pod.
+    pub const RUNS: &str = "/bridgehead/runs";
+    /// The run's secrets, one file each.
+    pub const SECRET: &str = "/bridgehead/secret";
+    /// The pieces of the bundle, `part-000` and so on; not there where the bundle is uploaded.
+    pub const BUNDLE: &str = "/bridgehead/bundle";
+    /// A home that can be written.
+    pub const HOME: &str = "/bridgehead/home";
+    /// The port of the head's folder service.
+    pub const PORT: u16 = 7641;
+    /// Exit codes after which a pod is not to be started again: the run has ended without success, its folder is damaged.
+    pub const FINAL_EXITS: [i32; 2] = [1, 6];
+}
