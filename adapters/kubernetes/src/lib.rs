@@ -1,13 +1,23 @@
 //! Kubernetes as a backend: one gang, rendered for the gang scheduler that a cluster has.
 //!
-//! The core is pure: options (`options`) and a launch request become a manifest (`manifest`), the objects that the API server is
-//! handed. The shell is thin. It knows nothing of stores or Python.
+//! The core is pure: options (`options`, `check`) and a launch request become a gang (`gang`), which becomes a manifest (`template`, `render`,
+//! `manifest`), the objects that the API server is handed. The shell is thin. It knows nothing of stores or Python.
 
+mod check;
+mod gang;
 mod manifest;
 mod options;
+mod render;
+mod template;
+mod words;
+mod yaml;
 
+pub use gang::{Gang, Group, PodShape, Surroundings, Topology};
 pub use manifest::{Flavor, Manifest, SecretData};
 pub use options::{KubernetesOptions, OptionError};
+pub use render::appwrapper::refuse_old;
+pub use render::{HASH, KEY, render};
+pub use words::{gang_name, run_label};
 
 /// The backend's name, as users write it.
 pub const NAME: &str = "kubernetes";
