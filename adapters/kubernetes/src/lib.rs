@@ -1,11 +1,15 @@
 //! Kubernetes as a backend: one gang, rendered for the gang scheduler that a cluster has.
 //!
 //! The core is pure: options (`options`) and a launch request become a manifest (`manifest`), the objects that the API server is
-//! handed. The shell is thin. It knows nothing of stores or Python.
+//! handed. The shell is thin: a client of the API server (`client`) behind a blocking facade ([`Kubernetes`]). It knows nothing of stores or Python.
 
+mod client;
+mod kubernetes;
 mod manifest;
 mod options;
 
+pub use client::{LogLine, PodLog};
+pub use kubernetes::{Kubernetes, LogLines};
 pub use manifest::{Flavor, Manifest, SecretData};
 pub use options::{KubernetesOptions, OptionError};
 
