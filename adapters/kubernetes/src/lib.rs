@@ -1,10 +1,13 @@
 //! Kubernetes as a backend: one gang, rendered for the gang scheduler that a cluster has.
 //!
 //! The core is pure: options (`options`, `check`) and a launch request become a gang (`gang`), which becomes a manifest (`template`, `render`,
-//! `manifest`), the objects that the API server is handed. The shell is thin. It knows nothing of stores or Python.
+//! `manifest`), the objects that the API server is handed. The shell is thin: a client of the API server (`client`) behind a blocking
+//! facade ([`Kubernetes`]). It knows nothing of stores or Python.
 
 mod check;
+mod client;
 mod gang;
+mod kubernetes;
 mod manifest;
 mod options;
 mod render;
@@ -12,7 +15,9 @@ mod template;
 mod words;
 mod yaml;
 
+pub use client::{LogLine, PodLog};
 pub use gang::{Gang, Group, PodShape, Surroundings, Topology};
+pub use kubernetes::{Kubernetes, LogLines};
 pub use manifest::{Flavor, Manifest, SecretData};
 pub use options::{KubernetesOptions, OptionError};
 pub use render::appwrapper::refuse_old;
