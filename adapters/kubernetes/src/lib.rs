@@ -27,6 +27,9 @@ pub use words::{gang_name, run_label};
 /// The backend's name, as users write it.
 pub const NAME: &str = "kubernetes";
 
+/// The word of a report for a job that the user suspended.
+pub const SUSPENDED: &str = "Suspended";
+
 /// Where things lie in a pod, and what it is told. The program `bridgehead pod` reads the same words.
 pub mod pod {
     /// The folder below which run folders lie: the volume, or what goes with the pod.
