@@ -194,6 +194,7 @@ fn agent_options(
             transport::make(&transport, agent, key, address)
         })),
         known: None,
+        far: None,
     })
 }
 
