@@ -244,6 +244,12 @@ impl RunFolder {
         self.0.join("mailbox")
     }
 
+    /// What the client sent for agents that do not see this folder: code, and what the run begins with.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        self.0.join("bundle.tar.gz")
+    }
+
     /// Certificates and tickets; mode 0700.
     #[must_use]
     pub fn tls(&self) -> PathBuf {
