@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The user of pods where nothing is said: the one that small images call `nonroot`.
-const USER: i64 = 65532;
+pub(crate) const USER: i64 = 65532;
 /// Pieces of a bundle at most: their names have three digits.
 const MOST_PARTS: u32 = 1000;
 /// Bytes of one variable at most.
@@ -65,6 +65,8 @@ pub struct PodShape {
     pub gpus: u32,
     /// All resources besides cores and memory, GPUs among them, by their names.
     pub resources: BTreeMap<String, u64>,
+    /// The Python interpreter in the image; the agent's own choice where there is none.
+    pub python: Option<String>,
     /// Variables of the user and of the request. None is a secret.
     pub env: BTreeMap<String, String>,
     /// Annotations of the user.
@@ -285,6 +287,7 @@ fn shape(
         shm: checked.shm,
         gpus: options.gpus.unwrap_or(0),
         resources,
+        python: options.python.clone(),
         env,
         annotations: options.annotations.clone(),
         node_selector: options.node_selector.clone(),

@@ -259,19 +259,21 @@ fn own_variables(gang: &Gang, group: &Group, flavor: Flavor) -> Vec<Value> {
         plain("BRIDGEHEAD_NODES", gang.nodes.to_string()),
         plain("BRIDGEHEAD_FIRST_RANK", group.first_rank.to_string()),
     ];
-    if flavor != Flavor::CodeEngine {
-        let (index, life) = fields(flavor);
+    all.extend([
+        field("BRIDGEHEAD_ADDRESS", "status.podIP"),
+        field("BRIDGEHEAD_POD", "metadata.name"),
+    ]);
+    if let Some((index, life)) = fields(flavor) {
+        let head = format!("{}.{}.svc:{}", gang.name, gang.namespace, pod::PORT);
         all.extend([
             field("BRIDGEHEAD_INDEX", index),
             field("BRIDGEHEAD_LIFE", life),
-            field("BRIDGEHEAD_ADDRESS", "status.podIP"),
-            field("BRIDGEHEAD_POD", "metadata.name"),
-            plain(
-                "BRIDGEHEAD_HEAD",
-                format!("{}.{}.svc:{}", gang.name, gang.namespace, pod::PORT),
-            ),
+            plain("BRIDGEHEAD_HEAD", head),
             plain("BRIDGEHEAD_HEAD_SERVICE", gang.name.clone()),
         ]);
+    } else if !gang.pod.env.contains_key("BRIDGEHEAD_HEAD") {
+        // One pod, which is the head: with more the user has to say where it is.
+        all.push(plain("BRIDGEHEAD_HEAD", format!("127.0.0.1:{}", pod::PORT)));
     }
     all.extend([
         plain("BRIDGEHEAD_CPU_MILLIS", (u64::from(gang.pod.cpus) * 1000).to_string()),
@@ -284,12 +286,15 @@ fn own_variables(gang: &Gang, group: &Group, flavor: Flavor) -> Vec<Value> {
         .time_limit_s
         .map(|limit| plain("BRIDGEHEAD_TIME_LIMIT", limit.to_string()));
     all.extend(limit);
+    let python = gang.pod.python.clone();
+    all.extend(python.map(|python| plain("BRIDGEHEAD_PYTHON", python)));
     all
 }
 
-/// Where a pod finds its index in its group, and what all pods of one start of the gang share and no other start has.
-fn fields(flavor: Flavor) -> (&'static str, &'static str) {
-    match flavor {
+/// Where a pod finds its index in its group, and what all pods of one start of the gang share and no other start has. Code Engine sets the
+/// index itself and has no such name.
+fn fields(flavor: Flavor) -> Option<(&'static str, &'static str)> {
+    let fields = match flavor {
         // Volcano counts the version up when it kills the job's pods, and makes new ones with the new number only.
         Flavor::Volcano => (
             "metadata.annotations['volcano.sh/task-index']",
@@ -299,12 +304,14 @@ fn fields(flavor: Flavor) -> (&'static str, &'static str) {
             COMPLETION_INDEX,
             "metadata.labels['jobset.sigs.k8s.io/restart-attempt']",
         ),
+        Flavor::CodeEngine => return None,
         // A wrapper makes a new Job when it starts again; in a plain Job all pods belong to the one life.
-        _ => (
+        Flavor::AppWrapper | Flavor::IndexedJob => (
             COMPLETION_INDEX,
             "metadata.labels['batch.kubernetes.io/controller-uid']",
         ),
-    }
+    };
+    Some(fields)
 }
 
 #[cfg(test)]

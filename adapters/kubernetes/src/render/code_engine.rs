@@ -1,13 +1,13 @@
 //! A job run of IBM Cloud Code Engine (`codeengine.cloud.ibm.com/v1beta1`, `JobRun`): an array of equal pods. Owns its limits.
 //!
 //! Nothing of this has been run on the service: the object follows what its documents show of one. A pod has its index as `JOB_INDEX`; indices may
-//! have gaps, so a rank is the place in the sorted list. There is no Service of ours and nothing is said of a life: with several pods the head must be
+//! have gaps, so a rank is the place in the sorted list. There is no Service of ours and no name of a life: with several pods the head must be
 //! reachable some other way, at the address that the variable `BRIDGEHEAD_HEAD` gives. The service has its own queue, places pods itself and has no
 //! GPUs, so options for those are refused. An object has 10 KiB at most. A failed pod alone is tried again.
 
 use super::{Objects, metadata, secrets};
 use crate::Flavor;
-use crate::gang::{Gang, unfit};
+use crate::gang::{Gang, USER, unfit};
 use crate::template::{GRACE_S, bare_container, merged, pull_secrets, volumes};
 use bridgehead_backend::BackendError;
 use serde_json::json;
@@ -59,7 +59,7 @@ pub(super) fn objects(gang: &Gang) -> Result<Objects, BackendError> {
 /// What the service does not have. An option that would do nothing is refused.
 fn check(gang: &Gang) -> Result<(), BackendError> {
     let shape = &gang.pod;
-    let asked: [(&str, bool); 10] = [
+    let asked: [(&str, bool); 11] = [
         ("gpus", shape.gpus > 0),
         ("resources", !shape.resources.is_empty()),
         ("queue", gang.queue.is_some()),
@@ -69,6 +69,7 @@ fn check(gang: &Gang) -> Result<(), BackendError> {
         ("tolerations", !shape.tolerations.is_empty()),
         ("annotations", !shape.annotations.is_empty()),
         ("fs_group", shape.fs_group.is_some()),
+        ("run_as_user", shape.user.is_some_and(|user| user != USER)),
         ("rdma", shape.rdma),
     ];
     if let Some((name, _)) = asked.into_iter().find(|(_, asked)| *asked) {
@@ -115,6 +116,7 @@ mod tests {
         refused(&json!({}), "BRIDGEHEAD_HEAD");
         refused(&json!({"gpus": 1}), "option gpus");
         refused(&json!({"queue": "team"}), "option queue");
+        refused(&json!({"run_as_user": 1000}), "option run_as_user");
         refused(&json!({"time": "25h"}), "option time");
         refused(
             &json!({"env": {"BRIDGEHEAD_HEAD": "h:1", "A": "x".repeat(9000)}}),
