@@ -16,6 +16,8 @@ mod observe;
 mod pause;
 mod phases;
 mod reasons;
+#[cfg(test)]
+mod recorded;
 mod reference;
 mod rights;
 mod submit;
