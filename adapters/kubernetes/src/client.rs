@@ -12,6 +12,8 @@ mod engine;
 mod forward;
 mod kinds;
 mod logs;
+#[cfg(test)]
+mod mocked;
 mod observe;
 mod pause;
 mod phases;
