@@ -1,20 +1,34 @@
 //! Kubernetes as a backend: one gang, rendered for the gang scheduler that a cluster has.
 //!
-//! The core is pure: options (`options`) and a launch request become a manifest (`manifest`), the objects that the API server is
-//! handed. The shell is thin: a client of the API server (`client`) behind a blocking facade ([`Kubernetes`]). It knows nothing of stores or Python.
+//! The core is pure: options (`options`, `check`) and a launch request become a gang (`gang`), which becomes a manifest (`template`, `render`,
+//! `manifest`), the objects that the API server is handed. The shell is thin: a client of the API server (`client`) behind a blocking
+//! facade ([`Kubernetes`]). It knows nothing of stores or Python.
 
+mod check;
 mod client;
+mod gang;
 mod kubernetes;
 mod manifest;
 mod options;
+mod render;
+mod template;
+mod words;
+mod yaml;
 
 pub use client::{LogLine, PodLog};
+pub use gang::{Gang, Group, PodShape, Surroundings, Topology};
 pub use kubernetes::{Kubernetes, LogLines};
 pub use manifest::{Flavor, Manifest, SecretData};
 pub use options::{KubernetesOptions, OptionError};
+pub use render::appwrapper::refuse_old;
+pub use render::{HASH, KEY, render};
+pub use words::{gang_name, run_label};
 
 /// The backend's name, as users write it.
 pub const NAME: &str = "kubernetes";
+
+/// The word of a report for a job that the user suspended.
+pub const SUSPENDED: &str = "Suspended";
 
 /// Where things lie in a pod, and what it is told. The program `bridgehead pod` reads the same words.
 pub mod pod {

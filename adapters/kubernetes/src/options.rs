@@ -1,4 +1,4 @@
-//! What a user may ask of Kubernetes, and its check. Owns the names of the options, their grammar and their errors; renders nothing.
+//! What a user may ask of Kubernetes. Owns the names of the options; their grammar is `check`'s, and nothing is rendered here.
 
 use crate::Flavor;
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,8 @@ pub struct KubernetesOptions {
     /// The group that files of volumes belong to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs_group: Option<i64>,
-    /// RDMA: the pods may lock memory, which the restricted profile does not allow.
+    /// RDMA: the pods may lock memory (capability `IPC_LOCK`). Neither the restricted nor the baseline profile allows that, so the
+    /// namespace has to be a privileged one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rdma: Option<bool>,
     /// Merged into the pod's `spec` (RFC 7386), for what has no option.
@@ -122,11 +123,35 @@ impl KubernetesOptions {
     /// The options in a target of `run.json`.
     ///
     /// # Errors
-    /// An unknown name, with the valid ones, or a value of the wrong kind.
+    /// An unknown name, with the valid ones, a value of the wrong kind, or one out of its grammar.
     pub fn read(options: &Value) -> Result<Self, OptionError> {
         if options.is_null() {
             return Ok(Self::default());
         }
-        serde_json::from_value(options.clone()).map_err(|e| OptionError(format!("options for Kubernetes: {e}")))
+        let read: Self =
+            serde_json::from_value(options.clone()).map_err(|e| OptionError(format!("options for Kubernetes: {e}")))?;
+        read.check()?;
+        Ok(read)
+    }
+
+    /// The options as a document; what [`KubernetesOptions::read`] takes.
+    ///
+    /// # Panics
+    /// Never: texts, numbers and JSON always have a JSON form.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        serde_json::to_value(self).expect("texts, numbers and JSON have a JSON form")
+    }
+
+    /// The same options for one gang, with what its group asks for in place of what the run asks for; a group's partition is a
+    /// queue here.
+    #[must_use]
+    pub fn for_group(&self, nodes: Option<u32>, gpus: Option<u32>, partition: Option<&str>) -> Self {
+        Self {
+            nodes: nodes.or(self.nodes),
+            gpus: gpus.or(self.gpus),
+            queue: partition.map(str::to_owned).or_else(|| self.queue.clone()),
+            ..self.clone()
+        }
     }
 }

@@ -1,11 +1,12 @@
-//! `micro`: what our own code costs, alone: the scheduler engine with simulated agents, the journal, frames, writable views, sums. Owns the
-//! command line and the report; what is measured lies in `engine`, `formats`, `views` and `sums`. Compares with no peer (`../versus` does).
+//! `micro`: what our own code costs, alone: the scheduler engine with simulated agents, the journal, frames, writable views, sums, manifests. Owns the
+//! command line and the report; what is measured lies in `engine`, `formats`, `views`, `sums` and `manifests`. Compares with no peer (`../versus` does).
 //!
 //! A plain program and not criterion: figures of several units stand in one table, memory among them, each shape is run a few
 //! times in one process of some seconds, and `--quick` shows CI that everything runs without a word about time.
 
 mod engine;
 mod formats;
+mod manifests;
 mod meter;
 mod report;
 mod sums;
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
     }
     if let Err(e) = views::measure(&mut report).and_then(|()| sums::measure(&mut report)) {
         eprintln!("micro: no store to measure: {e}");
+        return ExitCode::FAILURE;
+    }
+    if let Err(e) = manifests::measure(&mut report) {
+        eprintln!("micro: a gang that cannot be rendered: {e}");
         return ExitCode::FAILURE;
     }
     print!("{}", report.table());

@@ -26,6 +26,7 @@ fn a_quick_run_measures_everything_and_judges_nothing() {
         "engine: memory",
         "journal: append",
         "frame: decode",
+        "manifest: 10000 ranks",
     ] {
         let named = |row: &&serde_json::Value| row["name"].as_str().is_some_and(|name| name.starts_with(group));
         assert!(rows.iter().any(|row| named(&row)), "{group} is measured");

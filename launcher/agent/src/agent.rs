@@ -3,6 +3,7 @@
 
 mod dispatch;
 mod ends;
+mod files;
 mod gangs;
 mod gpus;
 mod guests;
@@ -13,6 +14,7 @@ use crate::calls::{Given, Room, Waiting, oom_kills};
 use crate::data::{Asker, Holds, Pins, Transfers};
 use crate::door::{Door, FromGuest, Guest};
 use crate::environment::Environment;
+use crate::far::{Far, FarFolder};
 use crate::io::FromWorker;
 use crate::logs::TaskLog;
 use crate::program::{Handle, Programs, Report, Surroundings};
@@ -78,6 +80,8 @@ pub struct AgentOptions {
     /// What the head's welcome will say, where the agent can know it (the one in the head's process reads the same
     /// `run.json`): its first worker then starts before the head is up.
     pub known: Option<AgentWelcome>,
+    /// The head's run folder, where this agent's is another one; none where they are the same.
+    pub far: Option<Arc<dyn FarFolder>>,
 }
 
 /// Makes the fabric of an agent; which one is the composition root's to say.
@@ -158,6 +162,9 @@ pub enum AgentError {
     /// The thread that starts workers cannot be started.
     #[error("cannot start the thread that starts workers: {0}")]
     Thread(std::io::Error),
+    /// The threads that bring and send files cannot be started.
+    #[error("cannot start the threads that bring and send files: {0}")]
+    Movers(std::io::Error),
     /// The head will not have it.
     #[error("the head refused this agent: {0}")]
     Refused(String),
@@ -181,6 +188,8 @@ enum Event {
     /// An object that was to lie in the memory of a NUMA node or a GPU.
     Settled(Asker, Fetch, Instant, Arrival),
     Persisted(Persisted),
+    /// Files that somebody waits for are here, or the reason why not.
+    Brought(files::Wanting, Result<(), String>),
 }
 
 struct RunningProgram {
@@ -203,6 +212,8 @@ struct Agent {
     room: Room,
     queue: VecDeque<Waiting>,
     store: Node,
+    /// The head's run folder, where it is another one.
+    far: Option<Far>,
     pins: Pins,
     /// Calls whose objects find no room beside those of calls that were taken in before.
     backlog: VecDeque<TaskCall>,
@@ -331,6 +342,12 @@ impl Agent {
                 let _ = report.send(Event::Program(told)); // The loop is gone only at the end.
             }),
             store: start_store(&options)?,
+            far: options
+                .far
+                .clone()
+                .map(Far::start)
+                .transpose()
+                .map_err(AgentError::Movers)?,
             pins: Pins::new(options.store_limit / 2),
             backlog: VecDeque::new(),
             holds: Holds::default(),
@@ -455,6 +472,7 @@ impl Agent {
             Event::Settled(asker, fetch, begun, arrival) => self.on_settled(asker, &fetch, begun, arrival),
             Event::Ranged(asker, fetch, arrival) => self.on_ranged(asker, &fetch, arrival),
             Event::Persisted(persisted) => self.tell(persisted),
+            Event::Brought(wanting, brought) => self.on_brought(wanting, brought),
         }
     }
 }

@@ -37,22 +37,34 @@ impl Transfers {
         self.askers.remove(&id)
     }
 
-    /// Holds a call back until `missing` objects have come.
+    /// Holds a call back until `missing` things have come: objects, and its files together.
     pub(crate) fn hold(&mut self, call: TaskCall, missing: usize) {
         self.held.insert(call.task, (call, missing));
     }
 
     /// One object of a held call is here; the call, when it was the last one.
     pub(crate) fn arrived(&mut self, task: u64, place: &ObjectRef) -> Option<TaskCall> {
-        let (call, missing) = self.held.get_mut(&task)?;
+        let (call, _) = self.held.get_mut(&task)?;
         for object in objects(call).filter(|object| object.id() == place.id()) {
             *object = place.clone();
         }
+        let attempt = call.attempt;
+        self.one_less(task, attempt)
+    }
+
+    /// One thing that a held call waits for is here; the call, when it was the last one.
+    pub(crate) fn one_less(&mut self, task: u64, attempt: u32) -> Option<TaskCall> {
+        let (_, missing) = self.held.get_mut(&task).filter(|(call, _)| call.attempt == attempt)?;
         *missing -= 1;
         if *missing > 0 {
             return None;
         }
         self.release(task)
+    }
+
+    /// The attempt of this task that is held back.
+    pub(crate) fn held_attempt(&self, task: u64) -> Option<u32> {
+        self.held.get(&task).map(|(call, _)| call.attempt)
     }
 
     /// Whether the call of this task is held back.

@@ -7,6 +7,7 @@ mod capture;
 mod data;
 mod door;
 mod environment;
+mod far;
 mod forks;
 mod io;
 mod logs;
@@ -20,5 +21,6 @@ mod verdict;
 mod worker;
 
 pub use agent::{AgentEnd, AgentError, AgentOptions, FabricMaker, Link, MakeFabric, foreseen, run};
+pub use far::FarFolder;
 pub use orphans::take_orphans;
 pub use reaper::{MARK, reaper_main, sweep};

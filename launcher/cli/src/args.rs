@@ -31,7 +31,9 @@ pub(crate) enum Command {
     Why(Why),
     /// Cancels what has not finished.
     Cancel(Cancel),
-    /// Goes on with a run that was killed, cancelled or failed: what finished is not run again.
+    /// Has a run give its nodes back; `resume` goes on with it (Kubernetes).
+    Suspend(OneRun),
+    /// Goes on with a run that was killed, cancelled, suspended or failed: what finished is not run again.
     Resume(Resume),
     /// Lists the results that a run left.
     Results(OneRun),
@@ -62,6 +64,12 @@ pub(crate) enum Command {
     /// Runs a node's part of a gang: the head or an agent (started by a batch job, not by hand).
     #[command(hide = true)]
     Node(Node),
+    /// Runs a pod's part of a gang: the head or an agent (started by Kubernetes, not by hand).
+    #[command(hide = true)]
+    Pod(Pod),
+    /// Keeps the mirrored folder of a run current until standard input ends (started by the Python package, not by hand).
+    #[command(hide = true)]
+    Mirror(Mirror),
     /// Sees to what follows a gang that has ended (started by a batch job, not by hand).
     #[command(hide = true)]
     After(Node),
@@ -92,7 +100,7 @@ pub(crate) struct Script {
 #[derive(Debug, Args, Default)]
 pub(crate) struct Target {
     /// The scheduler to hand the pipeline to.
-    #[arg(long, value_name = "WHERE", value_parser = ["local", "slurm"], help_heading = "Where")]
+    #[arg(long, value_name = "WHERE", value_parser = ["local", "slurm", "kubernetes"], help_heading = "Where")]
     pub on: Option<String>,
     /// Nodes; with `--cpus`, `--gpus` and `--memory` for each of them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Where")]
@@ -139,6 +147,33 @@ pub(crate) struct Target {
     /// Any other option of `bridgehead.Slurm`, by its name there; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Where")]
     pub slurm: Vec<String>,
+    /// Queue: Volcano's, or the LocalQueue of Kueue.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub queue: Option<String>,
+    /// What a gang becomes on Kubernetes; chosen by what the cluster has if left out.
+    #[arg(long, value_name = "KIND", value_parser = ["volcano", "kueue", "appwrapper", "indexed-job", "code-engine"], help_heading = "Where")]
+    pub flavor: Option<String>,
+    /// Priority class of the pods.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub priority: Option<String>,
+    /// Image that the agents run in.
+    #[arg(long, value_name = "IMAGE", help_heading = "Where")]
+    pub image: Option<String>,
+    /// Namespace; the context's if left out.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig; the current one if left out.
+    #[arg(long, value_name = "NAME", help_heading = "Where")]
+    pub context: Option<String>,
+    /// PersistentVolumeClaim that keeps the run folder; without one it goes with the head's pod.
+    #[arg(long, value_name = "CLAIM", help_heading = "Where")]
+    pub volume: Option<String>,
+    /// How long the head waits for its results to be fetched where there is no volume; `1h` if left out.
+    #[arg(long, value_name = "TIME", help_heading = "Where")]
+    pub keep: Option<String>,
+    /// Any other option of `bridgehead.Kubernetes`, by its name there; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Where")]
+    pub kubernetes: Vec<String>,
     /// An option of `sbatch` that is handed on as it is, `--mail-type=END` for instance; may be given several times.
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true, help_heading = "Where")]
     pub sbatch: Vec<String>,
@@ -363,4 +398,23 @@ pub(crate) struct Node {
     /// Which launch of the run.
     #[arg(long)]
     pub launch: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pod {
+    /// The run folder in this pod.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// Which launch of the run.
+    #[arg(long)]
+    pub launch: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mirror {
+    /// The run folder.
+    pub run_dir: PathBuf,
+    /// Bring what there is and end.
+    #[arg(long)]
+    pub once: bool,
 }

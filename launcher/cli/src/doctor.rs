@@ -35,6 +35,8 @@ struct Software {
     python: Option<PathBuf>,
     /// The file with the way to a cluster.
     kubeconfig: Option<PathBuf>,
+    /// What the cluster says, where a kubeconfig leads to one.
+    cluster: Option<String>,
 }
 
 /// `bridgehead doctor`.
@@ -113,7 +115,10 @@ fn facts(t: &Topology, s: &Software) -> Vec<(&'static str, String)> {
 
 fn kubernetes(s: &Software) -> String {
     match (&s.kubeconfig, &s.kubectl) {
-        (Some(path), _) => path.display().to_string(),
+        (Some(path), _) => s.cluster.clone().map_or_else(
+            || path.display().to_string(),
+            |words| format!("{}: {words}", path.display()),
+        ),
         (None, Some(kubectl)) => format!("{}, but no kubeconfig", kubectl.display()),
         (None, None) => "not found".to_owned(),
     }
@@ -200,11 +205,12 @@ impl Software {
             ucx: library("libucp.so.0"),
             gpu_memory: gpu_memory(),
             sbatch: program("sbatch"),
-            slurm: program("sbatch").map(|path| format!("{}: {}", path.display(), crate::target::slurm_in_words())),
+            slurm: program("sbatch").map(|path| format!("{}: {}", path.display(), crate::target::slurm::in_words())),
             srun: program("srun"),
             kubectl: program("kubectl"),
             python: program("python3"),
             kubeconfig: kubeconfig(),
+            cluster: kubeconfig().map(|_| crate::target::kubernetes::in_words()),
         }
     }
 }

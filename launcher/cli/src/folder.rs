@@ -1,7 +1,7 @@
 //! What a run folder says, with or without a living head: its documents, its journal, and names for its tasks.
 
 use crate::error::CliError;
-use crate::output;
+use crate::{far, output};
 use bridgehead_head::journal;
 use bridgehead_head::state::RunState;
 use bridgehead_local::{home, is_alive, resolve_run};
@@ -45,6 +45,12 @@ pub(crate) fn config(folder: &RunFolder) -> Result<RunConfig, CliError> {
 /// Whether the run was handed to a scheduler; not as far as is known where `run.json` cannot be read.
 pub(crate) fn is_handed_over(folder: &RunFolder) -> bool {
     config(folder).is_ok_and(|config| config.target.is_some())
+}
+
+/// Brings a mirrored folder up to date, as far as its head can be reached.
+pub(crate) fn refresh(folder: &RunFolder, results: bool) -> Result<(), CliError> {
+    // What of a damaged folder can be read is read as it is.
+    config(folder).map_or(Ok(()), |config| far::refresh(folder, &config, results))
 }
 
 /// `spec.json`; `None` for an Executor's run.

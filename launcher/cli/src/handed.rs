@@ -1,11 +1,13 @@
 //! `cancel`, `resume` and `watch` for runs that were handed to a scheduler: through the run folder and the scheduler, since
 //! their head may be out of reach, or not begun.
 
-use crate::args::{Cancel, Resume, Target};
+use crate::args::{Cancel, OneRun, Resume, Target};
 use crate::error::{CliError, HEAD, OK, RUN_FAILED};
+use crate::far::{self, Far};
 use crate::launch::{self, Launcher};
 use crate::standing::{self, Job, Standing};
-use crate::{folder, output, runs, target};
+use crate::target::{self, Scheduler};
+use crate::{folder, output, runs};
 use bridgehead_backend::JobState;
 use bridgehead_head::journal::{self, RunEnded};
 use bridgehead_head::mailbox;
@@ -22,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const KILL_PATIENCE: Duration = Duration::from_secs(90);
 /// Between looks at the run folder.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between looks for a head elsewhere that could not be reached.
+const FAR_AGAIN: Duration = Duration::from_secs(3);
 /// Between questions to the scheduler: at first, and at most.
 const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -44,6 +48,9 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
     } else {
         "ended at its scheduler"
     };
+    if let Some(far) = far::of(folder, config)? {
+        return cancel_far(args, far, folder, config, &jobs);
+    }
     // What only waits has no head that could end it.
     for job in jobs.iter().filter(|job| !is_running(job)) {
         if let Some(job) = &job.record.job {
@@ -69,6 +76,89 @@ pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> R
     }
     write_end(folder, config, &args.reason)?;
     said(args, &run, "ended at its scheduler")
+}
+
+/// Has a head whose folder is elsewhere wind its run up, brings what it left, and removes its jobs.
+fn cancel_far(
+    args: &Cancel,
+    mut far: Far,
+    folder: &RunFolder,
+    config: &RunConfig,
+    jobs: &[Job],
+) -> Result<u8, CliError> {
+    let ended = jobs.iter().any(is_running) && far.until_over(PATIENCE)?;
+    let how = if ended { "delivered" } else { "ended at its scheduler" };
+    let scheduler = launch::scheduler_of(config)?.expect("a far run has a scheduler");
+    for job in jobs {
+        match &job.record.job {
+            Some(at) => scheduler.cancel(at)?,
+            None => sweep(&*scheduler, folder, config, job)?,
+        }
+    }
+    write_end(folder, config, &args.reason)?;
+    said(args, &folder::run_id(folder), how)
+}
+
+/// What a submission left whose answer was lost.
+fn sweep(scheduler: &dyn Scheduler, folder: &RunFolder, config: &RunConfig, job: &Job) -> Result<(), CliError> {
+    let request = launch::request_of(folder, config, job.record.launch, job.record.gang)?;
+    if let Some(found) = scheduler.find(&request, None)? {
+        scheduler.cancel(&found)?;
+    }
+    scheduler.far().map_or(Ok(()), |far| far.sweep(&request))?;
+    Ok(())
+}
+
+/// `bridgehead suspend`.
+pub(crate) fn suspend(args: &OneRun, folder: &RunFolder, config: &RunConfig) -> Result<u8, CliError> {
+    let run = folder::run_id(folder);
+    let Some(mut far) = far::of(folder, config)? else {
+        let message =
+            "only runs on Kubernetes can be suspended: `bridgehead cancel` ends one, and `resume` goes on with it";
+        return Err(CliError::new(HEAD, message));
+    };
+    let standing = standing::of(folder)?;
+    if let Some(reason) = standing.silent {
+        return Err(CliError::new(crate::error::UNREACHABLE, reason));
+    }
+    let open = standing.jobs.iter().filter(|job| job.is_open());
+    let jobs: Vec<_> = open.filter_map(|job| job.record.job.clone()).collect();
+    if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) || jobs.is_empty() {
+        let message = format!("there is nothing to suspend: the run is {}", standing.phase());
+        return Err(CliError::new(HEAD, message));
+    }
+    let scheduler = launch::scheduler_of(config)?.expect("a far run has a scheduler");
+    let far_scheduler = scheduler.far().expect("a far run's scheduler is one");
+    let kept = far_scheduler.keeps_folder();
+    if !kept {
+        // The pods take the folder with them: what is here is what `resume` goes on from.
+        far.sync(true)?;
+    }
+    for job in &jobs {
+        if kept {
+            far_scheduler.suspend(job)?;
+        } else {
+            scheduler.cancel(job)?;
+        }
+    }
+    if !kept {
+        write_pause(folder, config)?;
+    }
+    output::line(if args.json {
+        json!({ "run": run, "request": "suspended" }).to_string()
+    } else {
+        format!("suspended {run}: `bridgehead resume {run}` goes on")
+    })?;
+    Ok(OK)
+}
+
+/// What the folder tells of a run that was suspended without its head's word.
+fn write_pause(folder: &RunFolder, config: &RunConfig) -> Result<(), CliError> {
+    let attempts = journal::attempts(&folder.journal())?;
+    let counts = folder::state(folder)?.counts;
+    let status = json!({ "run": config.run, "name": config.name, "phase": "paused", "message": "suspended by the user",
+        "attempt": attempts.last().copied().unwrap_or(0).max(1), "tasks": counts, "agents": [], "failures": [] });
+    write_status(folder, &status)
 }
 
 fn is_running(job: &Job) -> bool {
@@ -164,6 +254,12 @@ pub(crate) fn resume(args: &Resume, folder: &RunFolder, mut config: RunConfig) -
     if let Some(reason) = standing.silent {
         return Err(CliError::new(crate::error::UNREACHABLE, reason));
     }
+    if let Some(mut far) = far::of(folder, &config)? {
+        far.sync(true)?; // What finished is not run again, and a head that waits for its results to be fetched is let go.
+        if let Some(jobs) = resume_suspended(&config, &standing)? {
+            return resumed(args, folder, &run, &jobs);
+        }
+    }
     if standing.phase() == "finished" {
         return runs::nothing_left(&run, args.json);
     }
@@ -176,7 +272,25 @@ pub(crate) fn resume(args: &Resume, folder: &RunFolder, mut config: RunConfig) -
         return Err(CliError::new(HEAD, message));
     }
     change_target(folder, &mut config, &args.target)?;
-    let jobs = launch_again(folder, &config, &standing)?.join(", ");
+    let jobs = launch_again(folder, &config, &standing)?;
+    resumed(args, folder, &run, &jobs)
+}
+
+/// Lets jobs go on that were suspended where they are; `None` if there are none.
+fn resume_suspended(config: &RunConfig, standing: &Standing) -> Result<Option<Vec<String>>, CliError> {
+    let suspended = standing.jobs.iter().filter(|job| job.is_open() && job.is_suspended());
+    let jobs: Vec<_> = suspended.filter_map(|job| job.record.job.clone()).collect();
+    if jobs.is_empty() {
+        return Ok(None);
+    }
+    let scheduler = launch::scheduler_of(config)?.expect("a far run has a scheduler");
+    let far = scheduler.far().expect("a far run's scheduler is one");
+    jobs.iter().try_for_each(|job| far.resume(job))?;
+    Ok(Some(jobs.into_iter().map(|job| job.0).collect()))
+}
+
+fn resumed(args: &Resume, folder: &RunFolder, run: &str, jobs: &[String]) -> Result<u8, CliError> {
+    let jobs = jobs.join(", ");
     let text = format!("resumed {run} as job {jobs}; it goes on if you stop following it");
     output::line(if args.json {
         json!({ "run": run, "jobs": jobs }).to_string()
@@ -234,7 +348,7 @@ pub(crate) fn watch(folder: &RunFolder, as_json: bool) -> Result<u8, CliError> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}") {
         bar.set_style(style);
     }
-    let mut looks = Looks::default();
+    let mut looks = Looks::of(folder)?;
     let mut shown = Value::Null;
     loop {
         let status = looks.look(folder)?;
@@ -286,8 +400,9 @@ fn show(bar: &ProgressBar, status: &Value) {
 }
 
 /// Looks at a run again and again: at its folder each time, at its scheduler ever more rarely as long as nothing changes.
-#[derive(Default)]
 pub(crate) struct Looks {
+    /// The way to a head whose folder is elsewhere, and when it is looked at again.
+    far: Option<(Far, Instant)>,
     next: Option<Instant>,
     pause: Duration,
     /// What the scheduler said when it was last asked.
@@ -295,8 +410,29 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
+    /// Looks at the run in `folder` from now on.
+    pub(crate) fn of(folder: &RunFolder) -> Result<Self, CliError> {
+        let config = folder::config(folder).ok(); // What of a damaged folder can be read is read as it is.
+        let far = config.map(|config| far::of(folder, &config)).transpose()?.flatten();
+        Ok(Self {
+            far: far.map(|far| (far, Instant::now())),
+            next: None,
+            pause: Duration::default(),
+            said: Value::Null,
+        })
+    }
+
     /// How the run stands.
     pub(crate) fn look(&mut self, folder: &RunFolder) -> Result<Value, CliError> {
+        if let Some((far, at)) = &mut self.far {
+            if Instant::now() >= *at {
+                let here = far.sync(false)?;
+                if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
+                    far.sync(true)?;
+                }
+                *at = Instant::now() + if here == far::Synced::Here { ASK.0 } else { FAR_AGAIN };
+            }
+        }
         let written = standing::by_folder(folder)?;
         if let Some(status) = written.as_ref().filter(|status| standing::is_final(status)) {
             return Ok(status.clone());

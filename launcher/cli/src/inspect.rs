@@ -179,6 +179,7 @@ fn interruptions(counts: &Value) -> String {
 /// `bridgehead results`.
 pub(crate) fn results(args: &OneRun) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
+    folder::refresh(&folder, true)?;
     let state = folder::state(&folder)?;
     let names = Names::read(&folder, &state)?;
     let finished = state

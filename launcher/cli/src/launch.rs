@@ -3,7 +3,7 @@
 
 use crate::error::{CliError, DAMAGED, OK, SYSTEM, UNREACHABLE, USAGE};
 use crate::target::{self, Scheduler};
-use crate::{args, folder, output};
+use crate::{args, far, folder, output};
 use bridgehead_backend::ledger::{self, LEDGER_VERSION, LaunchRecord, LedgerError};
 use bridgehead_backend::{JobRef, LaunchRequest};
 use bridgehead_head::journal;
@@ -50,6 +50,7 @@ impl<'a> Launcher<'a> {
     /// The scheduler refused: then none of them is left at it. Or it cannot be reached: then the records stay, and another
     /// call of [`Launcher::settle`] finds or submits their jobs.
     pub(crate) fn submit_from(&self, from: u32) -> Result<Vec<LaunchRecord>, CliError> {
+        one_gang_only(self.scheduler, self.gangs.len())?;
         let mut done: Vec<LaunchRecord> = Vec::new();
         for gang in self.gangs.iter().filter(|gang| gang.id >= from) {
             let before = done.iter().filter(|record| gang.after.contains(&record.gang));
@@ -117,7 +118,7 @@ impl<'a> Launcher<'a> {
     /// # Errors
     /// The scheduler refused, or cannot be reached.
     pub(crate) fn settle(&self, mut record: LaunchRecord) -> Result<LaunchRecord, CliError> {
-        let Some(job) = self.scheduler.find(&self.request(&record)?)? else {
+        let Some(job) = self.scheduler.find(&self.request(&record)?, self.group(record.gang))? else {
             return self.complete(record);
         };
         record.job = Some(job);
@@ -189,6 +190,33 @@ impl<'a> Launcher<'a> {
     }
 }
 
+/// Gangs wait for one another by the scheduler's own means; where it has none there is to be one.
+fn one_gang_only(scheduler: &dyn Scheduler, gangs: usize) -> Result<(), CliError> {
+    if scheduler.far().is_none() || gangs < 2 {
+        return Ok(());
+    }
+    let message = format!(
+        "the pipeline has groups that make it {gangs} gangs, and jobs on Kubernetes do not wait for one another: \
+         leave the groups out and ask for nodes that fit all tasks, or submit each part as a pipeline of its own"
+    );
+    Err(CliError::new(USAGE, message))
+}
+
+/// The request of a launch that is in no record.
+pub(crate) fn request_of(
+    folder: &RunFolder,
+    config: &RunConfig,
+    launch: u32,
+    gang: u32,
+) -> Result<LaunchRequest, CliError> {
+    let plan = plan(folder)?;
+    let found = plan.gangs.iter().find(|plan| plan.id == gang);
+    let gang = found.ok_or_else(|| CliError::invalid(&folder.plan(), format!("it has no gang {gang}")))?;
+    let path = std::fs::canonicalize(folder.path());
+    let path = path.map_err(|e| CliError::system("find", folder.path(), &e))?;
+    request(config.run.clone(), path, launch, gang, Vec::new())
+}
+
 /// The run's launch plan.
 pub(crate) fn plan(folder: &RunFolder) -> Result<LaunchPlan, CliError> {
     let path = folder.plan();
@@ -241,9 +269,33 @@ pub(crate) fn launch(args: &args::Launch) -> Result<u8, CliError> {
     let records = Launcher::new(&folder, &config, &*scheduler)?.submit_from(0)?;
     let (door, reason) = scheduler.door();
     let jobs: Vec<_> = records.iter().filter_map(|record| record.job.as_ref()).collect();
-    let warnings: Vec<String> = private_place(folder.path()).into_iter().collect();
+    let mut warnings: Vec<String> = Vec::new();
+    if scheduler.far().is_some() {
+        bring_bundles(&folder, &config, &records)?;
+    } else {
+        warnings.extend(private_place(folder.path()));
+    }
     output::line(json!({ "jobs": jobs, "door": door, "reason": reason, "warnings": warnings }))?;
     Ok(OK)
+}
+
+/// What is too large to travel with a job is carried to its head as soon as that is up.
+fn bring_bundles(folder: &RunFolder, config: &RunConfig, records: &[LaunchRecord]) -> Result<(), CliError> {
+    for record in records {
+        let bundle = far::pending_bundle(folder, record.launch);
+        let Ok(facts) = std::fs::metadata(&bundle) else {
+            continue;
+        };
+        let (run, mib) = (&config.run, facts.len() >> 20);
+        output::note(format!(
+            "{run} is handed over; its files have {mib} MiB, which are brought once the gang has started: \
+             this command waits for that, and `bridgehead watch {run}` does it too"
+        ));
+        if let Some(mut far) = far::of(folder, config)? {
+            far.until_carried(record.launch)?;
+        }
+    }
+    Ok(())
 }
 
 /// A warning where the run folder lies in a place that each node mostly has for itself.
@@ -290,6 +342,7 @@ pub(crate) fn backend() -> Result<u8, CliError> {
             groups,
         } => {
             let scheduler = target::open(&target)?;
+            one_gang_only(&*scheduler, plan.gangs.len())?;
             let run = bridgehead_local::new_run_id(&name, 0);
             let home = bridgehead_local::home().join("runs").join(run.as_str());
             let render = |gang: &GangPlan| {

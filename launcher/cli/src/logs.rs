@@ -4,7 +4,7 @@ use crate::args::Logs;
 use crate::error::{CliError, OK};
 use crate::folder::{self, Names};
 use crate::handed::Looks;
-use crate::{output, standing};
+use crate::{far, output, standing};
 use bridgehead_spec::RunFolder;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -16,13 +16,14 @@ use std::time::Duration;
 /// `bridgehead logs`.
 pub(crate) fn logs(args: &Logs) -> Result<u8, CliError> {
     let folder = folder::find(&args.run)?;
+    folder::refresh(&folder, false)?;
     let mut reader = Reader {
         wanted: wanted(&folder, args.task.as_deref())?,
         as_json: args.json,
         seen: HashMap::new(),
     };
     let handed_over = folder::is_handed_over(&folder);
-    let mut looks = Looks::default();
+    let mut looks = Looks::of(&folder)?;
     loop {
         // Asked first: a dying head's last lines are still read.
         let lives = match (args.follow, handed_over) {
@@ -32,10 +33,28 @@ pub(crate) fn logs(args: &Logs) -> Result<u8, CliError> {
         };
         reader.print_new(&folder)?;
         if !lives {
+            if reader.seen.is_empty() && reader.wanted.is_none() && !args.json {
+                print_kept(&folder)?;
+            }
             return Ok(OK);
         }
         std::thread::sleep(Duration::from_millis(200)); // Files on shared file systems tell nobody that they grew.
     }
+}
+
+/// Where nothing of a mirrored run has come, the scheduler may have kept what its processes printed.
+fn print_kept(folder: &RunFolder) -> Result<(), CliError> {
+    let Ok(config) = folder::config(folder) else {
+        return Ok(());
+    };
+    if far::is_far(&config) {
+        let text = far::kept_logs(folder, &config)?;
+        if !text.is_empty() {
+            output::note("the head cannot be reached: this is what Kubernetes kept of its pods' output");
+            output::raw(text.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a run that was handed over will print nothing more by itself.

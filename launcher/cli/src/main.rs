@@ -3,7 +3,9 @@
 mod after;
 mod args;
 mod doctor;
+mod echo;
 mod error;
+mod far;
 mod folder;
 mod follow;
 mod gc;
@@ -15,6 +17,8 @@ mod logs;
 mod node;
 mod output;
 mod place;
+mod pod;
+mod pod_place;
 mod processes;
 mod ranks;
 mod runs;
@@ -56,6 +60,7 @@ fn dispatch(command: Command) -> Result<u8, CliError> {
         Command::Logs(args) => logs::logs(&args),
         Command::Why(args) => why::why(&args),
         Command::Cancel(args) => runs::cancel(&args),
+        Command::Suspend(args) => runs::suspend(&args),
         Command::Resume(args) => runs::resume(&args),
         Command::Results(args) => inspect::results(&args),
         Command::Doctor(args) => doctor::doctor(&args),
@@ -71,6 +76,8 @@ fn dispatch(command: Command) -> Result<u8, CliError> {
         Command::Launch(args) => launch::launch(&args),
         Command::Backend => launch::backend(),
         Command::Node(args) => Ok(node::node(&args)),
+        Command::Pod(args) => Ok(pod::pod(&args)),
+        Command::Mirror(args) => far::mirror(&args),
         Command::After(args) => after::after(&args),
     }
 }

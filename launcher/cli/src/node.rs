@@ -60,7 +60,7 @@ fn run(args: &args::Node) -> Result<u8> {
 }
 
 /// From now on standard error is this process's log.
-fn log_into(folder: &RunFolder, rank: u32) -> Result<()> {
+pub(crate) fn log_into(folder: &RunFolder, rank: u32) -> Result<()> {
     let name = if rank == 0 {
         "head.log".to_owned()
     } else {
@@ -89,7 +89,14 @@ fn surroundings(folder: &RunFolder, place: &Place, variables: &Variables) -> Res
         Err(_) if agents == 1 => Ipv4Addr::LOCALHOST.into(),
         Err(error) => return Err(error),
     };
-    Ok((config, Surroundings { own, address }))
+    Ok((
+        config,
+        Surroundings {
+            own,
+            address,
+            far: None,
+        },
+    ))
 }
 
 /// The address of this node in the network of the gang; `BRIDGEHEAD_SUBNET` chooses one of several.

@@ -34,7 +34,8 @@ pub(crate) fn variables() -> Variables {
         .collect()
 }
 
-fn number<T: std::str::FromStr>(variables: &Variables, name: &str) -> Option<T> {
+/// The number that a variable holds.
+pub(crate) fn number<T: std::str::FromStr>(variables: &Variables, name: &str) -> Option<T> {
     variables.get(name)?.trim().parse().ok()
 }
 

@@ -4,11 +4,12 @@ use crate::args;
 use crate::error::{BROKEN, OK, RUN_FAILED};
 use crate::join::{self, Awaited};
 use crate::transport;
-use bridgehead_agent::{AgentOptions, Link};
+use bridgehead_agent::{AgentOptions, FarFolder, Link};
 use bridgehead_head::{AgentLink, Allocation, HeadOptions, RunOutcome};
 use bridgehead_spec::{AgentConfig, AgentId, RunConfig, RunFolder};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -79,6 +80,8 @@ pub(crate) struct Surroundings {
     pub own: AgentConfig,
     /// Where it listens for the other nodes.
     pub address: IpAddr,
+    /// The way to the run folder's other parts, where this one is a copy.
+    pub far: Option<Arc<dyn FarFolder>>,
 }
 
 /// What a head is told besides.
@@ -119,6 +122,7 @@ fn here(config: &RunConfig, rank: u32) -> Result<Surroundings> {
     Ok(Surroundings {
         own: own.ok_or_else(|| format!("the run has no agent {rank}"))?.clone(),
         address: Ipv4Addr::LOCALHOST.into(),
+        far: None,
     })
 }
 
@@ -194,6 +198,7 @@ fn agent_options(
             transport::make(&transport, agent, key, address)
         })),
         known: None,
+        far: surroundings.far.clone(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! `cancel`, `resume`: what is done to whole runs.
 
-use crate::args::{Cancel, Resume};
+use crate::args::{Cancel, OneRun, Resume};
 use crate::error::{CliError, DAMAGED, HEAD, OK};
 use crate::{folder, follow, handed, output};
 use bridgehead_backend::{Backend, LaunchRequest};
@@ -64,6 +64,12 @@ fn leave_request(folder: &RunFolder, reason: &str) -> Result<&'static str, CliEr
     };
     mailbox::leave(folder, &request).map_err(|e| CliError::system("write into", &folder.mailbox(), &e))?;
     Ok("left in its mailbox")
+}
+
+/// `bridgehead suspend`.
+pub(crate) fn suspend(args: &OneRun) -> Result<u8, CliError> {
+    let folder = folder::find(&args.run)?;
+    handed::suspend(args, &folder, &folder::config(&folder)?)
 }
 
 /// `bridgehead resume`.

@@ -3,7 +3,7 @@
 
 use crate::error::CliError;
 use crate::target;
-use crate::{folder, launch};
+use crate::{far, folder, launch};
 use bridgehead_backend::ledger::{self, LaunchRecord};
 use bridgehead_backend::{JobReport, JobState};
 use bridgehead_spec::{RunConfig, RunFolder, TargetConfig};
@@ -31,6 +31,13 @@ impl Job {
     /// Whether its processes are being ended.
     fn is_winding_up(&self) -> bool {
         self.report.as_ref().is_some_and(|report| report.word == "COMPLETING")
+    }
+
+    /// Whether it was told to give its nodes back and keep its place.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.report
+            .as_ref()
+            .is_some_and(|report| report.word == bridgehead_kubernetes::SUSPENDED)
     }
 
     /// Whether its scheduler still has to do with it.
@@ -89,7 +96,7 @@ pub(crate) fn of(folder: &RunFolder) -> Result<Standing, CliError> {
 
 /// How runs stand, in their order; what is wrong with one does not hide the others.
 pub(crate) fn of_all(folders: &[RunFolder]) -> Vec<Result<Standing, CliError>> {
-    let read: Vec<_> = folders.iter().map(Told::read).collect();
+    let read: Vec<_> = folders.iter().map(Told::read_fresh).collect();
     let mut asked: BTreeMap<String, (&TargetConfig, Vec<bridgehead_backend::JobRef>)> = BTreeMap::new();
     for told in read.iter().flatten() {
         if let Some(target) = told.target().filter(|_| told.must_ask()) {
@@ -127,7 +134,17 @@ fn ask(target: &TargetConfig, jobs: &[bridgehead_backend::JobRef]) -> Answer {
 
 /// What makes a scheduler another one: runs that have it alike share a question.
 fn door_of(target: &TargetConfig) -> String {
-    let options = ["door", "rest_url", "token_file", "user"].map(|name| target.options[name].to_string());
+    let names = [
+        "door",
+        "rest_url",
+        "token_file",
+        "user",
+        "kubeconfig",
+        "context",
+        "namespace",
+        "flavor",
+    ];
+    let options = names.map(|name| target.options[name].to_string());
     format!("{} {}", target.backend, options.join(" "))
 }
 
@@ -140,6 +157,14 @@ struct Told {
 }
 
 impl Told {
+    /// What a folder tells that is brought up to date first, where it is a mirror.
+    fn read_fresh(folder: &RunFolder) -> Result<Self, CliError> {
+        if let Ok(config) = folder::config(folder) {
+            far::refresh(folder, &config, false)?;
+        }
+        Self::read(folder)
+    }
+
     fn read(folder: &RunFolder) -> Result<Self, CliError> {
         let config = folder::config(folder).ok();
         let records = newest(ledger::read(folder)?);

@@ -1,13 +1,16 @@
 //! Where a run goes: the words of the command line turned into a target, and a target into its scheduler. The one place that
 //! names the backends which are not this machine.
 
+pub(crate) mod kubernetes;
+pub(crate) mod slurm;
+
 use crate::args::Target;
 use crate::error::{CliError, USAGE};
-use bridgehead_backend::{Backend, BackendError, JobRef, JobReport, LaunchRequest};
+use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
 use bridgehead_plan::ClusterProfile;
-use bridgehead_slurm::{Lint, Partition, Slurm, SlurmManifest, SlurmOptions};
 use bridgehead_spec::{GroupSpec, TargetConfig};
 use serde_json::{Map, Value};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// What a scheduler would be handed for one gang.
@@ -27,7 +30,7 @@ pub(crate) trait Scheduler {
     /// What would be handed over; an error where it would be refused, or would wait for ever.
     fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError>;
     /// The job of a gang that was handed over before and whose answer was lost, if it is there.
-    fn find(&self, request: &LaunchRequest) -> Result<Option<JobRef>, BackendError>;
+    fn find(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Option<JobRef>, BackendError>;
     /// Hands a gang over.
     fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError>;
     /// Where jobs stand, with one question.
@@ -38,6 +41,28 @@ pub(crate) trait Scheduler {
     fn rechain(&self, job: &JobRef, after: &[JobRef]) -> Result<(), BackendError>;
     /// When a running job will be ended, in seconds since the epoch, where that is known.
     fn end_of(&self, job: &JobRef) -> Result<Option<u64>, BackendError>;
+    /// What it can do that needs no shared file system, where its nodes share none with this machine.
+    fn far(&self) -> Option<&dyn FarScheduler> {
+        None
+    }
+}
+
+/// A scheduler whose nodes do not share this machine's file system.
+pub(crate) trait FarScheduler {
+    /// A connection to the folder service of the head that a job runs.
+    fn dial(&self, job: &JobRef) -> Result<UnixStream, BackendError>;
+    /// Whether the run folder outlives the job's pods.
+    fn keeps_folder(&self) -> bool;
+    /// Has a job give its nodes back and keep its place.
+    fn suspend(&self, job: &JobRef) -> Result<(), BackendError>;
+    /// Lets a suspended job go on.
+    fn resume(&self, job: &JobRef) -> Result<(), BackendError>;
+    /// The job that lends a kept folder to this machine: it serves the folder of the request's run, and nothing else.
+    fn submit_reader(&self, request: &LaunchRequest) -> Result<JobRef, BackendError>;
+    /// Removes what a submission that never came to be has left.
+    fn sweep(&self, request: &LaunchRequest) -> Result<(), BackendError>;
+    /// What the scheduler itself kept of what the job printed.
+    fn logs(&self, job: &JobRef) -> Result<String, BackendError>;
 }
 
 /// What a target says of the end of its jobs. It needs no way to the scheduler.
@@ -53,20 +78,21 @@ pub(crate) struct EndRules {
 /// # Errors
 /// They make no sense.
 pub(crate) fn end_rules(target: &TargetConfig) -> Result<EndRules, CliError> {
-    let bad = |e: bridgehead_slurm::OptionError| CliError::new(USAGE, e.to_string());
-    let options = SlurmOptions::read(&target.options).map_err(bad)?;
-    let notice = options.told_before().map_err(bad)?;
-    Ok(EndRules {
-        notice: notice.map(|seconds| Duration::from_secs(seconds.into())),
-        continuations: options.most_continuations(),
-    })
+    match target.backend.as_str() {
+        // Its jobs are started again by the cluster itself, and nobody is told before their end but by the head's own clock.
+        bridgehead_kubernetes::NAME => Ok(EndRules {
+            notice: None,
+            continuations: 0,
+        }),
+        _ => slurm::end_rules(target),
+    }
 }
 
 impl Target {
     /// What was asked for, by the options' names in Python; `cpus` is the cores of each node.
     ///
     /// # Errors
-    /// `--slurm` without a `=`.
+    /// `--slurm` or `--kubernetes` without a `=`.
     pub(crate) fn options(&self, cpus: Option<u32>) -> Result<Map<String, Value>, CliError> {
         let mut options = Map::new();
         let numbers = [("nodes", self.nodes), ("gpus", self.gpus), ("cpus", cpus)];
@@ -79,6 +105,14 @@ impl Target {
             ("memory", &self.memory),
             ("time", &self.time),
             ("partition", &self.partition),
+            ("queue", &self.queue),
+            ("flavor", &self.flavor),
+            ("priority", &self.priority),
+            ("image", &self.image),
+            ("namespace", &self.namespace),
+            ("context", &self.context),
+            ("volume", &self.volume),
+            ("keep", &self.keep),
             ("account", &self.account),
             ("qos", &self.qos),
             ("constraint", &self.constraint),
@@ -96,9 +130,12 @@ impl Target {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
             options.insert("token_file".to_owned(), file.display().to_string().into());
         }
-        for pair in &self.slurm {
+        let slurm = self.slurm.iter().map(|pair| ("slurm", "Slurm", pair));
+        let kubernetes = self.kubernetes.iter().map(|pair| ("kubernetes", "Kubernetes", pair));
+        for (option, class, pair) in slurm.chain(kubernetes) {
             let (key, value) = pair.split_once('=').ok_or_else(|| {
-                let message = format!("--slurm {pair}: give KEY=VALUE, with a name of bridgehead.Slurm as the key");
+                let message =
+                    format!("--{option} {pair}: give KEY=VALUE, with a name of bridgehead.{class} as the key");
                 CliError::new(USAGE, message)
             })?;
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
@@ -116,89 +153,14 @@ impl Target {
 /// # Errors
 /// There is none of that name, its options make no sense, or there is no way to it.
 pub(crate) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
-    if target.backend != bridgehead_slurm::NAME {
-        let message = format!(
-            "there is no backend {:?}: {} is the one",
-            target.backend,
-            bridgehead_slurm::NAME
-        );
-        return Err(CliError::new(USAGE, message));
-    }
-    let options = SlurmOptions::read(&target.options).map_err(|e| CliError::new(USAGE, e.to_string()))?;
-    let slurm = Slurm::connect(&options)?;
-    Ok(Box::new(SlurmTarget { options, slurm }))
-}
-
-/// Slurm, with what the run asks of it.
-struct SlurmTarget {
-    options: SlurmOptions,
-    slurm: Slurm,
-}
-
-impl SlurmTarget {
-    /// The job of a gang, whose group may ask for other nodes than the run does.
-    fn manifest(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<SlurmManifest, BackendError> {
-        match group {
-            None => self.slurm.render(request),
-            Some(group) => {
-                let options = self
-                    .options
-                    .for_group(group.nodes, group.gpus, group.partition.as_deref());
-                self.slurm.render_with(request, &options)
-            }
+    match target.backend.as_str() {
+        bridgehead_slurm::NAME => slurm::open(target),
+        bridgehead_kubernetes::NAME => kubernetes::open(target),
+        other => {
+            let (slurm, kubernetes) = (bridgehead_slurm::NAME, bridgehead_kubernetes::NAME);
+            let message = format!("there is no backend {other:?}: there are {slurm} and {kubernetes}");
+            Err(CliError::new(USAGE, message))
         }
-    }
-}
-
-impl Scheduler for SlurmTarget {
-    fn door(&self) -> (String, String) {
-        let (door, reason) = self.slurm.door();
-        (door.to_owned(), reason.to_owned())
-    }
-
-    fn profile(&self) -> Result<ClusterProfile, BackendError> {
-        self.slurm.profile()
-    }
-
-    fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError> {
-        let manifest = self.manifest(request, group)?;
-        let (errors, warnings): (Vec<Lint>, Vec<Lint>) =
-            self.slurm.lint(&manifest.job)?.into_iter().partition(|lint| lint.error);
-        if !errors.is_empty() {
-            let errors: Vec<String> = errors.into_iter().map(|lint| lint.words).collect();
-            return Err(BackendError::Unfit {
-                backend: bridgehead_slurm::NAME,
-                reason: errors.join("; "),
-            });
-        }
-        Ok(Rendered {
-            text: bridgehead_slurm::shown(&manifest.text),
-            warnings: warnings.into_iter().map(|lint| lint.words).collect(),
-        })
-    }
-
-    fn find(&self, request: &LaunchRequest) -> Result<Option<JobRef>, BackendError> {
-        self.slurm.find(&request.key())
-    }
-
-    fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError> {
-        self.slurm.submit(&self.manifest(request, group)?)
-    }
-
-    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError> {
-        self.slurm.observe(jobs)
-    }
-
-    fn cancel(&self, job: &JobRef) -> Result<(), BackendError> {
-        self.slurm.cancel(job)
-    }
-
-    fn rechain(&self, job: &JobRef, after: &[JobRef]) -> Result<(), BackendError> {
-        self.slurm.rechain(job, after)
-    }
-
-    fn end_of(&self, job: &JobRef) -> Result<Option<u64>, BackendError> {
-        self.slurm.job_end(job)
     }
 }
 
@@ -213,42 +175,12 @@ pub(crate) fn merge(target: &mut TargetConfig, changes: Map<String, Value>) {
 /// How long `doctor` waits for a scheduler's answer.
 const DOCTOR: Duration = Duration::from_secs(5);
 
-/// The way to Slurm from here and the partitions that it has, in a line; why there is none, where there is none.
-pub(crate) fn slurm_in_words() -> String {
+/// What `ask` finds out, or why it does not, or that it has not by now.
+fn in_time(ask: impl FnOnce() -> Result<String, String> + Send + 'static) -> String {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let slurm = Slurm::connect(&SlurmOptions::default());
-        let words = slurm.and_then(|slurm| {
-            let partitions = slurm
-                .cluster()?
-                .partitions
-                .iter()
-                .map(partition)
-                .collect::<Vec<_>>()
-                .join(", ");
-            let (door, reason) = slurm.door();
-            Ok(format!("by {door} ({reason}); partitions {partitions}"))
-        });
-        let _ = tell.send(words); // Nobody waits any more: the answer came too late.
+        let _ = tell.send(ask().unwrap_or_else(|reason| reason)); // Nobody waits any more: the answer came too late.
     });
-    match told.recv_timeout(DOCTOR) {
-        Ok(words) => words.unwrap_or_else(|error| error.to_string()),
-        Err(_) => format!("there is one, and it has not answered for {} s", DOCTOR.as_secs()),
-    }
-}
-
-fn partition(partition: &Partition) -> String {
-    let default = if partition.default == Some(true) { "*" } else { "" };
-    let limit = partition
-        .max_minutes
-        .map_or(String::new(), |minutes| format!(", {minutes} min at most"));
-    let state = if partition.state == "UP" {
-        String::new()
-    } else {
-        format!(", {}", partition.state.to_lowercase())
-    };
-    format!(
-        "{}{default} ({} nodes{limit}{state})",
-        partition.name, partition.total_nodes
-    )
+    let late = || format!("there is one, and it has not answered for {} s", DOCTOR.as_secs());
+    told.recv_timeout(DOCTOR).unwrap_or_else(|_| late())
 }

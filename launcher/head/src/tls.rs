@@ -88,6 +88,12 @@ impl Authority {
         })
     }
 
+    /// The authority's own certificate, as PEM text.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// A certificate and key for `name`, as PEM texts.
     ///
     /// # Errors

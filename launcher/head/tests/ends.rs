@@ -33,6 +33,7 @@ fn config() -> RunConfig {
         python: "python3".into(),
         sys_path: Vec::new(),
         cwd: "/".into(),
+        project: None,
         env: BTreeMap::new(),
         inline_limit: 0,
         join_timeout_ms: 60_000,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._refs import Ref, get, put, put_many
     from ._run import Run, connect
     from ._shards import ShardedArray, near, shard
-    from ._targets import Slurm
+    from ._targets import Kubernetes, Slurm
     from ._task import Options, Program, ProgramResult, Retries, Task, program, task
     from .errors import (
         BridgeheadError,
@@ -53,6 +53,7 @@ __all__ = [
     "Future",
     "Group",
     "HeadLost",
+    "Kubernetes",
     "MpiTask",
     "Node",
     "Options",
@@ -108,6 +109,7 @@ _PARTS = {
     "Future": "_future",
     "Group": "_pipeline",
     "HeadLost": "errors",
+    "Kubernetes": "_targets",
     "MpiTask": "_gang",
     "Node": "_pipeline",
     "Options": "_task",

@@ -40,6 +40,7 @@ class Follower:
         self._names = names
         self._seen: object = None
         self._stop = threading.Event()
+        self._mirror = _mirror(folder)
         self._thread = threading.Thread(target=self._follow, name=f"bridgehead-follow-{folder.name}", daemon=True)
         self._thread.start()
 
@@ -48,6 +49,13 @@ class Follower:
         self._stop.set()
 
     def _follow(self) -> None:
+        try:
+            self._look()
+        finally:
+            if self._mirror is not None:
+                self._mirror.communicate()  # It ends with its standard input.
+
+    def _look(self) -> None:
         pause, ask_at = _ASK[0], 0.0
         while not self._stop.is_set():
             began = time.monotonic()
@@ -126,6 +134,33 @@ class Follower:
                 future.set_exception(error)
         if not self.end.done():
             self.end.set_exception(error)
+
+
+def is_far(folder: Path) -> bool:
+    """Whether the nodes of a run do not share this machine's file system, so that its folder here is a mirror."""
+    target = json.loads((folder / "run.json").read_text()).get("target")
+    return target is not None and target["backend"] == "kubernetes"
+
+
+def _mirror(folder: Path) -> subprocess.Popen[bytes] | None:
+    """The process that keeps a mirrored folder current, results and all."""
+    if not is_far(folder):
+        return None
+    command = [_launch.find_binary(), "mirror", str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def bring(folder: Path) -> None:
+    """Brings what a run has left to its mirrored folder, where that is not done; nothing where the folder is no mirror.
+
+    Raises:
+        SchedulerError: it cannot be had; the message says why.
+    """
+    if is_far(folder):
+        command = [_launch.find_binary(), "mirror", "--once", str(folder)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode != 0:
+            raise _refused(done)
 
 
 def handed_over(folder: Path) -> bool:

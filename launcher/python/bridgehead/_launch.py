@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import _bridgehead, _failures, errors
+from . import _bridgehead, _failures, _pickling, errors
 from ._task import parse_memory
 
 if TYPE_CHECKING:
-    from ._targets import Slurm
+    from ._targets import Target
 
 
 def asked() -> str:
@@ -148,7 +148,7 @@ class Asked:
 
     @staticmethod
     def of(
-        on: Slurm | None,
+        on: Target | None,
         agents: int | None,
         cpus: int | None,
         trace: str | Path | None,
@@ -170,7 +170,7 @@ class Asked:
 
     @staticmethod
     def _of(
-        on: Slurm | None,
+        on: Target | None,
         agents: int | None,
         cpus: int | None,
         trace: str | Path | None,
@@ -302,6 +302,8 @@ def start(
         "sys_path": [os.path.abspath(entry) for entry in sys.path],
         "cwd": os.getcwd(),
     }
+    if asked.target is not None:
+        document["project"] = _pickling.project_folder()
     if trace:
         document["trace"] = os.path.abspath(trace)
     rarer = ("target", "max_running", "max_fails", "store_limit")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ._refs import Ref
     from ._run import Run
-    from ._targets import Slurm
+    from ._targets import Target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -206,7 +206,7 @@ class Pipeline:
     def run(
         self,
         *,
-        on: Slurm | None = None,
+        on: Target | None = None,
         agents: int | None = None,
         cpus: int | None = None,
         wait: bool = True,
@@ -246,7 +246,7 @@ class Pipeline:
     def submit(
         self,
         *,
-        on: Slurm | None = None,
+        on: Target | None = None,
         agents: int | None = None,
         cpus: int | None = None,
         trace: str | Path | None = None,
@@ -271,7 +271,7 @@ class Pipeline:
     def plan(
         self,
         *,
-        on: Slurm | None = None,
+        on: Target | None = None,
         agents: int | None = None,
         cpus: int | None = None,
         resources: dict[str, int] | None = None,

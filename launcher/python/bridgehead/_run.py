@@ -52,6 +52,8 @@ class Run:
             self._follower = _follow.begin(folder, self._futures, names)
             self._end = self._follower.end
         else:
+            if _follow.over_as(folder) and _follow.is_far(folder):
+                _follow.bring(folder)
             self._read_journal()
 
     def __getitem__(self, node: Node[R]) -> Future[R]:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import errors
@@ -84,38 +84,146 @@ class Slurm:
 
     def _asked(self) -> dict[str, Any]:
         """What was given, as `run.json` has it."""
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        given = {name: value for name, value in given.items() if value is not None}
-        for name in ("setup", "native"):
-            if name in given:
-                given[name] = [given[name]] if isinstance(given[name], str) else list(given[name])
-        if "token_file" in given:
-            given["token_file"] = os.path.abspath(os.fspath(given["token_file"]))
-        return given
+        return _given(self, lists=("setup", "native"), paths=("token_file",))
 
 
 Slurm.__init__ = names_options(Slurm.__init__)  # type: ignore[method-assign]
 
 
-def chosen(on: Slurm | None) -> dict[str, Any] | None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kubernetes:
+    """A Kubernetes cluster, and what to ask it for: ``pipeline.submit(on=bh.Kubernetes(nodes=3, queue="team"))``.
+
+    What is left out is the cluster's to decide, or has a default. The command line has the same names: ``--nodes 3``, or
+    ``--kubernetes KEY=VALUE`` for the rarer ones.
+
+    Attributes:
+        nodes: pods of the gang, one agent in each; they start together or not at all.
+        cpus: cores of each pod; 1 where it is left out. Requests and limits are equal.
+        memory: memory of each pod, ``"8GiB"`` for instance; 2 GiB for each core where it is left out.
+        gpus: GPUs of each pod.
+        gpu_resource: what a GPU is called there; ``"nvidia.com/gpu"`` where it is left out.
+        resources: further resources of each pod, ``{"rdma/hca": 1}`` for instance.
+        shm: most bytes of ``/dev/shm``, a part of the pod's memory; a quarter of it where it is left out.
+        time: time limit, ``"30m"``, ``"2h"`` or ``"1-12:00:00"`` for instance.
+        flavor: ``"volcano"``, ``"kueue"``, ``"appwrapper"``, ``"indexed-job"`` or ``"code-engine"``; chosen by what the
+            cluster has where it is left out.
+        queue: the queue of Volcano, or the LocalQueue of Kueue.
+        priority: the priority class of the pods.
+        restarts: how often the gang starts again after it lost a pod; 3 where it is left out.
+        image: the image that the agents run in; ``BRIDGEHEAD_IMAGE`` where it is left out.
+        pull_policy: when it is pulled, ``"Always"``, ``"IfNotPresent"`` or ``"Never"``.
+        pull_secrets: Secrets with credentials for its registry.
+        python: the Python interpreter in the image; ``"python3"`` where it is left out.
+        namespace: the namespace; the context's where it is left out.
+        context: the context of the kubeconfig; the current one where it is left out.
+        kubeconfig: the kubeconfig; ``KUBECONFIG`` or ``~/.kube/config`` where it is left out.
+        volume: a PersistentVolumeClaim that keeps the run folder. Without one the folder goes with the head's pod: then a
+            gang that starts again begins anew, and results have to be fetched within ``keep``.
+        keep: how long the head waits for its results to be fetched, ``"1h"`` where it is left out; without a volume only.
+        ttl: how long the cluster keeps the ended job; a day where it is left out.
+        node_selector: labels that nodes must have.
+        tolerations: tolerations, as in a pod's ``spec``.
+        topology: the label of nodes within whose equal values all pods are to be, ``"topology.kubernetes.io/rack"``.
+        topology_required: whether that is a must; a wish where it is left out.
+        labels: labels of all objects.
+        annotations: annotations of all pods.
+        env: variables of agents and tasks. Never a secret.
+        run_as_user: the user id of the pods; 65532 where it is left out, on OpenShift the one that it gives.
+        fs_group: the group that files of volumes belong to.
+        rdma: pods may lock memory, which the restricted profile does not allow.
+        pod: merged into the pod's ``spec`` (RFC 7386), for what has no option.
+    """
+
+    nodes: int | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    gpus: int | None = None
+    gpu_resource: str | None = None
+    resources: Mapping[str, int] | None = None
+    shm: str | None = None
+    time: str | None = None
+    flavor: str | None = None
+    queue: str | None = None
+    priority: str | None = None
+    restarts: int | None = None
+    image: str | None = None
+    pull_policy: str | None = None
+    pull_secrets: Sequence[str] | None = None
+    python: str | None = None
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | os.PathLike[str] | None = None
+    volume: str | None = None
+    keep: str | None = None
+    ttl: str | None = None
+    node_selector: Mapping[str, str] | None = None
+    tolerations: Sequence[Mapping[str, Any]] | None = None
+    topology: str | None = None
+    topology_required: bool | None = None
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    env: Mapping[str, str] | None = None
+    run_as_user: int | None = None
+    fs_group: int | None = None
+    rdma: bool | None = None
+    pod: Mapping[str, Any] | None = None
+
+    def _asked(self) -> dict[str, Any]:
+        """What was given, as `run.json` has it."""
+        return _given(self, lists=("pull_secrets", "tolerations"), paths=("kubeconfig",))
+
+
+Kubernetes.__init__ = names_options(Kubernetes.__init__)  # type: ignore[method-assign]
+
+Target = Slurm | Kubernetes
+"""A scheduler, and what to ask it for."""
+
+_NAMES = {Slurm: "slurm", Kubernetes: "kubernetes"}
+
+
+def _given(target: Target, lists: Sequence[str], paths: Sequence[str]) -> dict[str, Any]:
+    """What was given of a target's options; a lone text counts as a list of one."""
+    given = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if name in lists:
+            given[name] = [value] if isinstance(value, str) else list(value)
+        elif name in paths:
+            given[name] = os.path.abspath(os.fspath(value))
+        elif isinstance(value, Mapping):
+            given[name] = dict(value)
+    return given
+
+
+def chosen(on: Target | None) -> dict[str, Any] | None:
     """The target as `run.json` has it: the script's words, overridden one by one by the command line's. `None` is this
     machine.
 
     Raises:
         PlanError: options of a scheduler without one.
     """
-    if on is not None and not isinstance(on, Slurm):
-        raise errors.PlanError(f"on={on!r}: give a bridgehead.Slurm, or leave it out for this machine")
+    if on is not None and not isinstance(on, Target):
+        raise errors.PlanError(
+            f"on={on!r}: give a bridgehead.Slurm or a bridgehead.Kubernetes, or leave it out for this machine"
+        )
     told = json.loads(os.environ.get("BRIDGEHEAD_TARGET") or "{}")
-    backend = told.get("backend") or ("slurm" if on is not None else None)
+    own = _NAMES[type(on)] if on is not None else None
+    backend = told.get("backend") or own
     if backend == "local":
         return None
     if backend is None:
         if told.get("options"):
             names = ", ".join(told["options"])
-            raise errors.PlanError(f"{names}: options for a scheduler, and none is named: give --on slurm")
+            raise errors.PlanError(
+                f"{names}: options for a scheduler, and none is named: give --on slurm or --on kubernetes"
+            )
         return None
-    options = on._asked() if on is not None else {}
+    # What the script asks of one scheduler means nothing to another.
+    options = on._asked() if on is not None and own == backend else {}
+    image = os.environ.get("BRIDGEHEAD_IMAGE")
+    if backend == "kubernetes" and image:
+        options.setdefault("image", image)
     return {"backend": backend, "options": options | told.get("options", {})}
 
 

@@ -32,6 +32,9 @@ pub struct RunConfig {
     pub sys_path: Vec<String>,
     /// Working folder of workers and programs.
     pub cwd: PathBuf,
+    /// The folder of the user's code, whose files travel to nodes that do not share this machine's file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<PathBuf>,
     /// Variables set in workers and programs. Never a secret.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -102,7 +105,7 @@ pub enum TransportChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetConfig {
-    /// The backend's name: `slurm`.
+    /// The backend's name: `slurm` or `kubernetes`.
     pub backend: String,
     /// What was asked of it, in the backend's own words. Never a secret.
     pub options: serde_json::Value,
@@ -239,6 +242,12 @@ impl RunFolder {
     #[must_use]
     pub fn mailbox(&self) -> PathBuf {
         self.0.join("mailbox")
+    }
+
+    /// What the client sent for agents that do not see this folder: code, and what the run begins with.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        self.0.join("bundle.tar.gz")
     }
 
     /// Certificates and tickets; mode 0700.

@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
         "bridgehead-slurm",
         "bridgehead-kubernetes",
         "bridgehead-events",
+        "bridgehead-mirror",
         "bridgehead-mpi",
         "bridgehead-store-node",
         "bridgehead-tcp",

@@ -5,7 +5,7 @@ use super::connect::Cluster;
 use super::kinds::{job_kind, ours};
 use super::phases;
 use super::reference::JobName;
-use crate::Flavor;
+use crate::{Flavor, SUSPENDED};
 use bridgehead_backend::{BackendError, JobRef, JobReport, JobState};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -34,9 +34,11 @@ impl Cluster {
                 explained += 1;
                 reason = self.reason(name, object).await;
             }
+            // What Kueue holds for the user only its Workload tells, which the reason was read from.
+            let suspended = standing.suspended || reason.starts_with("suspended");
             reports.push(JobReport {
                 state: standing.state,
-                word: standing.word,
+                word: if suspended { SUSPENDED.to_owned() } else { standing.word },
                 reason,
                 nodes: String::new(),
             });

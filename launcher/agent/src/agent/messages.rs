@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 impl Agent {
     pub(super) fn on_head(&mut self, message: HeadToAgent) -> Result<(), AgentError> {
+        let Some(message) = self.with_files(message) else {
+            return Ok(()); // It comes again, with its file.
+        };
         match message {
             HeadToAgent::Call(call) => self.on_call(call),
             HeadToAgent::PutFunction(put) => self.learn(put),
             HeadToAgent::Welcome(welcome) => self.on_welcome(welcome),
             HeadToAgent::Cancel(cancel) => self.on_cancel(&cancel),
-            HeadToAgent::Outcome(outcome) => {
-                self.on_worker_outcome(outcome);
-            }
             HeadToAgent::Shutdown(shutdown) => self.stop = Some(shutdown.reason),
             HeadToAgent::Refused(refused) => return Err(AgentError::Refused(refused.message)),
             HeadToAgent::Heartbeat(_) => {}
@@ -49,12 +49,21 @@ impl Agent {
                     worker.outbox.push(placed);
                 }
             }
-            HeadToAgent::Located(located) => self.on_located(located),
-            HeadToAgent::Name(reply) => self.on_name_reply(reply),
             HeadToAgent::Relay(relay) => self.on_relay(relay),
             HeadToAgent::EndGang(end) => self.cancel(end.task, &end.reason),
+            word @ (HeadToAgent::Outcome(_) | HeadToAgent::Located(_) | HeadToAgent::Name(_)) => self.on_word(word),
         }
         Ok(())
+    }
+
+    /// Word for a worker or a guest whose value can be read here.
+    pub(super) fn on_word(&mut self, word: HeadToAgent) {
+        match word {
+            HeadToAgent::Outcome(outcome) => self.on_worker_outcome(outcome),
+            HeadToAgent::Located(located) => self.on_located(located),
+            HeadToAgent::Name(reply) => self.on_name_reply(reply),
+            _ => {} // Only these wait for files.
+        }
     }
 
     pub(super) fn on_welcome(&mut self, welcome: AgentWelcome) {
@@ -124,6 +133,12 @@ impl Agent {
         let digest = put.digest.as_ref().try_into().map(Digest);
         let digest = digest.map_err(|_| format!("the digest of function {} is not 32 bytes long", put.name))?;
         let path = self.options.folder.blob(&digest);
+        if let Some(far) = self.far.as_ref().filter(|_| !path.exists()) {
+            // Here, and not on another thread: calls of the function may be the next thing that the head says.
+            far.folder()
+                .bring(path.strip_prefix(self.options.folder.path()).unwrap_or(&path))
+                .map_err(|e| format!("cannot bring the code of {} here: {e}", put.name))?;
+        }
         let code = std::fs::read(&path)
             .map_err(|e| format!("cannot read the code of {} from {}: {e}", put.name, path.display()))?;
         if Digest::of(&code) == digest {

@@ -1,6 +1,7 @@
 //! Objects on their way to this node and out of it: for calls, for the head, for workers.
 
 use super::ends::{epoch_ns, nanos};
+use super::files::Wanting;
 use super::{Agent, Event};
 use crate::calls::Waiting;
 use crate::data::{Asker, objects};
@@ -8,10 +9,9 @@ use bridgehead_spec::ObjectId;
 use bridgehead_store_node::Arrival;
 use bridgehead_wire::{
     AgentWelcome, Copied, FabricAddress, Failure, FailureCause, Fetch, Fetched, HoldObjects, Locate, Located, Memory,
-    ObjectRef, Outcome, Peers, Persist, Persisted, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
+    ObjectRef, Outcome, Peers, PutObject, ReleaseObjects, TaskCall, TaskDone, Value,
 };
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
 use std::time::Instant;
 
 fn lost(object: ObjectId, reason: &str) -> Outcome {
@@ -65,10 +65,16 @@ impl Agent {
                 None => drop(missing.insert(object.id(), object.clone())),
             }
         }
-        if missing.is_empty() {
+        let files = self.missing_files(&call);
+        if missing.is_empty() && files.is_empty() {
             return self.queue.push_back(Waiting::new(call, self.options.agent.0));
         }
-        self.transfers.hold(call, missing.len());
+        let attempt = call.attempt;
+        self.transfers
+            .hold(call, missing.len() + usize::from(!files.is_empty()));
+        if !files.is_empty() {
+            self.bring_files(files, Wanting::Call(task, attempt));
+        }
         for object in missing.into_values() {
             self.bring(&object, Asker::Call(task));
         }
@@ -342,30 +348,6 @@ impl Agent {
                 }
             }
             Asker::Call(_) => {}
-        }
-    }
-
-    /// Writes an object into the run folder, never outside it.
-    pub(super) fn on_persist(&self, persist: Persist) {
-        let Persist { task, object, path } = persist;
-        let events = self.events.clone();
-        let answer = {
-            let path = path.clone();
-            move |written: Result<u64, String>| {
-                let (error, len) = written.map_or_else(|error| (error, 0), |len| (String::new(), len));
-                let _ = events.send(Event::Persisted(Persisted { task, error, path, len }));
-            }
-        };
-        let inside = Path::new(&path)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        match object {
-            Some(object) if inside && !path.is_empty() => {
-                let path = self.options.folder.path().join(&path);
-                self.store.persist(object.id(), &path, Box::new(answer));
-            }
-            Some(_) => answer(Err(format!("{path:?} is no path inside the run folder"))),
-            None => answer(Err("the request names no object".to_owned())),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! A worker that speaks the protocol and does what its "function" says: the code is the name of a behaviour.
 
 use bridgehead_wire::{
-    AgentToWorker, Blocked, Frames, LogText, Outcome, PutFunction, ReturnedTasks, TaskCall, TaskDone, TaskSubmit,
-    Value, WorkerReady, WorkerToAgent, outcome, value,
+    AgentToWorker, Blocked, FileRef, Frames, LogText, Outcome, PutFunction, ReturnedTasks, TaskCall, TaskDone,
+    TaskSubmit, Value, WorkerReady, WorkerToAgent, outcome, value,
 };
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 struct Worker {
@@ -17,6 +18,7 @@ struct Worker {
     queue: VecDeque<AgentToWorker>,
     functions: HashMap<u32, String>,
     allocation_end_ns: u64,
+    run_dir: PathBuf,
 }
 
 /// Started by an agent as if it were Python.
@@ -38,12 +40,14 @@ fn as_worker() {
         queue: VecDeque::new(),
         functions: HashMap::new(),
         allocation_end_ns: 0,
+        run_dir: PathBuf::new(),
     };
     let Some(AgentToWorker::Config(config)) = worker.next() else {
         return;
     };
     eprintln!("worker {} is up", config.worker);
     worker.allocation_end_ns = config.allocation_end_ns;
+    worker.run_dir = PathBuf::from(&config.run_dir);
     let (pid, python) = (std::process::id(), "3.11".to_owned());
     worker.say(WorkerReady { pid, python });
     while let Some(message) = worker.next() {
@@ -118,10 +122,16 @@ impl Worker {
         });
     }
 
+    /// What a file of the run folder says, or that it is not there.
+    fn text_of(&self, file: &FileRef) -> String {
+        std::fs::read_to_string(self.run_dir.join(&file.path)).unwrap_or_else(|e| e.to_string())
+    }
+
     fn call(&mut self, call: &TaskCall) {
         let code = self.functions.get(&call.function).cloned().unwrap_or_default();
         let argument = match call.args.as_ref().and_then(|v| v.kind.clone()) {
             Some(value::Kind::Inline(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+            Some(value::Kind::File(file)) => self.text_of(&file),
             _ => String::new(),
         };
         match code.as_str() {
@@ -190,6 +200,10 @@ impl Worker {
             match self.next() {
                 Some(AgentToWorker::Outcome(o)) => {
                     let text = match o.outcome.and_then(|o| o.kind) {
+                        Some(outcome::Kind::Value(Value {
+                            kind: Some(value::Kind::File(file)),
+                            ..
+                        })) => self.text_of(&file),
                         Some(outcome::Kind::Value(v)) => format!("{v:?}"),
                         other => format!("{other:?}"),
                     };

@@ -1,6 +1,6 @@
 //! A head of two channels, a run folder that goes away, and the proof that nothing is left behind.
 
-use bridgehead_agent::{AgentEnd, AgentOptions, Link, run, sweep};
+use bridgehead_agent::{AgentEnd, AgentOptions, FarFolder, Link, run, sweep};
 use bridgehead_spec::{AgentId, Digest, Resources, RunFolder};
 use bridgehead_topology::NumaNode;
 use bridgehead_wire::{
@@ -10,6 +10,7 @@ use bridgehead_wire::{
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet};
@@ -23,6 +24,8 @@ pub struct Wish {
     pub python: Option<String>,
     /// The machine's NUMA nodes.
     pub numa: Vec<NumaNode>,
+    /// The head's run folder, where it is another one than the agent's.
+    pub far: Option<Arc<dyn FarFolder>>,
 }
 
 impl Default for Wish {
@@ -35,6 +38,7 @@ impl Default for Wish {
             resources,
             python: None,
             numa: Vec::new(),
+            far: None,
         }
     }
 }
@@ -110,6 +114,7 @@ pub fn options(dir: &Path, incarnation: &str, resources: &Resources) -> AgentOpt
         host: "here".to_owned(),
         fabric: bridgehead_agent::FabricMaker(Box::new(|_, _| Err("a case has no network".to_owned()))),
         known: None,
+        far: None,
     }
 }
 
@@ -151,6 +156,7 @@ impl Head {
         let (to_head, from_agent) = unbounded_channel();
         let mut options = options(dir.path(), &incarnation, &wish.resources);
         options.topology.numa.clone_from(&wish.numa);
+        options.far.clone_from(&wish.far);
         let agent = tokio::task::spawn_local(run(options, Link { to_head, from_head }));
         let _ = to_agent.send(welcome(dir.path(), wish.python.as_deref()).into());
         Self {

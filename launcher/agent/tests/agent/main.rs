@@ -2,6 +2,7 @@
 //! `check` in `harness` runs one case and proves that no process is left behind.
 
 mod fake_worker;
+mod far;
 mod gangs;
 mod guests;
 mod harness;

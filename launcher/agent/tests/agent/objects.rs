@@ -21,7 +21,7 @@ fn two_nodes() -> Vec<NumaNode> {
 }
 
 /// An object of this process in the agent's store, published.
-async fn put(head: &mut Head) -> ObjectRef {
+pub async fn put(head: &mut Head) -> ObjectRef {
     head.wait(|message| matches!(message, AgentToHead::Join(_)).then_some(()))
         .await;
     let socket = head

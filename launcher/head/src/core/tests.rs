@@ -30,6 +30,7 @@ fn config(agents: u32) -> RunConfig {
         python: "python3".into(),
         sys_path: Vec::new(),
         cwd: "/".into(),
+        project: None,
         env: BTreeMap::new(),
         inline_limit: 0,
         join_timeout_ms: 1000,

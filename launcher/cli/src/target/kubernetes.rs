@@ -1,0 +1,277 @@
+//! Kubernetes as a target: what its jobs carry along, since its nodes share no file system with this machine, and what `doctor`
+//! says of it.
+
+use super::{FarScheduler, Rendered, Scheduler};
+use crate::error::{CliError, USAGE};
+use crate::{far, folder};
+use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
+use bridgehead_kubernetes::{Gang, Kubernetes, KubernetesOptions, Manifest, NAME, SecretData, Surroundings};
+use bridgehead_plan::ClusterProfile;
+use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, TargetConfig};
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a bundle in one Secret, which may have 1 MiB with all that is around them.
+const PIECE: usize = 700 << 10;
+/// Pieces that travel with the job; a larger bundle is carried to the head once it is up. They lie in the cluster's own store.
+const PIECES: usize = 12;
+/// What says to a pod that its bundle will be brought.
+const BROUGHT: &str = "BRIDGEHEAD_BUNDLE";
+/// What says to the renderer how many pieces there are.
+const PARTS: &str = "BRIDGEHEAD_BUNDLE_PARTS";
+/// What says to a pod that it is to lend the run folder and do nothing else.
+pub(crate) const LEND: &str = "BRIDGEHEAD_LEND";
+
+/// Kubernetes, if there is a way to it.
+pub(super) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
+    let options = KubernetesOptions::read(&target.options).map_err(|e| CliError::new(USAGE, e.to_string()))?;
+    let kubernetes = Kubernetes::connect(&options)?;
+    Ok(Box::new(KubernetesTarget { options, kubernetes }))
+}
+
+/// Kubernetes, with what the run asks of it.
+struct KubernetesTarget {
+    options: KubernetesOptions,
+    kubernetes: Kubernetes,
+}
+
+/// What a job carries along.
+struct Luggage {
+    /// Pieces of the bundle; none where it is brought later.
+    pieces: Vec<Vec<u8>>,
+    data: SecretData,
+}
+
+fn unfit(reason: impl Into<String>) -> BackendError {
+    BackendError::Unfit {
+        backend: NAME,
+        reason: reason.into(),
+    }
+}
+
+fn said(error: CliError) -> BackendError {
+    BackendError::Refused {
+        backend: NAME,
+        doing: "prepare the run",
+        reason: error.to_string(),
+    }
+}
+
+impl KubernetesTarget {
+    /// The objects of a gang, whose group may ask for other nodes than the run does. `parts` are the pieces of its bundle.
+    fn manifest(
+        &self,
+        request: &LaunchRequest,
+        group: Option<&GroupSpec>,
+        parts: usize,
+    ) -> Result<Manifest, BackendError> {
+        let mut request = request.clone();
+        if parts > 0 {
+            request.env.insert(PARTS.to_owned(), parts.to_string());
+        } else {
+            request.env.insert(BROUGHT.to_owned(), "brought".to_owned());
+        }
+        let options = match group {
+            None => self.options.clone(),
+            Some(group) => self
+                .options
+                .for_group(group.nodes, group.gpus, group.partition.as_deref()),
+        };
+        self.render_gang(&request, &options)
+    }
+
+    fn render_gang(&self, request: &LaunchRequest, options: &KubernetesOptions) -> Result<Manifest, BackendError> {
+        let surroundings = Surroundings {
+            openshift: self.kubernetes.is_openshift(),
+        };
+        let gang = Gang::new(request, options, self.kubernetes.namespace(), &surroundings)?;
+        bridgehead_kubernetes::render(&gang, self.kubernetes.flavor())
+    }
+
+    /// Packs what the pods need. A bundle that is too large to travel with the job waits in the run folder.
+    fn pack(&self, request: &LaunchRequest) -> Result<Luggage, BackendError> {
+        let folder = RunFolder::new(&request.run_dir);
+        let config = folder::config(&folder).map_err(said)?;
+        let bundle = bridgehead_mirror::pack(&folder, project(&config).as_deref()).map_err(|e| unfit(e.to_string()))?;
+        let mut pieces = bridgehead_mirror::split(&bundle, PIECE);
+        if pieces.len() > PIECES {
+            far::keep_bundle(&folder, request.launch, &bundle).map_err(said)?;
+            pieces.clear();
+        }
+        let mut data = SecretData::default();
+        let secrets = far::secrets(&folder, &request.run, request.launch).map_err(said)?;
+        data.0.insert("run".to_owned(), secrets);
+        for (number, piece) in pieces.iter().enumerate() {
+            let part = [(format!("part-{number:03}"), piece.clone())];
+            data.0.insert(format!("code-{number}"), part.into());
+        }
+        Ok(Luggage { pieces, data })
+    }
+}
+
+/// The folder of the user's code, unless it is one that holds much else: a home, or the root.
+fn project(config: &RunConfig) -> Option<PathBuf> {
+    let project = config.project.clone()?;
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let much_else = project == Path::new("/") || home.as_ref() == Some(&project);
+    if much_else {
+        let place = project.display();
+        crate::output::note(format!(
+            "{place} is not carried to the pods: modules and files beside the script are not seen there; move the script into a folder of its own"
+        ));
+    }
+    (!much_else).then_some(project)
+}
+
+/// Secrets by the names that they have in a manifest.
+fn named(manifest: &Manifest, data: SecretData) -> SecretData {
+    let named = data
+        .0
+        .into_iter()
+        .map(|(suffix, files)| (format!("{}-{suffix}", manifest.name), files));
+    SecretData(named.collect())
+}
+
+impl Scheduler for KubernetesTarget {
+    fn door(&self) -> (String, String) {
+        self.kubernetes.door()
+    }
+
+    fn profile(&self) -> Result<ClusterProfile, BackendError> {
+        self.kubernetes.profile(&self.options)
+    }
+
+    fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError> {
+        let manifest = self.manifest(request, group, 1)?;
+        Ok(Rendered {
+            text: manifest.text,
+            warnings: self.warnings(),
+        })
+    }
+
+    fn find(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Option<JobRef>, BackendError> {
+        let luggage = self.pack(request)?;
+        self.kubernetes
+            .find(&self.manifest(request, group, luggage.pieces.len())?)
+    }
+
+    fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError> {
+        for lost in self.kubernetes.check_rights()? {
+            crate::output::note(lost);
+        }
+        let luggage = self.pack(request)?;
+        let manifest = self.manifest(request, group, luggage.pieces.len())?;
+        let data = named(&manifest, luggage.data);
+        self.kubernetes.submit(&manifest, &data)
+    }
+
+    fn observe(&self, jobs: &[JobRef]) -> Result<Vec<JobReport>, BackendError> {
+        self.kubernetes.observe(jobs)
+    }
+
+    fn cancel(&self, job: &JobRef) -> Result<(), BackendError> {
+        self.kubernetes.cancel(job)
+    }
+
+    fn rechain(&self, _: &JobRef, _: &[JobRef]) -> Result<(), BackendError> {
+        Err(unfit("jobs on Kubernetes do not wait for one another"))
+    }
+
+    fn end_of(&self, _: &JobRef) -> Result<Option<u64>, BackendError> {
+        Ok(None) // The head counts by itself from its own start.
+    }
+
+    fn far(&self) -> Option<&dyn FarScheduler> {
+        Some(self)
+    }
+}
+
+impl KubernetesTarget {
+    /// What is unwise, as sentences.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.options.volume.is_none() {
+            let keep = self.options.keep.as_deref().unwrap_or("1h");
+            warnings.push(format!(
+                "there is no --volume: the run folder goes with the head's pod, so a gang that starts again begins anew, \
+                 and results have to be fetched within {keep} of the run's end"
+            ));
+        }
+        warnings
+    }
+}
+
+impl FarScheduler for KubernetesTarget {
+    fn dial(&self, job: &JobRef) -> Result<UnixStream, BackendError> {
+        self.kubernetes.forward(job, bridgehead_kubernetes::pod::PORT)
+    }
+
+    fn keeps_folder(&self) -> bool {
+        self.options.volume.is_some()
+    }
+
+    fn suspend(&self, job: &JobRef) -> Result<(), BackendError> {
+        self.kubernetes.suspend(job)
+    }
+
+    fn resume(&self, job: &JobRef) -> Result<(), BackendError> {
+        self.kubernetes.resume(job)
+    }
+
+    fn submit_reader(&self, request: &LaunchRequest) -> Result<JobRef, BackendError> {
+        let folder = RunFolder::new(&request.run_dir);
+        let mut data = SecretData::default();
+        let secrets = far::secrets(&folder, &request.run, request.launch).map_err(said)?;
+        data.0.insert("run".to_owned(), secrets);
+        let mut request = LaunchRequest {
+            agents: 1,
+            ..request.clone()
+        };
+        request.env.insert(LEND.to_owned(), "folder".to_owned());
+        let manifest = self.render_gang(&request, &for_reader(&self.options))?;
+        let data = named(&manifest, data);
+        self.kubernetes.submit(&manifest, &data)
+    }
+
+    fn sweep(&self, request: &LaunchRequest) -> Result<(), BackendError> {
+        let manifest = self.manifest(request, None, PIECES)?;
+        let names = manifest
+            .side
+            .iter()
+            .filter_map(|side| side["metadata"]["name"].as_str());
+        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    fn logs(&self, job: &JobRef) -> Result<String, BackendError> {
+        let logs = self.kubernetes.pod_logs(job, true)?;
+        Ok(logs.into_iter().map(|log| log.text).collect())
+    }
+}
+
+/// A pod that only lends the run's volume needs little, and what the run asks of nodes it does not.
+fn for_reader(options: &KubernetesOptions) -> KubernetesOptions {
+    KubernetesOptions {
+        nodes: Some(1),
+        cpus: Some(1),
+        memory: Some("256MiB".to_owned()),
+        gpus: None,
+        resources: BTreeMap::new(),
+        shm: None,
+        time: None,
+        topology: None,
+        rdma: None,
+        restarts: Some(0),
+        ..options.clone()
+    }
+}
+
+/// The way to a cluster from here, in a line; why there is none, where there is none.
+pub(crate) fn in_words() -> String {
+    super::in_time(|| {
+        let kubernetes = Kubernetes::connect(&KubernetesOptions::default()).map_err(|e| e.to_string())?;
+        let (flavor, reason) = kubernetes.door();
+        Ok(format!("{flavor} ({reason})"))
+    })
+}

@@ -1,0 +1,3 @@
+"""A module of the project, which travels with it."""
+
+WORD = "carried"

@@ -1,0 +1,93 @@
+"""A run on a volume survives what a cluster does to it: pods and nodes that die, evictions, an API server that is away."""
+
+from __future__ import annotations
+
+import signal
+
+from cluster import Cluster, wait_until
+from support import Submitted, User, check
+
+WORK = ("arrays", 12, 1.5)
+"""Long enough to be hit in the middle."""
+
+
+def begin(user: User, claim: str, flavour: str = "volcano", nodes: int = 3) -> Submitted:
+    user.cluster.volume(claim, user.namespace)
+    run = user.submit(*WORK, on=["--nodes", nodes, "--volume", claim, "--flavor", flavour])
+    run.wait_finished(3)
+    return run
+
+
+def resumed(run: Submitted) -> None:
+    """It comes to its end in a later attempt, and what had finished did not run again."""
+    run.user.check("watch", run.id, limit=280, out="finished")
+    status = check(run, limit=280)
+    assert status["attempt"] > 1, status
+    again = run.count("task-assigned") - status["tasks"]["finished"]
+    assert again <= 9, f"{again} tasks ran again"
+
+
+def pod_of(run: Submitted, rank: int) -> dict[str, str]:
+    pods = sorted(run.pods(), key=lambda pod: (not is_head(pod), pod["metadata"]["name"]))
+    return {"name": pods[rank]["metadata"]["name"], "node": pods[rank]["spec"]["nodeName"]}
+
+
+def is_head(pod: dict[str, dict[str, dict[str, str]]]) -> bool:
+    name = str(pod["metadata"]["name"])
+    return "-head-" in name or name.endswith("-0")
+
+
+def test_a_pod_that_is_killed_costs_what_ran(user: User, cluster: Cluster) -> None:
+    run = begin(user, "pods")
+    name = pod_of(run, 2)["name"]
+    cluster.kubectl("delete", "pod", name, "-n", "hpc", "--grace-period=0", "--force", "--wait=false")
+    resumed(run)
+
+
+def test_a_head_that_is_evicted_goes_on_elsewhere(user: User, cluster: Cluster) -> None:
+    run = begin(user, "evicted")
+    pod = pod_of(run, 0)["name"]
+    eviction = f'{{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {{"name": "{pod}", "namespace": "hpc"}}}}'
+    cluster.kubectl("create", "--raw", f"/api/v1/namespaces/hpc/pods/{pod}/eviction", "-f", "-", text=eviction)
+    resumed(run)
+
+
+def test_a_node_that_dies_does_not_end_the_run(user: User, cluster: Cluster) -> None:
+    run = begin(user, "nodes", nodes=2)
+    node = pod_of(run, 0)["node"]
+    with cluster.fault("kill", node):
+        wait_until(lambda: not cluster.ready(), "the node is missed", 60)
+        # What an administrator says of a node that is certainly off; without it Volcano waits for the node.
+        taint = f"{node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute".split()
+        cluster.kubectl("taint", "node", *taint)
+        try:
+            resumed(run)
+        finally:
+            cluster.kubectl("taint", "node", node, "node.kubernetes.io/out-of-service-")
+
+
+def test_a_lone_pod_of_an_indexed_job_is_replaced_and_joins_again(user: User, cluster: Cluster) -> None:
+    run = begin(user, "indexed", "indexed-job")
+    name = pod_of(run, 1)["name"]
+    cluster.kubectl("delete", "pod", name, "-n", "hpc", "--wait=false")
+    user.check("watch", run.id, limit=280, out="finished")
+    assert check(run)["attempt"] == 1, "the head went on"
+
+
+def test_an_api_server_that_is_away_costs_nothing(user: User, cluster: Cluster) -> None:
+    run = begin(user, "away")
+    watch = user.start("bridgehead", "watch", run.id)
+    with cluster.without("kube-apiserver"):
+        assert user.run("bridgehead", "status", run.id).code in (0, 8)
+    out, err = watch.communicate(timeout=200)
+    assert (watch.returncode, out.strip().splitlines()[-1]) == (0, "finished"), (out, err)
+    check(run)
+
+
+def test_a_client_that_is_killed_leaves_the_run_alone(user: User) -> None:
+    run = begin(user, "client")
+    watch = user.start("bridgehead", "watch", run.id)
+    watch.send_signal(signal.SIGKILL)
+    watch.communicate()
+    user.check("watch", run.id, limit=200, out="finished")
+    check(run)
