@@ -28,13 +28,9 @@ def resumed(run: Submitted) -> None:
 
 
 def pod_of(run: Submitted, rank: int) -> dict[str, str]:
-    pods = sorted(run.pods(), key=lambda pod: (not is_head(pod), pod["metadata"]["name"]))
+    """The pod of a rank: the head's group comes before that of the others, if it is a group of its own."""
+    pods = sorted(run.pods(), key=lambda pod: ("-head-" not in pod["metadata"]["name"], pod["metadata"]["name"]))
     return {"name": pods[rank]["metadata"]["name"], "node": pods[rank]["spec"]["nodeName"]}
-
-
-def is_head(pod: dict[str, dict[str, dict[str, str]]]) -> bool:
-    name = str(pod["metadata"]["name"])
-    return "-head-" in name or name.endswith("-0")
 
 
 def test_a_pod_that_is_killed_costs_what_ran(user: User, cluster: Cluster) -> None:

@@ -111,7 +111,7 @@ def test_missing_rights_are_listed(user: User) -> None:
 
 def test_wrong_words_are_errors_with_the_way_out(user: User) -> None:
     submit = ["submit", "--on", "kubernetes", "pipelines.py", "values", 1, 0.1]
-    user.check(*submit, code=2, err=["--image"], BRIDGEHEAD_IMAGE="")
+    user.check(*submit, code=7, err=["--image"], BRIDGEHEAD_IMAGE="")
     wrong = ["submit", "--on", "kubernetes", "--kubernetes", "colour=red", "pipelines.py", "values", 1, 0.1]
     user.check(*wrong, code=2, err=["colour", "nodes"])
     user.check(*submit, code=8, err=["kubeconfig"], KUBECONFIG="/nowhere", HOME="/nowhere")

@@ -12,10 +12,14 @@ mod engine;
 mod forward;
 mod kinds;
 mod logs;
+#[cfg(test)]
+mod mocked;
 mod observe;
 mod pause;
 mod phases;
 mod reasons;
+#[cfg(test)]
+mod recorded;
 mod reference;
 mod rights;
 mod submit;

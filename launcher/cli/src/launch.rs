@@ -8,7 +8,7 @@ use bridgehead_backend::ledger::{self, LEDGER_VERSION, LaunchRecord, LedgerError
 use bridgehead_backend::{JobRef, LaunchRequest};
 use bridgehead_head::journal;
 use bridgehead_plan::{GangPlan, LaunchPlan};
-use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, RunId, TargetConfig};
+use bridgehead_spec::{Digest, GroupSpec, RunConfig, RunFolder, RunId, TargetConfig};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -270,7 +270,8 @@ pub(crate) fn launch(args: &args::Launch) -> Result<u8, CliError> {
     let (door, reason) = scheduler.door();
     let jobs: Vec<_> = records.iter().filter_map(|record| record.job.as_ref()).collect();
     let mut warnings: Vec<String> = Vec::new();
-    if scheduler.far().is_some() {
+    if let Some(far) = scheduler.far() {
+        warnings.extend(far.warnings());
         bring_bundles(&folder, &config, &records)?;
     } else {
         warnings.extend(private_place(folder.path()));
@@ -324,6 +325,17 @@ enum Question {
     },
 }
 
+/// The id in what is only shown: the same for the same plan.
+fn planned_run(name: &str, plan: &LaunchPlan) -> RunId {
+    let drawn = bridgehead_local::new_run_id(name, 0);
+    let digest = Digest::of(&serde_json::to_vec(plan).unwrap_or_default()).to_string();
+    let beginning = drawn
+        .as_str()
+        .rsplit_once('-')
+        .map_or(drawn.as_str(), |(beginning, _)| beginning);
+    RunId::parse(&format!("{beginning}-{}", &digest[..8])).unwrap_or(drawn)
+}
+
 /// `bridgehead backend`.
 pub(crate) fn backend() -> Result<u8, CliError> {
     let mut text = String::new();
@@ -343,7 +355,7 @@ pub(crate) fn backend() -> Result<u8, CliError> {
         } => {
             let scheduler = target::open(&target)?;
             one_gang_only(&*scheduler, plan.gangs.len())?;
-            let run = bridgehead_local::new_run_id(&name, 0);
+            let run = planned_run(&name, &plan);
             let home = bridgehead_local::home().join("runs").join(run.as_str());
             let render = |gang: &GangPlan| {
                 let request = request(run.clone(), home.clone(), gang.id + 1, gang, Vec::new())?;

@@ -51,6 +51,8 @@ pub(crate) trait Scheduler {
 pub(crate) trait FarScheduler {
     /// A connection to the folder service of the head that a job runs.
     fn dial(&self, job: &JobRef) -> Result<UnixStream, BackendError>;
+    /// What is unwise about what is asked of it, as sentences.
+    fn warnings(&self) -> Vec<String>;
     /// Whether the run folder outlives the job's pods.
     fn keeps_folder(&self) -> bool;
     /// Has a job give its nodes back and keep its place.

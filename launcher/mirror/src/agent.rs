@@ -98,14 +98,15 @@ impl Ways {
         if let Some(range) = range.and_then(|range| range.parse().ok()) {
             headers.insert(CONTENT_RANGE, range);
         }
+        let large = link::is_large(&body);
         let mut link = self.dial().await?;
         let response = link.ask(method, &format!("{VERSION}{path}"), headers, body).await;
-        // A refusal was read to its end: the connection is as good as before.
         let read = match response {
             Ok(response) => read(response).await,
             Err(trouble) => Err(trouble),
         };
-        if matches!(read, Ok(_) | Err(Trouble::Refused { .. })) {
+        // A refusal was read to its end: the connection is as good as before, unless a body was still to be sent.
+        if read.is_ok() || (!large && matches!(read, Err(Trouble::Refused { .. }))) {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < KEPT {
                 idle.push(link);

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use tokio::sync::oneshot;
 
 /// Read from a file at a time.
 const PIECE: usize = 64 << 10;
@@ -65,6 +66,41 @@ impl Body for FileBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+/// A body that is sent once somebody says so, and broken off where nobody will.
+pub(crate) fn gated(body: Sent, gate: oneshot::Receiver<()>) -> Sent {
+    let gate = Some(gate);
+    Gated { body, gate }.boxed()
+}
+
+struct Gated {
+    body: Sent,
+    gate: Option<oneshot::Receiver<()>>,
+}
+
+impl Body for Gated {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(gate) = &mut self.gate {
+            match Pin::new(gate).poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(io::Error::other("it is not wanted")))),
+                Poll::Ready(Ok(())) => self.gate = None,
+            }
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -6,20 +6,23 @@ use crate::{LENGTH_HEADER, SILENCE};
 use bridgehead_wire::HEAD_NAME;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{HOST, RETRY_AFTER};
+use hyper::header::{EXPECT, HOST, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
 /// Bodies go at least so fast, in bytes a second, or are given up.
 const SLOWEST: u64 = 64 << 10;
+/// Bodies up to so many bytes are sent unasked.
+const UNASKED: u64 = 16 << 10;
 
 /// Why a request came to nothing.
 #[derive(Debug)]
@@ -128,12 +131,12 @@ impl Link {
     ) -> Result<Response<Incoming>, Trouble> {
         let len = body.size_hint().exact().unwrap_or(0);
         let patience = 2 * SILENCE + Duration::from_secs(len / SLOWEST);
-        let mut request = Request::new(body);
+        let mut request = offered(body);
         *request.method_mut() = method;
         *request.uri_mut() = path
             .parse()
             .map_err(|e| Trouble::Here(io::Error::other(format!("{path}: {e}"))))?;
-        *request.headers_mut() = headers;
+        request.headers_mut().extend(headers);
         request
             .headers_mut()
             .insert(HOST, hyper::header::HeaderValue::from_static(HEAD_NAME));
@@ -149,6 +152,32 @@ impl Link {
             Err(refused(response).await)
         }
     }
+}
+
+/// Whether a body is sent only when the service has said that it takes it. A refusal of a large one would be lost otherwise: the
+/// service hangs up, and what it said is gone with the connection that is being written to.
+pub(crate) fn is_large(body: &Sent) -> bool {
+    body.size_hint().exact().is_none_or(|len| len > UNASKED)
+}
+
+/// A request with this body.
+fn offered(body: Sent) -> Request<Sent> {
+    if !is_large(&body) {
+        return Request::new(body);
+    }
+    let (open, gate) = oneshot::channel();
+    let open = Mutex::new(Some(open));
+    let mut request = Request::new(body::gated(body, gate));
+    request
+        .headers_mut()
+        .insert(EXPECT, hyper::header::HeaderValue::from_static("100-continue"));
+    hyper::ext::on_informational(&mut request, move |word| {
+        let open = open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(open) = open.filter(|_| word.status() == StatusCode::CONTINUE) {
+            let _ = open.send(()); // The connection is gone otherwise, and says so.
+        }
+    });
+    request
 }
 
 async fn refused(response: Response<Incoming>) -> Trouble {

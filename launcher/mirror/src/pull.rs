@@ -26,10 +26,17 @@ pub(crate) async fn pull(link: &mut Link, tree: &Tree, wanted: Wanted) -> Result
         ..Pulled::default()
     };
     for top in [Top::Logs, Top::Results, Top::Journal] {
+        let here = tree.lens(top).map_err(Trouble::Here)?;
         for (path, size) in listed.iter().filter(|(path, _)| path.top == top) {
-            match top {
-                Top::Results => once(link, tree, path, *size, wanted, &mut pulled).await?,
-                _ => grow(link, tree, path, *size, &mut pulled).await?,
+            match here.get(&path.to_string()) {
+                Some(len) if len == size => {}
+                Some(len) if top != Top::Results && len < size => {
+                    grow(link, tree, path, (*len, *size), &mut pulled).await?
+                }
+                None if top != Top::Results => grow(link, tree, path, (0, *size), &mut pulled).await?,
+                // A file that grows and became shorter is another file.
+                _ if top != Top::Results || wanted.results => anew(link, tree, path, *size, &mut pulled).await?,
+                _ => pulled.complete = false,
             }
         }
     }
@@ -100,15 +107,14 @@ async fn list(link: &mut Link) -> Result<Vec<(FilePath, u64)>, Trouble> {
     Ok(files)
 }
 
-/// A file that grows: what is missing at its end, at its place. One that became shorter is another file, and comes anew.
-async fn grow(link: &mut Link, tree: &Tree, path: &FilePath, size: u64, pulled: &mut Pulled) -> Result<(), Trouble> {
-    let here = tree.len(path).map_err(Trouble::Here)?;
-    let from = match here {
-        Some(len) if len > size => return anew(link, tree, path, size, pulled).await,
-        Some(len) if len == size => return Ok(()),
-        Some(len) => len,
-        None => 0,
-    };
+/// A file that grows: what is missing at its end, at its place.
+async fn grow(
+    link: &mut Link,
+    tree: &Tree,
+    path: &FilePath,
+    (from, size): (u64, u64),
+    pulled: &mut Pulled,
+) -> Result<(), Trouble> {
     let file = tree.write_at(path).map_err(Trouble::Here)?;
     if size > 0 {
         let mut at = from;
@@ -122,25 +128,6 @@ async fn grow(link: &mut Link, tree: &Tree, path: &FilePath, size: u64, pulled: 
     }
     pulled.files += 1;
     Ok(())
-}
-
-/// A file that is written once.
-async fn once(
-    link: &mut Link,
-    tree: &Tree,
-    path: &FilePath,
-    size: u64,
-    wanted: Wanted,
-    pulled: &mut Pulled,
-) -> Result<(), Trouble> {
-    if tree.len(path).map_err(Trouble::Here)? == Some(size) {
-        return Ok(());
-    }
-    if !wanted.results {
-        pulled.complete = false;
-        return Ok(());
-    }
-    anew(link, tree, path, size, pulled).await
 }
 
 /// A file as a whole, or not at all.

@@ -274,12 +274,18 @@ async fn put_whole(shared: &Shared, path: &FilePath, request: Request<Incoming>,
 }
 
 async fn receive(mut part: Part, mut body: Incoming) -> Result<(Part, u64), Refusal> {
-    let mut received = 0;
+    let (mut received, mut trouble) = (0, None);
     while let Some(bytes) = body::next(&mut body).await? {
-        part.write(&bytes)?;
+        if trouble.is_none() {
+            // After a full disk the rest is read all the same: who is still sending does not hear an answer.
+            trouble = part.write(&bytes).err();
+        }
         received += bytes.len() as u64;
     }
-    Ok((part, received))
+    match trouble {
+        None => Ok((part, received)),
+        Some(error) => Err(error.into()),
+    }
 }
 
 async fn append(shared: &Shared, path: &FilePath, request: Request<Incoming>) -> Answer {

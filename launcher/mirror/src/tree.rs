@@ -3,6 +3,7 @@
 
 use crate::paths::{FilePath, Listed, ROOT_FILES, Top, is_plain};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -72,6 +73,11 @@ impl Tree {
         }
     }
 
+    /// The lengths of all files of a top folder that may travel, by name.
+    pub(crate) fn lens(&self, top: Top) -> io::Result<HashMap<String, u64>> {
+        Ok(self.list(top)?.into_iter().map(|file| (file.path, file.size)).collect())
+    }
+
     /// Opens a file to be written at places in it; it is made where there is none.
     pub(crate) fn write_at(&self, path: &FilePath) -> io::Result<File> {
         let folder = self.folder(path.top, true)?;
@@ -133,12 +139,15 @@ impl Tree {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
+        if names.is_empty() {
+            return Ok(found);
+        }
+        let folder = self.folder(top, false)?;
         let travels = |name: &String| is_plain(name) && (top != Top::Root || ROOT_FILES.contains(&name.as_str()));
         for name in names.into_iter().filter(travels) {
-            let path = FilePath { top, name };
             // What goes away while it is looked at, or is no file, is not listed.
-            if let Ok((_, size)) = self.read(&path) {
-                let path = path.to_string();
+            if let Some(size) = regular_len(&folder, &name)? {
+                let path = FilePath { top, name }.to_string();
                 let kind = top.kind();
                 found.push(Listed { path, size, kind });
             }
@@ -173,6 +182,17 @@ impl Tree {
             rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
         }
         Ok(())
+    }
+}
+
+/// The length of a regular file; none where there is none, or something else.
+fn regular_len(folder: &OwnedFd, name: &str) -> io::Result<Option<u64>> {
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(facts) if FileType::from_raw_mode(facts.st_mode) == FileType::RegularFile => {
+            Ok(Some(u64::try_from(facts.st_size).unwrap_or(0)))
+        }
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -30,11 +30,11 @@ impl Cluster {
             .await
             .map_err(|t| t.error(CANCEL))?;
         let place = job_kind(job.flavor).within(&job.namespace);
-        match self.calls.remove_whole(place, &job.name, &job.uid).await {
-            // Another job has the name: this one is gone.
-            Err(trouble) if trouble.code() == Some(409) => {}
-            other => other.map_err(|t| t.error(CANCEL))?,
-        }
+        // Another job may have the name by now: then this one is gone, and the pods of that name are not its own.
+        let another = match self.calls.remove_whole(place, &job.name, &job.uid).await {
+            Err(trouble) if trouble.code() == Some(409) => true,
+            other => other.map(|()| false).map_err(|t| t.error(CANCEL))?,
+        };
         let gone = self.calls.wait_for(job, GONE, |object| object.is_none()).await;
         let gone = gone.map_err(|t| t.error(CANCEL))?;
         for (kind, name) in side {
@@ -43,7 +43,7 @@ impl Cluster {
                 .await
                 .map_err(|t| t.error(CANCEL))?;
         }
-        if gone && self.pods_gone(job, deadline).await.map_err(|t| t.error(CANCEL))? {
+        if gone && (another || self.pods_gone(job, deadline).await.map_err(|t| t.error(CANCEL))?) {
             return Ok(());
         }
         let words = format!(

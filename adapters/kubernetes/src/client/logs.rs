@@ -80,6 +80,12 @@ impl Cursor {
         self.again = 0;
     }
 
+    /// From when on a stream is to show lines: the whole second before the last stamp. The request has whole seconds, and a part
+    /// of one would be rounded up there, past lines that were never seen.
+    fn since(&self) -> Option<Timestamp> {
+        self.last.and_then(|last| Timestamp::from_second(last.as_second()).ok())
+    }
+
     /// Whether a line with this stamp is new.
     fn take(&mut self, stamp: Timestamp) -> bool {
         match self.last {
@@ -214,7 +220,7 @@ impl Cluster {
             let params = LogParams {
                 follow: true,
                 timestamps: true,
-                since_time: cursor.last,
+                since_time: cursor.since(),
                 ..LogParams::default()
             };
             cursor.reopen();
@@ -322,6 +328,14 @@ mod tests {
             }
             assert_eq!(got, ["a", "b", "c", "d", "e"], "broken after {cut}");
         }
+    }
+
+    #[test]
+    fn a_stream_is_opened_from_the_second_of_the_last_line_and_not_from_the_next() {
+        let mut cursor = Cursor::default();
+        assert_eq!(cursor.since(), None);
+        cursor.take("2026-11-30T08:00:39.9Z".parse().unwrap());
+        assert_eq!(cursor.since(), Some("2026-11-30T08:00:39Z".parse().unwrap()));
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn app_wrapper(object: &Value) -> Standing {
         "Succeeded" | "Failed" => standing(JobState::Ended, phase),
         "Running" if holds(object, "PodsReady") => standing(JobState::Running, phase),
         "Running" => standing(JobState::Pending, "Starting"),
-        "Suspending" | "Terminating" => standing(JobState::Running, phase),
+        "Terminating" => standing(JobState::Running, phase),
         _ => held(object).unwrap_or_else(|| standing(JobState::Pending, phase)),
     }
 }

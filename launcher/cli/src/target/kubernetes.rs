@@ -187,22 +187,16 @@ impl Scheduler for KubernetesTarget {
     }
 }
 
-impl KubernetesTarget {
-    /// What is unwise, as sentences.
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.options.volume.is_none() {
-            let keep = self.options.keep.as_deref().unwrap_or("1h");
-            warnings.push(format!(
-                "there is no --volume: the run folder goes with the head's pod, so a gang that starts again begins anew, \
-                 and results have to be fetched within {keep} of the run's end"
-            ));
-        }
-        warnings
-    }
-}
-
 impl FarScheduler for KubernetesTarget {
+    fn warnings(&self) -> Vec<String> {
+        let keep = self.options.keep.as_deref().unwrap_or("1h");
+        let warning = format!(
+            "there is no --volume: the run folder goes with the head's pod, so a gang that starts again begins anew, \
+             and results have to be fetched within {keep} of the run's end"
+        );
+        self.options.volume.is_none().then_some(warning).into_iter().collect()
+    }
+
     fn dial(&self, job: &JobRef) -> Result<UnixStream, BackendError> {
         self.kubernetes.forward(job, bridgehead_kubernetes::pod::PORT)
     }

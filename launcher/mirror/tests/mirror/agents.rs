@@ -80,6 +80,18 @@ fn what_cannot_be_is_said_at_once() {
 }
 
 #[test]
+fn a_refusal_is_heard_also_while_much_is_being_sent() {
+    let bench = Bench::new();
+    let (dir, folder) = local();
+    std::fs::write(dir.path().join("results/1"), vec![7; 8 << 20]).unwrap();
+    let old = Remote::new(vec![bench.service().address().to_string()], &bench.agent, "life-0").unwrap();
+    for _ in 0..20 {
+        let error = old.send(&folder, Path::new("results/1")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    }
+}
+
+#[test]
 fn tickets_and_bundles_are_waited_for() {
     let bench = Bench::new();
     let remote = bench.remote();
@@ -103,7 +115,7 @@ fn a_head_that_is_away_for_a_while_costs_time_only() {
     let mut bench = Bench::silent();
     bench.write("results/1", "value");
     let (dir, folder) = local();
-    let away = TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = TcpListener::bind("127.0.0.2:0").unwrap(); // Where no other case gets the port meanwhile.
     let address = away.local_addr().unwrap();
     let remote = bench.remote_at(address);
     let brings = std::thread::spawn(move || remote.bring(&folder, Path::new("results/1")).map(|()| remote));
@@ -126,13 +138,16 @@ fn a_head_that_is_away_for_a_while_costs_time_only() {
 fn a_head_that_stays_away_is_given_up_with_the_reason() {
     let bench = Bench::silent();
     let (_dir, folder) = local();
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let remote = bench.remote_at(unused).with_patience(Duration::from_millis(150));
+    let unused = TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+    let remote = bench.remote_at(unused).with_patience(Duration::from_secs(1));
     let error = remote.bring(&folder, Path::new("results/1")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     let text = error.to_string();
     assert!(
-        text.contains("2 attempts") && text.contains(&unused.to_string()) && text.contains("results/1"),
+        text.contains("attempts in 1s")
+            && !text.contains("after 1 attempts")
+            && text.contains(&unused.to_string())
+            && text.contains("results/1"),
         "{text}"
     );
 }
