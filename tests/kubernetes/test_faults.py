@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from cluster import Cluster, wait_until
+from cluster import Cluster
+from handed import wait_until
 from support import Submitted, User, check
 
 WORK = ("arrays", 12, 1.5)

@@ -262,14 +262,13 @@ impl FarScheduler for KubernetesTarget {
         self.kubernetes.submit(&manifest, &data)
     }
 
-    fn sweep(&self, request: &LaunchRequest) -> Result<(), BackendError> {
+    fn sweep(&self, request: &LaunchRequest) -> Result<Vec<String>, BackendError> {
         let manifest = self.manifest(request, None, PIECES)?;
         let names = manifest
             .side
             .iter()
             .filter_map(|side| side["metadata"]["name"].as_str());
-        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())?;
-        Ok(())
+        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())
     }
 
     fn logs(&self, job: &JobRef) -> Result<String, BackendError> {
