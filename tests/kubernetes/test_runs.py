@@ -15,7 +15,7 @@ FLAVOURS = ["volcano", "kueue", "appwrapper", "indexed-job"]
 
 def test_the_surrogate_example_runs_as_one_gang_of_three_pods(user: User) -> None:
     script = ROOT / "examples/surrogate.py"
-    words = ["submit", "--on", "kubernetes", "--nodes", 3, "--queue", "team", "--json", script]
+    words = ["submit", script, "--on", "kubernetes", "--nodes", 3, "--queue", "team", "--json"]
     run = Submitted(user, json.loads(user.check(*words))["run"])
     user.check("watch", run.id, limit=280, out="finished")
     check(run)
