@@ -139,7 +139,7 @@ impl Far {
             Ok(()) => Ok(Synced::Here),
             Err(reason) => {
                 self.link = None; // A link that broke is made anew the next time.
-                self.from_kept_folder(&record, &job, results, reason)
+                self.through_reader(&record, &job, results, reason)
             }
         }
     }
@@ -167,7 +167,7 @@ impl Far {
     }
 
     /// A run folder that was kept is lent by a pod of its own, once the job that wrote it is over.
-    fn from_kept_folder(
+    fn through_reader(
         &mut self,
         record: &LaunchRecord,
         job: &JobRef,
