@@ -43,7 +43,17 @@ class Cluster:
 
     def kubectl(self, *words: object, text: str | None = None, ok: bool = True) -> str:
         """What `kubectl` prints for the administrator."""
-        done = subprocess.run(
+        done = self._kubectl(words, text)
+        assert done.returncode == 0 or not ok, (words, done)
+        return done.stdout
+
+    def refused(self, *words: object, text: str | None = None) -> str:
+        """Why the cluster refuses this to the administrator; empty where it does not."""
+        done = self._kubectl(words, text)
+        return done.stderr if done.returncode else ""
+
+    def _kubectl(self, words: tuple[object, ...], text: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["kubectl", *map(str, words)],
             env=self.env,
             input=text,
@@ -52,8 +62,6 @@ class Cluster:
             timeout=90,
             check=False,
         )
-        assert done.returncode == 0 or not ok, (words, done)
-        return done.stdout
 
     def get(self, kind: str, *words: object) -> list[dict[str, Any]]:
         """Objects of some kinds."""

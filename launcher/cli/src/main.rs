@@ -10,6 +10,7 @@ mod folder;
 mod follow;
 mod gc;
 mod handed;
+mod indices;
 mod inspect;
 mod join;
 mod launch;

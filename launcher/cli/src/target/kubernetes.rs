@@ -6,7 +6,7 @@ use crate::error::{CliError, USAGE};
 use crate::{far, folder};
 use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
 use bridgehead_kubernetes::pod::PROJECT;
-use bridgehead_kubernetes::{Gang, Kubernetes, KubernetesOptions, Manifest, NAME, SecretData, Surroundings};
+use bridgehead_kubernetes::{Flavor, Gang, Kubernetes, KubernetesOptions, Manifest, NAME, SecretData, Surroundings};
 use bridgehead_plan::ClusterProfile;
 use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, TargetConfig};
 use std::collections::BTreeMap;
@@ -85,15 +85,20 @@ impl KubernetesTarget {
                 .options
                 .for_group(group.nodes, group.gpus, group.partition.as_deref()),
         };
-        self.render_gang(&request, &options)
+        self.render_gang(&request, &options, self.kubernetes.flavor())
     }
 
-    fn render_gang(&self, request: &LaunchRequest, options: &KubernetesOptions) -> Result<Manifest, BackendError> {
+    fn render_gang(
+        &self,
+        request: &LaunchRequest,
+        options: &KubernetesOptions,
+        flavor: Flavor,
+    ) -> Result<Manifest, BackendError> {
         let surroundings = Surroundings {
             openshift: self.kubernetes.is_openshift(),
         };
         let gang = Gang::new(request, options, self.kubernetes.namespace(), &surroundings)?;
-        bridgehead_kubernetes::render(&gang, self.kubernetes.flavor())
+        bridgehead_kubernetes::render(&gang, flavor)
     }
 
     /// Packs what the pods need. A bundle that is too large to travel with the job waits in the run folder.
@@ -257,7 +262,8 @@ impl FarScheduler for KubernetesTarget {
             ..request.clone()
         };
         request.env.insert(LEND.to_owned(), "folder".to_owned());
-        let manifest = self.render_gang(&request, &for_reader(&self.options))?;
+        // One small pod needs no gang scheduler, and none that may be behind with its queues.
+        let manifest = self.render_gang(&request, &for_reader(&self.options), Flavor::IndexedJob)?;
         let data = named(&manifest, data);
         self.kubernetes.submit(&manifest, &data)
     }
@@ -290,6 +296,7 @@ fn for_reader(options: &KubernetesOptions) -> KubernetesOptions {
         topology: None,
         rdma: None,
         restarts: Some(0),
+        queue: None,
         ..options.clone()
     }
 }
