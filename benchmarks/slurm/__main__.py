@@ -8,48 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests/slurm"))
+sys.path[:0] = [str(HERE.parents[1] / "tests/slurm"), str(HERE.parent)]
 
 from cluster import Cluster, wait_until  # noqa: E402
+from pairs import Table  # noqa: E402
 from support import Submitted, User  # noqa: E402
 
 PIPELINES = HERE / "pipelines.py"
 SUBMISSION = HERE.parents[1] / "target/release/examples/submission"
 OURS, BARE = "submission by REST, Bridgehead, ms", "submission by REST, a bare POST, ms"
 REST = ["--slurm-door", "rest", "--rest-url", "http://ctl:6820"]
-
-
-class Table:
-    """Rows of samples, and the ratios of pairs that were measured in turn."""
-
-    def __init__(self) -> None:
-        self.samples: dict[str, list[float]] = {}
-        self.lines: list[str] = []
-
-    def add(self, row: str, value: float) -> None:
-        self.samples.setdefault(row, []).append(value)
-
-    def ratio(self, what: str, row: str, against: str, target: float | None = None) -> None:
-        """The median of so many times what `against` needs, round by round."""
-        pairs = zip(self.samples.get(row, []), self.samples.get(against, []), strict=False)
-        if ratios := [ours / theirs for ours, theirs in pairs]:
-            met = "" if target is None else f" (target: at most {target:g})"
-            self.lines.append(f"- {what}: {statistics.median(ratios):.3g} times{met}")
-
-    def text(self) -> str:
-        rows = [
-            f"| {row} | {statistics.median(s):.4g} | {min(s):.4g} | {max(s):.4g} | {len(s)} |"
-            for row, s in self.samples.items()
-        ]
-        head = ["| what | median | least | most | samples |", "|---|---:|---:|---:|---:|"]
-        return "\n".join([*head, *rows, "", *self.lines, ""])
 
 
 def submitted(user: User, kind: str, *arguments: object, on: list[object]) -> Submitted:

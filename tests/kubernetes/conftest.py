@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from calls import Audit
 from cluster import KINDS, Cluster
-from handed import ROOT, wait_until
-from support import IMAGE, User
+from handed import wait_until
+from prepare import give_roles, load_image
+from support import User
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,36 +26,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
         pytest.skip("no cluster is up: make test-kubernetes brings one up")
     cluster = Cluster(Path(state))
     wait_until(cluster.ready, "every node is ready")
-    _load_image(cluster, tmp_path_factory.mktemp("image"))
-    role = (ROOT / "deploy/kubernetes/role.yaml").read_text()
-    for namespace in ("hpc", "hpc-restricted"):
-        cluster.kubectl("apply", "-n", namespace, "-f", "-", text=role)
-        for binding in ({"user": "submitter", "from": "hpc"}, {"user": "second", "from": "hpc"}):
-            cluster.kubectl(
-                *(
-                    "create",
-                    "rolebinding",
-                    f"bridgehead-{binding['user']}",
-                    "-n",
-                    namespace,
-                    "--role=bridgehead-submitter",
-                ),
-                f"--serviceaccount={binding['from']}:{binding['user']}",
-                ok=False,
-            )
+    load_image(cluster, tmp_path_factory.mktemp("image"))
+    give_roles(cluster, ("hpc", "hpc-restricted"), ("submitter", "second", "counted"))
     cluster.apply(*_queues())
     return cluster
-
-
-def _load_image(cluster: Cluster, folder: Path) -> None:
-    """The image of the wheel that these tests run with, on every node."""
-    told = os.environ.get("BRIDGEHEAD_TEST_ROOTFS")
-    root = Path(told) if told else folder
-    if not told:
-        wheels = sorted((ROOT / "target/wheels").glob("bridgehead-*.whl"), key=lambda path: path.stat().st_mtime)
-        pip = Path(sys.prefix, "bin/pip")
-        subprocess.run([ROOT / "deploy/image/rootfs", pip, wheels[-1], root], check=True, timeout=280)
-    cluster.tool("image", "--onto-base", IMAGE, root)
 
 
 def _queues() -> list[dict[str, object]]:
@@ -92,16 +66,29 @@ def user(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> User:
 @pytest.fixture(scope="session")
 def other(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> User:
     """A second user of the same namespace."""
-    home = tmp_path_factory.mktemp("other")
-    cluster.kubectl("create", "serviceaccount", "second", "-n", "hpc", ok=False)
-    token = cluster.kubectl("create", "token", "second", "-n", "hpc", "--duration=24h").strip()
+    return _account(cluster, tmp_path_factory.mktemp("other"), "second")
+
+
+def _account(cluster: Cluster, home: Path, name: str) -> User:
+    """A user with a service account of his own."""
+    cluster.kubectl("create", "serviceaccount", name, "-n", "hpc", ok=False)
+    token = cluster.kubectl("create", "token", name, "-n", "hpc", "--duration=24h").strip()
     kubeconfig = home / "kubeconfig"
     kubeconfig.write_text((cluster.state / "user.kubeconfig").read_text())
     kubeconfig.chmod(0o600)
     words = ["--kubeconfig", kubeconfig, "config"]
-    cluster.kubectl(*words, "set-credentials", "second", f"--token={token}")
-    cluster.kubectl(*words, "set-context", "--current", "--user=second")
+    cluster.kubectl(*words, "set-credentials", name, f"--token={token}")
+    cluster.kubectl(*words, "set-context", "--current", f"--user={name}")
     return User(cluster, home, kubeconfig)
+
+
+@pytest.fixture
+def counted(cluster: Cluster, tmp_path: Path) -> tuple[User, Audit]:
+    """A user whom nobody else is, and what he asks of the API server."""
+    audit = Audit(cluster.state, "system:serviceaccount:hpc:counted")
+    if not audit:
+        pytest.skip("the cluster does not log requests: it was brought up without --audit")
+    return _account(cluster, tmp_path, "counted"), audit
 
 
 @pytest.fixture(scope="session")

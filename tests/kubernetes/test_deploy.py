@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import ROOT, Cluster, wait_until
+from cluster import Cluster
+from handed import ROOT, wait_until
 from support import User, check
 
 DEPLOY = ROOT / "deploy/kubernetes"
