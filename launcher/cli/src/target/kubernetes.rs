@@ -3,7 +3,7 @@
 
 use super::{FarScheduler, Rendered, Scheduler};
 use crate::error::{CliError, USAGE};
-use crate::{far, folder};
+use crate::{far, folder, secrets};
 use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
 use bridgehead_kubernetes::pod::PROJECT;
 use bridgehead_kubernetes::{Flavor, Gang, Kubernetes, KubernetesOptions, Manifest, NAME, SecretData, Surroundings};
@@ -119,8 +119,8 @@ impl KubernetesTarget {
             pieces.clear();
         }
         let mut data = SecretData::default();
-        let secrets = far::secrets(&folder, &request.run, request.launch).map_err(said)?;
-        data.0.insert("run".to_owned(), secrets);
+        let files = secrets::for_pods(&folder, &request.run, request.launch).map_err(said)?;
+        data.0.insert("run".to_owned(), files);
         for (number, piece) in pieces.iter().enumerate() {
             let part = [(format!("part-{number:03}"), piece.clone())];
             data.0.insert(format!("code-{number}"), part.into());
@@ -255,8 +255,8 @@ impl FarScheduler for KubernetesTarget {
     fn submit_reader(&self, request: &LaunchRequest) -> Result<JobRef, BackendError> {
         let folder = RunFolder::new(&request.run_dir);
         let mut data = SecretData::default();
-        let secrets = far::secrets(&folder, &request.run, request.launch).map_err(said)?;
-        data.0.insert("run".to_owned(), secrets);
+        let files = secrets::for_pods(&folder, &request.run, request.launch).map_err(said)?;
+        data.0.insert("run".to_owned(), files);
         let mut request = LaunchRequest {
             agents: 1,
             ..request.clone()
