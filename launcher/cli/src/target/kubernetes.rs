@@ -76,7 +76,10 @@ impl KubernetesTarget {
         let folder = RunFolder::new(&request.run_dir);
         // What is only planned has no folder yet, and shows the place that a run would have.
         let config = folder::config(&folder).ok();
-        if let Some(place) = config.as_ref().and_then(project).filter(|path| is_mountable(path)) {
+        let flavor = self.kubernetes.flavor();
+        let project = config.as_ref().and_then(project);
+        // A job run of Code Engine mounts nothing but Secrets.
+        if let Some(place) = project.filter(|path| flavor != Flavor::CodeEngine && is_mountable(path)) {
             request.env.insert(PROJECT.to_owned(), place.display().to_string());
         }
         let options = match group {
@@ -85,7 +88,7 @@ impl KubernetesTarget {
                 .options
                 .for_group(group.nodes, group.gpus, group.partition.as_deref()),
         };
-        self.render_gang(&request, &options, self.kubernetes.flavor())
+        self.render_gang(&request, &options, flavor)
     }
 
     fn render_gang(
@@ -183,9 +186,11 @@ impl Scheduler for KubernetesTarget {
 
     fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError> {
         let manifest = self.manifest(request, group, 1)?;
+        let mut warnings = self.warnings();
+        warnings.extend(self.kubernetes.check_rights()?);
         Ok(Rendered {
             text: manifest.text,
-            warnings: self.warnings(),
+            warnings,
         })
     }
 
@@ -196,9 +201,7 @@ impl Scheduler for KubernetesTarget {
     }
 
     fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError> {
-        for lost in self.kubernetes.check_rights()? {
-            crate::output::note(lost);
-        }
+        self.kubernetes.check_rights()?; // What is only convenient to have, `plan` names.
         let luggage = self.pack(request)?;
         let manifest = self.manifest(request, group, luggage.pieces.len())?;
         let data = named(&manifest, luggage.data);
