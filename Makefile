@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo install-c test test-slurm test-mpi test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm bench-mpi clean
+.PHONY: demo install-c test test-slurm test-mpi test-kubernetes test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm bench-mpi clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -22,6 +22,11 @@ test-slurm: examples
 # With MPICH and Open MPI, of Debian and as wheels, as root; TESTS is handed on to pytest: TESTS=test_values.py.
 test-mpi: setup
 	tests/mpi/run $(TESTS)
+
+# On a virtual Kubernetes of several nodes on this machine, as root; needs Go. TESTS is handed on to pytest: TESTS=test_faults.py.
+# BRIDGEHEAD_TEST_CLUSTER=/var/lib/kubernetes-cluster takes a cluster that is up.
+test-kubernetes: setup
+	tests/kubernetes/run $(BIN)/python $(TESTS)
 
 # With libhwloc, which Debian's packages bring; TESTS is handed on to cargo.
 test-hwloc:

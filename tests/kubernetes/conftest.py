@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import KINDS, ROOT, Cluster, wait_until
+from cluster import KINDS, Cluster
+from handed import ROOT, wait_until
 from support import IMAGE, User
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import code_engine
 import pytest
-from cluster import wait_until
 from code_engine import IMAGE, Place, Pod, Service
-from support import BIN, SCRIPT
+from handed import BIN, wait_until
+from support import SCRIPT
 
 HEAD = "127.0.0.1:7641"
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="a network and a file system of one's own need root")

@@ -40,6 +40,8 @@ pub mod pod {
     pub const BUNDLE: &str = "/bridgehead/bundle";
     /// A home that can be written.
     pub const HOME: &str = "/bridgehead/home";
+    /// The variable that says where the user's files lie, if that is where they do on the user's machine: a volume is mounted there.
+    pub const PROJECT: &str = "BRIDGEHEAD_PROJECT";
     /// The port of the head's folder service.
     pub const PORT: u16 = 7641;
     /// The variable with the indices of an array that may have gaps, as `0-2,5`: a rank is the place among them.

@@ -183,6 +183,9 @@ fn mounts(gang: &Gang) -> Value {
         mounts.push(read("bundle", pod::BUNDLE));
     }
     mounts.extend([mount("home", pod::HOME), mount("tmp", "/tmp"), mount("shm", "/dev/shm")]);
+    if let Some(path) = gang.project() {
+        mounts.push(mount("project", path));
+    }
     Value::Array(mounts)
 }
 
@@ -205,6 +208,7 @@ pub(crate) fn volumes(gang: &Gang, group: &Group) -> Value {
     }
     let shm = json!({ "name": "shm", "emptyDir": { "medium": "Memory", "sizeLimit": quantity(gang.pod.shm) } });
     volumes.extend([empty("home"), empty("tmp"), shm]);
+    volumes.extend(gang.project().map(|_| empty("project")));
     Value::Array(volumes)
 }
 

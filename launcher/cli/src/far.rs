@@ -139,7 +139,7 @@ impl Far {
             Ok(()) => Ok(Synced::Here),
             Err(reason) => {
                 self.link = None; // A link that broke is made anew the next time.
-                self.from_kept_folder(&record, &job, results, reason)
+                self.through_reader(&record, &job, results, reason)
             }
         }
     }
@@ -167,7 +167,7 @@ impl Far {
     }
 
     /// A run folder that was kept is lent by a pod of its own, once the job that wrote it is over.
-    fn from_kept_folder(
+    fn through_reader(
         &mut self,
         record: &LaunchRecord,
         job: &JobRef,
@@ -262,6 +262,27 @@ impl Far {
         }
         Ok(())
     }
+}
+
+/// Removes what submissions of this run have left in its cluster that never came to be: their client was killed in the middle. What
+/// was removed; nothing where the cluster cannot be asked, for it may be asked another time.
+pub(crate) fn sweep(folder: &RunFolder) -> Vec<String> {
+    let config = crate::folder::config(folder).ok().filter(is_far);
+    let records = ledger::read(folder).unwrap_or_default();
+    let open = |record: &&LaunchRecord| record.job.is_none() && launch::is_stale(record);
+    let Some(config) = config.filter(|_| records.iter().any(|record| open(&record))) else {
+        return Vec::new();
+    };
+    let Ok(Some(far)) = of(folder, &config) else {
+        return Vec::new();
+    };
+    let requests = records.iter().filter(open).filter_map(|record| {
+        let request = launch::request_of(folder, &config, record.launch, record.gang).ok()?;
+        let there = far.scheduler.find(&request, None).ok()?;
+        there.is_none().then_some(request) // A job that came to be is what `resume` finds.
+    });
+    let swept = requests.filter_map(|request| far.scheduler().sweep(&request).ok());
+    swept.flatten().collect()
 }
 
 /// What the scheduler itself kept of what a run's newest job printed.

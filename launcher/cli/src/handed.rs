@@ -105,7 +105,7 @@ fn sweep(scheduler: &dyn Scheduler, folder: &RunFolder, config: &RunConfig, job:
     if let Some(found) = scheduler.find(&request, None)? {
         scheduler.cancel(&found)?;
     }
-    scheduler.far().map_or(Ok(()), |far| far.sweep(&request))?;
+    scheduler.far().map(|far| far.sweep(&request)).transpose()?;
     Ok(())
 }
 

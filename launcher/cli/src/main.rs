@@ -16,6 +16,7 @@ mod join;
 mod launch;
 mod logs;
 mod node;
+mod order;
 mod output;
 mod place;
 mod pod;
@@ -36,7 +37,7 @@ use error::{BROKEN, CliError, OK};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(order::arranged(std::env::args_os().collect(), &Cli::command()));
     let done = std::panic::catch_unwind(|| dispatch(cli.command));
     let done = done.unwrap_or_else(|_| Err(CliError::new(BROKEN, "this is a bug, please report what is above")));
     match done {

@@ -176,6 +176,7 @@ impl Pod {
             return Ok((DAMAGED, error.to_string()));
         }
         let config = self.config()?;
+        report_transport(&config);
         let surroundings = self.surroundings(&config, None);
         let part = HeadPart {
             allocation: Some(self.allocation()),
@@ -219,6 +220,7 @@ impl Pod {
             return Ok((DAMAGED, error.to_string()));
         }
         let config = self.config()?;
+        report_transport(&config);
         let shipping = remote.ship_logs(&self.folder, self.place.rank)?;
         let served = self.serve_heads(&remote, &config);
         if let Err(error) = shipping.finish() {
@@ -290,6 +292,7 @@ impl Pod {
         config.sys_path = entries.map(|entry| entry.display().to_string()).collect();
         config.cwd = moved(&config.cwd).unwrap_or(here);
         config.python = self.place.python.clone();
+        config.transport.ucx = None; // The image has its own, or none.
         config.trace = config.trace.map(|_| self.folder.logs().join("trace.json"));
         config.agents = vec![self.place.own(config.store_limit); self.place.nodes as usize];
         config.join_timeout_ms = u64::try_from(JOIN_PATIENCE.as_millis())?;
@@ -313,6 +316,21 @@ impl Pod {
             end_ns: end,
             notice: limit.map_or(NOTICE, |limit| NOTICE.min(limit / 4)),
         }
+    }
+}
+
+/// How bytes will go between the pods and why, and what could hold RDMA up: a container gets its limit of locked memory from its
+/// node's runtime, whatever the pod asks for.
+fn report_transport(config: &RunConfig) {
+    let machine = bridgehead_topology::Topology::here();
+    let locked = machine.limits.locked_memory;
+    let locked = locked.map_or("without limit".to_owned(), |bytes| format!("{bytes} bytes at most"));
+    match crate::transport::decide_here(&config.transport) {
+        Ok(decision) => {
+            let (transport, reason) = (decision.name(), decision.reason());
+            tracing::info!(transport, reason, locked_memory = locked, "between pods");
+        }
+        Err(reason) => tracing::warn!(reason, locked_memory = locked, "no transport"),
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::indices::Indices;
 use crate::place::{Variables, number};
 use crate::target::kubernetes::LEND;
-use bridgehead_kubernetes::pod::{HOME, INDICES, PORT};
+use bridgehead_kubernetes::pod::{HOME, INDICES, PORT, PROJECT};
 use bridgehead_spec::{AgentConfig, Resources};
 use bridgehead_topology::Topology;
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ pub(crate) struct PodPlace {
     pub time_limit: Option<Duration>,
     /// The interpreter.
     pub python: PathBuf,
+    /// Where the user's files are to lie.
+    project: Option<PathBuf>,
     /// Whether it only lends the run folder.
     pub lends: bool,
     cpu_millis: Option<u64>,
@@ -71,6 +73,7 @@ impl PodPlace {
             python: variables
                 .get("BRIDGEHEAD_PYTHON")
                 .map_or_else(|| "python3".into(), PathBuf::from),
+            project: variables.get(PROJECT).map(PathBuf::from),
             lends: variables.contains_key(LEND),
             cpu_millis: number(variables, "BRIDGEHEAD_CPU_MILLIS"),
             memory: number(variables, "BRIDGEHEAD_MEMORY"),
@@ -97,7 +100,7 @@ impl PodPlace {
 
     /// Where the user's files lie.
     pub(crate) fn project(&self) -> PathBuf {
-        Path::new(HOME).join("project")
+        self.project.clone().unwrap_or_else(|| Path::new(HOME).join("project"))
     }
 
     /// What this pod's agent may give to tasks.

@@ -5,6 +5,7 @@ use super::{FarScheduler, Rendered, Scheduler};
 use crate::error::{CliError, USAGE};
 use crate::{far, folder};
 use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
+use bridgehead_kubernetes::pod::PROJECT;
 use bridgehead_kubernetes::{Gang, Kubernetes, KubernetesOptions, Manifest, NAME, SecretData, Surroundings};
 use bridgehead_plan::ClusterProfile;
 use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, TargetConfig};
@@ -72,6 +73,12 @@ impl KubernetesTarget {
         } else {
             request.env.insert(BROUGHT.to_owned(), "brought".to_owned());
         }
+        let folder = RunFolder::new(&request.run_dir);
+        // What is only planned has no folder yet, and shows the place that a run would have.
+        let config = folder::config(&folder).ok();
+        if let Some(place) = config.as_ref().and_then(project).filter(|path| is_mountable(path)) {
+            request.env.insert(PROJECT.to_owned(), place.display().to_string());
+        }
         let options = match group {
             None => self.options.clone(),
             Some(group) => self
@@ -93,6 +100,13 @@ impl KubernetesTarget {
     fn pack(&self, request: &LaunchRequest) -> Result<Luggage, BackendError> {
         let folder = RunFolder::new(&request.run_dir);
         let config = folder::config(&folder).map_err(said)?;
+        if let Some(left) = config.project.as_deref().filter(|project| holds_much_else(project)) {
+            crate::output::note(format!(
+                "{} is not carried to the pods: modules and files beside the script are not seen there; \
+                 move the script into a folder of its own",
+                left.display()
+            ));
+        }
         let bundle = bridgehead_mirror::pack(&folder, project(&config).as_deref()).map_err(|e| unfit(e.to_string()))?;
         let mut pieces = bridgehead_mirror::split(&bundle, PIECE);
         if pieces.len() > PIECES {
@@ -112,16 +126,36 @@ impl KubernetesTarget {
 
 /// The folder of the user's code, unless it is one that holds much else: a home, or the root.
 fn project(config: &RunConfig) -> Option<PathBuf> {
-    let project = config.project.clone()?;
+    config.project.clone().filter(|project| !holds_much_else(project))
+}
+
+fn holds_much_else(folder: &Path) -> bool {
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let much_else = project == Path::new("/") || home.as_ref() == Some(&project);
-    if much_else {
-        let place = project.display();
-        crate::output::note(format!(
-            "{place} is not carried to the pods: modules and files beside the script are not seen there; move the script into a folder of its own"
-        ));
-    }
-    (!much_else).then_some(project)
+    folder == Path::new("/") || home.as_deref() == Some(folder)
+}
+
+/// Folders of an image that a volume must not hide, with all below them.
+const OF_IMAGES: [&str; 13] = [
+    "/bin",
+    "/boot",
+    "/bridgehead",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var",
+];
+
+/// Whether the user's files can lie where they lie here: then what the code says of its own place is true in a pod as well.
+fn is_mountable(path: &Path) -> bool {
+    let plain = path.to_str().is_some_and(|text| !text.contains(':'));
+    let deep = path.components().count() > 2; // `/opt` or `/home` as a whole may hold parts of the image.
+    plain && deep && !OF_IMAGES.iter().any(|place| path.starts_with(place))
 }
 
 /// Secrets by the names that they have in a manifest.
@@ -228,14 +262,13 @@ impl FarScheduler for KubernetesTarget {
         self.kubernetes.submit(&manifest, &data)
     }
 
-    fn sweep(&self, request: &LaunchRequest) -> Result<(), BackendError> {
+    fn sweep(&self, request: &LaunchRequest) -> Result<Vec<String>, BackendError> {
         let manifest = self.manifest(request, None, PIECES)?;
         let names = manifest
             .side
             .iter()
             .filter_map(|side| side["metadata"]["name"].as_str());
-        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())?;
-        Ok(())
+        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())
     }
 
     fn logs(&self, job: &JobRef) -> Result<String, BackendError> {
@@ -268,4 +301,23 @@ pub(crate) fn in_words() -> String {
         let (flavor, reason) = kubernetes.door();
         Ok(format!("{flavor} ({reason})"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_files_never_hide_a_part_of_the_image() {
+        for (path, mountable) in [
+            ("/home/ada/sweep", true),
+            ("/tmp/x", true),
+            ("/opt", false),
+            ("/usr/local/work", false),
+            ("/bridgehead/home", false),
+            ("/home/a:b/c", false),
+        ] {
+            assert_eq!(is_mountable(Path::new(path)), mountable, "{path}");
+        }
+    }
 }
