@@ -24,24 +24,22 @@ UID = 1000730001
 """A user that no image knows; its group is 0."""
 _START = """
 set -eu
-user=$1 new=$2 volumes=$3 image=$4 base=$5; shift 5
-closed=/$(echo "$base" | cut -d/ -f2)
-[ "$closed" != /usr ] || closed=none
+user=$1 new=$2 base=$3; shift 3
 mount -t tmpfs none "$new"
-for at in /*; do
-  [ "$at" = /dev ] || [ "$at" = /tmp ] || [ "$at" = /bridgehead ] || [ "$at" = "$closed" ] && continue
+mkdir "$new/dev" "$new/proc"
+for at in /bin /sbin /lib /lib64 /usr /etc; do
   if [ -L "$at" ]; then cp -P "$at" "$new$at"; elif [ -d "$at" ]; then mkdir "$new$at"; mount --rbind "$at" "$new$at"; fi
 done
-if [ "$closed" != none ]; then mkdir -p "$new$base"; mount --bind "$base" "$new$base"; fi
-mkdir "$new/dev" "$new/tmp" "$new/bridgehead" "$new/image"
-mount --bind "$image" "$new/image"
-mount --bind "$volumes/tmp" "$new/tmp"
-mount --bind "$volumes/bridgehead" "$new/bridgehead"
+case $base in /usr | /usr/*) ;; *) mkdir -p "$new$base"; mount --bind "$base" "$new$base" ;; esac
 mount -t tmpfs none "$new/dev"
 for at in null zero full random urandom; do : > "$new/dev/$at"; mount --bind "/dev/$at" "$new/dev/$at"; done
-mkdir -m 1777 "$new/dev/shm"
-: > "$new/dev/termination-log"; mount --bind "$volumes/end" "$new/dev/termination-log"
 mount -t proc none "$new/proc"
+while [ "$1" != -- ]; do
+  if [ -d "$1" ]; then mkdir -p "$new$2"; else : > "$new$2"; fi
+  mount --bind "$1" "$new$2"
+  shift 2
+done
+shift
 exec /usr/sbin/chroot --userspec=$user:0 --groups= "$new" "$@"
 """
 
@@ -124,9 +122,11 @@ class Pod:
     def retry(self) -> None:
         self.volumes = self._place.folder / f"pod-{self.index}-{self.tries}"
         (container,) = self._run["template"]["containers"]
-        mounts = {mount["name"]: mount["mountPath"].lstrip("/") for mount in container["volumeMounts"]}
+        mounts: list[object] = [sys.prefix, IMAGE, self.volumes / "end", "/dev/termination-log"]
+        places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         for volume in self._run["template"]["volumes"]:
-            self._fill(volume, self.volumes / mounts[volume["name"]])
+            self._fill(volume, self.volumes / volume["name"])
+            mounts += [self.volumes / volume["name"], places[volume["name"]]]
         (self.volumes / "end").touch()
         (self.volumes / "end").chmod(0o666)
         (self.volumes / "root").mkdir()
@@ -143,7 +143,7 @@ class Pod:
             env["BRIDGEHEAD_INDICES"] = self._indices
         self.tries += 1
         own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-        start = ["sh", "-c", _START, "pod", str(UID), self.volumes / "root", self.volumes, sys.prefix, sys.base_prefix]
+        start = ["sh", "-c", _START, "pod", str(UID), self.volumes / "root", sys.base_prefix, *mounts, "--"]
         with (self.volumes / "out").open("w") as out:
             self.process = subprocess.Popen(
                 [*self._place.enter, *own, *start, *container["command"]],
@@ -166,7 +166,7 @@ class Pod:
 
     @property
     def runs(self) -> Path:
-        return self.volumes / "bridgehead/runs"
+        return self.volumes / "runs"
 
     def said(self) -> str:
         return (self.volumes / "out").read_text(errors="replace")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from handed import ROOT, wait_until
-from support import User, check
+from support import User, check, gone
 
 DEPLOY = ROOT / "deploy/kubernetes"
 NAMESPACE = "hpc-openshift"
@@ -107,3 +107,12 @@ def test_a_run_needs_no_more_than_openshift_gives(openshift: User) -> None:
     assert (seen["uid"], seen["gid"]) == (UIDS + 1, 0)
     assert seen["home"] and seen["named"] == "bridgehead", "a user without an entry in passwd has a home and a name"
     assert seen["beside"] == "carried" and not seen["token"]
+
+
+@pytest.mark.parametrize("flavour", ["volcano", "indexed-job"])
+def test_what_a_strict_namespace_does_not_allow_is_said_by_why(restricted: User, flavour: str) -> None:
+    where = ["--namespace", restricted.namespace, "--flavor", flavour, "--kubernetes", "rdma=true"]
+    run = restricted.submit("values", 1, 0.1, on=where)
+    wait_until(lambda: "PodSecurity" in run.why(), "why names the profile", 60, state=run.why)
+    restricted.check("cancel", run.id, out="cancelled")
+    gone(run)
