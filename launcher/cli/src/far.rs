@@ -78,7 +78,8 @@ fn fetched_note(folder: &RunFolder, launch: u32) -> PathBuf {
     notes(folder).join(format!("{launch}.fetched"))
 }
 
-fn is_fetched(folder: &RunFolder) -> bool {
+/// Whether everything that the newest launch has left is here.
+pub(crate) fn is_fetched(folder: &RunFolder) -> bool {
     newest(folder).is_ok_and(|record| record.is_some_and(|record| fetched_note(folder, record.launch).exists()))
 }
 

@@ -48,7 +48,8 @@ fn print_kept(folder: &RunFolder) -> Result<(), CliError> {
         return Ok(());
     };
     if far::is_far(&config) {
-        let text = far::kept_logs(folder, &config)?;
+        // Where the cluster cannot be asked there is nothing to add to what is here.
+        let text = far::kept_logs(folder, &config).unwrap_or_default();
         if !text.is_empty() {
             output::note("the head cannot be reached: this is what Kubernetes kept of its pods' output");
             output::raw(text.as_bytes())?;

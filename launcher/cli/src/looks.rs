@@ -26,8 +26,13 @@ pub(crate) struct Looks {
 impl Looks {
     /// Looks at the run in `folder` from now on.
     pub(crate) fn of(folder: &RunFolder) -> Result<Self, CliError> {
-        let config = folder::config(folder).ok(); // What of a damaged folder can be read is read as it is.
-        let far = config.map(|config| far::of(folder, &config)).transpose()?.flatten();
+        // What of a damaged folder can be read is read as it is, and so is a run that is over where its cluster is out of reach.
+        let config = folder::config(folder).ok().filter(|_| !far::is_fetched(folder));
+        let over = standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final);
+        let far = match config.map(|config| far::of(folder, &config)).transpose() {
+            Err(error) if !over => return Err(error),
+            far => far.ok().flatten().flatten(),
+        };
         Ok(Self {
             far: far.map(|far| (far, Instant::now())),
             next: None,

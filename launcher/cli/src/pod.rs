@@ -195,13 +195,14 @@ impl Pod {
     /// Serves one head after another until one dismisses this agent.
     fn serve_heads(&self, remote: &Arc<Remote>, config: &RunConfig) -> Result<(u8, String)> {
         let rank = self.place.rank;
-        let mut after = 0;
+        let mut last = Vec::new();
         loop {
-            let ticket = serde_json::to_vec(&newer_ticket(remote, rank, after)?)?;
-            bridgehead_head::tls::write_secret(&self.folder.ticket(rank), &ticket)?;
+            let ticket = another_ticket(remote, rank, &last)?;
+            bridgehead_head::tls::write_secret(&self.folder.ticket(rank), &serde_json::to_vec(&ticket)?)?;
+            last = ticket.secret;
             let awaited = Awaited::Life {
                 life: &self.place.life,
-                after,
+                after: 0, // It is there already.
             };
             let surroundings = self.surroundings(config, Some(remote.clone()));
             let over = || false;
@@ -220,7 +221,6 @@ impl Pod {
             if !served.forsaken {
                 return Ok((OK, "dismissed by the head".to_owned()));
             }
-            after = served.attempt;
             tracing::info!("the head is gone; another one may come");
         }
     }
@@ -297,16 +297,17 @@ fn report_transport(config: &RunConfig) {
     }
 }
 
-/// The ticket of a head that began after attempt number `after`: one that was lost may answer still.
-fn newer_ticket(remote: &Remote, rank: u32, after: u32) -> Result<Ticket> {
+/// The ticket of another head than the one whose ticket had the secret `last`: one that was lost may answer still. Attempts do not
+/// tell heads apart, since one whose folder went with its pod counts from the beginning.
+fn another_ticket(remote: &Remote, rank: u32, last: &[u8]) -> Result<Ticket> {
     let end = Instant::now() + JOIN_PATIENCE;
     loop {
         let ticket = remote.ticket(rank, end.saturating_duration_since(Instant::now()))?;
-        if ticket.attempt > after {
+        if ticket.secret != last {
             return Ok(ticket);
         }
         if Instant::now() > end {
-            return Err(format!("no head came after that of attempt {after}").into());
+            return Err("no other head came".into());
         }
         std::thread::sleep(AGAIN_AFTER); // The head of before has to notice that it is gone.
     }
