@@ -9,23 +9,24 @@ from handed import wait_until
 from support import Submitted, User, check
 
 WORK = ("arrays", 12, 1.5)
-"""Long enough to be hit in the middle."""
+"""Long enough to be hit in the middle. The arrays go with their pods, and are made again; small values are in the journal."""
 
 
-def begin(user: User, claim: str, flavour: str = "volcano", nodes: int = 3) -> Submitted:
+def begin(user: User, claim: str, flavour: str = "volcano", nodes: int = 3, kind: str = "arrays") -> Submitted:
     user.cluster.volume(claim, user.namespace)
-    run = user.submit(*WORK, on=["--nodes", nodes, "--volume", claim, "--flavor", flavour])
+    run = user.submit(kind, *WORK[1:], on=["--nodes", nodes, "--volume", claim, "--flavor", flavour])
     run.wait_finished(3)
     return run
 
 
-def resumed(run: Submitted) -> None:
+def resumed(run: Submitted, kind: str = "arrays") -> None:
     """It comes to its end in a later attempt, and what had finished did not run again."""
     run.user.check("watch", run.id, limit=280, out="finished")
     status = check(run, limit=280)
     assert status["attempt"] > 1, status
-    again = run.count("task-assigned") - status["tasks"]["finished"]
-    assert again <= 9, f"{again} tasks ran again"
+    if kind == "values":
+        again = run.count("task-assigned") - status["tasks"]["finished"]
+        assert again <= 6, f"{again} tasks ran again, more than were at work"
 
 
 def pod_of(run: Submitted, rank: int) -> dict[str, str]:
@@ -35,10 +36,10 @@ def pod_of(run: Submitted, rank: int) -> dict[str, str]:
 
 
 def test_a_pod_that_is_killed_costs_what_ran(user: User, cluster: Cluster) -> None:
-    run = begin(user, "pods")
+    run = begin(user, "pods", kind="values")
     name = pod_of(run, 2)["name"]
     cluster.kubectl("delete", "pod", name, "-n", "hpc", "--grace-period=0", "--force", "--wait=false")
-    resumed(run)
+    resumed(run, "values")
 
 
 def test_without_a_volume_a_gang_that_starts_again_begins_anew(user: User, cluster: Cluster) -> None:
@@ -83,11 +84,13 @@ def test_a_lone_pod_of_an_indexed_job_is_replaced_and_joins_again(user: User, cl
 
 def test_an_api_server_that_is_away_costs_nothing(user: User, cluster: Cluster) -> None:
     run = begin(user, "away")
-    watch = user.start("bridgehead", "watch", run.id)
+    watch = user.start("bridgehead", "watch", "--json", run.id)
+    assert watch.stdout is not None and "running" in watch.stdout.readline(), "it follows"
     with cluster.without("kube-apiserver"):
-        assert user.run("bridgehead", "status", run.id).code in (0, 8)
+        seen = user.json("status", run.id)
+        assert "as far as its folder tells" in seen["message"], seen
     out, err = watch.communicate(timeout=200)
-    assert (watch.returncode, out.strip().splitlines()[-1]) == (0, "finished"), (out, err)
+    assert (watch.returncode, err) == (0, "") and "finished" in out.splitlines()[-1], (out, err)
     check(run)
 
 

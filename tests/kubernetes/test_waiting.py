@@ -115,4 +115,4 @@ def test_wrong_words_are_errors_with_the_way_out(user: User) -> None:
     user.check(*submit, code=7, err=["--image"], BRIDGEHEAD_IMAGE="")
     wrong = ["submit", "--on", "kubernetes", "--kubernetes", "colour=red", "pipelines.py", "values", 1, 0.1]
     user.check(*wrong, code=2, err=["colour", "nodes"])
-    user.check(*submit, code=8, err=["kubeconfig"], KUBECONFIG="/nowhere", HOME="/nowhere")
+    user.check(*submit, code=7, err=["kubeconfig"], KUBECONFIG="/nowhere", HOME="/nowhere")
