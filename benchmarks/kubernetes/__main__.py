@@ -16,10 +16,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "tests/kubernetes"), str(HERE.parent)]
+TESTS = HERE.parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "kubernetes"), str(TESTS / "clusters"), str(HERE.parent)]
 
 from calls import Audit  # noqa: E402
-from cluster import Cluster, wait_until  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from handed import wait_until  # noqa: E402
 from pairs import Table  # noqa: E402
 from prepare import give_roles, load_image  # noqa: E402
 from support import IMAGE, Submitted, User  # noqa: E402

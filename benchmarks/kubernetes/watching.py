@@ -10,19 +10,17 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
-from cluster import wait_until
+from handed import wait_until
 
 
 class Api:
     """The API server as the user of a cluster's state folder sees it."""
 
     def __init__(self, state: Path, namespace: str) -> None:
-        told = dict(
-            line.removeprefix("export ").split("=", 1) for line in (state / "env.sh").read_text().splitlines()
-        )
+        told = dict(line.removeprefix("export ").split("=", 1) for line in (state / "env.sh").read_text().splitlines())
         self.host = told["TESTKUBE_API"].removeprefix("https://")
         self.tls = ssl.create_default_context(cafile=told["TESTKUBE_CA"])
         token = Path(told["TESTKUBE_USER_TOKEN_FILE"]).read_text().strip()
@@ -59,11 +57,13 @@ class Pods:
         self.answer = api.open("GET", api.pods(labelSelector=label, watch="1", resourceVersion=since))
         self.thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> Pods:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """The watch ends with the process: nobody but the server can end its answer."""
 
     def _read(self) -> None:

@@ -250,7 +250,7 @@ def test_gc_removes_what_it_says_and_nothing_else(cli: Cli, quick: str, hanging:
     fresh.mkdir(0o700)
     os.utime(stale, (0, 0))
     told = cli.json("gc", "--older-than", 3, "--dry-run")
-    assert told == {"runs": [old], "sockets": [str(stale)], "removed": False}
+    assert told == {"runs": [old], "sockets": [str(stale)], "objects": [], "removed": False}
     assert cli.folder(old).exists() and stale.exists()
     assert cli.json("gc", "--older-than", 3) == {**told, "removed": True}
     assert not cli.folder(old).exists() and not stale.exists()

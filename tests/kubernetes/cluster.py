@@ -7,33 +7,16 @@ import contextlib
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from handed import ROOT, wait_until
+
 TOOLS = ROOT / "tests/clusters/kubernetes"
 _OPPOSITE = {"kill": "start", "freeze": "thaw", "cut": "join", "stop-kubelet": "start-kubelet"}
 KINDS = "jobs.batch.volcano.sh,jobsets.jobset.x-k8s.io,appwrappers.workload.codeflare.dev,jobs.batch,pods,services,secrets,podgroups.scheduling.volcano.sh"
 """Kinds of objects that a run may have."""
-
-
-def wait_until(
-    condition: Callable[[], Any],
-    what: str,
-    limit: float = 90.0,
-    *,
-    every: float = 0.2,
-    state: Callable[[], object] = str,
-) -> Any:
-    """Waits for a condition and gives what it gave; the pause only bounds how often it is looked at. `state` says more where
-    the condition does not come true."""
-    end = time.monotonic() + limit
-    while not (found := condition()):
-        assert time.monotonic() < end, f"did not come true in {limit} s: {what}\n{state()}"
-        time.sleep(every)
-    return found
 
 
 class Cluster:
@@ -60,7 +43,17 @@ class Cluster:
 
     def kubectl(self, *words: object, text: str | None = None, ok: bool = True) -> str:
         """What `kubectl` prints for the administrator."""
-        done = subprocess.run(
+        done = self._kubectl(words, text)
+        assert done.returncode == 0 or not ok, (words, done)
+        return done.stdout
+
+    def refused(self, *words: object, text: str | None = None) -> str:
+        """Why the cluster refuses this to the administrator; empty where it does not."""
+        done = self._kubectl(words, text)
+        return done.stderr if done.returncode else ""
+
+    def _kubectl(self, words: tuple[object, ...], text: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["kubectl", *map(str, words)],
             env=self.env,
             input=text,
@@ -69,8 +62,6 @@ class Cluster:
             timeout=90,
             check=False,
         )
-        assert done.returncode == 0 or not ok, (words, done)
-        return done.stdout
 
     def get(self, kind: str, *words: object) -> list[dict[str, Any]]:
         """Objects of some kinds."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from calls import Audit
-from cluster import KINDS, Cluster, wait_until
+from cluster import KINDS, Cluster
+from handed import wait_until
 from prepare import give_roles, load_image
 from support import User
 

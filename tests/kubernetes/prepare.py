@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import ROOT, Cluster
+from cluster import Cluster
+from handed import ROOT
 from support import IMAGE
 
 

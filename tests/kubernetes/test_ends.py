@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster import wait_until
+from handed import wait_until
 from support import User, check, gone
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from cluster import Cluster, wait_until
+from cluster import Cluster
+from handed import wait_until
 from support import Submitted, User, check
 
 WORK = ("arrays", 12, 1.5)
@@ -38,6 +39,16 @@ def test_a_pod_that_is_killed_costs_what_ran(user: User, cluster: Cluster) -> No
     name = pod_of(run, 2)["name"]
     cluster.kubectl("delete", "pod", name, "-n", "hpc", "--grace-period=0", "--force", "--wait=false")
     resumed(run)
+
+
+def test_without_a_volume_a_gang_that_starts_again_begins_anew(user: User, cluster: Cluster) -> None:
+    run = user.submit(*WORK, on=["--nodes", 3, "--flavor", "volcano"])
+    run.wait_finished(2)
+    name = pod_of(run, 2)["name"]
+    cluster.kubectl("delete", "pod", name, "-n", "hpc", "--grace-period=0", "--force", "--wait=false")
+    wait_until(lambda: run.status()["tasks"]["finished"] < 2, "it began anew", state=lambda: run.told(""))
+    user.check("watch", run.id, limit=280, out="finished")
+    assert check(run)["attempt"] == 1, "of another run folder"
 
 
 def test_a_head_that_is_evicted_goes_on_elsewhere(user: User, cluster: Cluster) -> None:

@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from cluster import ROOT, Cluster
+from cluster import Cluster
+from handed import ROOT
 from support import Submitted, User, check, gone
 
 FLAVOURS = ["volcano", "kueue", "appwrapper", "indexed-job"]
@@ -14,7 +15,7 @@ FLAVOURS = ["volcano", "kueue", "appwrapper", "indexed-job"]
 
 def test_the_surrogate_example_runs_as_one_gang_of_three_pods(user: User) -> None:
     script = ROOT / "examples/surrogate.py"
-    words = ["submit", "--on", "kubernetes", "--nodes", 3, "--queue", "team", "--json", script]
+    words = ["submit", script, "--on", "kubernetes", "--nodes", 3, "--queue", "team", "--json"]
     run = Submitted(user, json.loads(user.check(*words))["run"])
     user.check("watch", run.id, limit=280, out="finished")
     check(run)
@@ -78,6 +79,16 @@ def test_what_is_too_large_to_travel_with_the_job_is_brought_once_the_gang_has_s
     run = user.submit("heavy", 16, on=["--nodes", 2])
     user.check("watch", run.id, out="finished")
     check(run)
+
+
+def test_a_script_submits_and_waits_as_it_would_anywhere(user: User) -> None:
+    script = (
+        "import bridgehead as bh, pipelines\n"
+        "run = pipelines.build('arrays', ['4', '0.2']).submit(on=bh.Kubernetes(nodes=2))\n"
+        "print(run.wait(), *run.results().values(), run.logs().count('field'))\n"
+    )
+    done = user.run("python", "-c", script)
+    assert (done.code, done.out) == (0, "finished 6.0 4\n"), done
 
 
 def test_two_users_run_at_once_and_do_not_meet(user: User, other: User) -> None:

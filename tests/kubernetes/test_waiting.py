@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, wait_until
+from cluster import Cluster
+from handed import wait_until
 from support import User, check, gone
 
 

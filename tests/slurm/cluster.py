@@ -8,12 +8,12 @@ import os
 import re
 import shlex
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from handed import ROOT, wait_until
+
 TOOLS = ROOT / "tests/clusters/slurm"
 _OPPOSITE = {
     "kill": "start",
@@ -22,23 +22,6 @@ _OPPOSITE = {
     "stop-slurmd": "start-slurmd",
     "stop-slurmctld": "start-slurmctld",
 }
-
-
-def wait_until(
-    condition: Callable[[], Any],
-    what: str,
-    limit: float = 90.0,
-    *,
-    every: float = 0.05,
-    state: Callable[[], object] = str,
-) -> Any:
-    """Waits for a condition and gives what it gave; the pause only bounds how often it is looked at. `state` says more where
-    the condition does not come true."""
-    end = time.monotonic() + limit
-    while not (found := condition()):
-        assert time.monotonic() < end, f"did not come true in {limit} s: {what}\n{state()}"
-        time.sleep(every)
-    return found
 
 
 class Cluster:

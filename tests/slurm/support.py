@@ -3,42 +3,24 @@ by its tasks' own notes and by what it left on the nodes. The cluster and its fa
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
-from bridgehead import _bridgehead
-from cluster import ROOT, Cluster, wait_until
+from cluster import Cluster, wait_until
+from handed import BIN, ENDED, HandedOver, Typist, check_finished_once
 
-BIN = Path(sys.prefix, "bin")
 SCRIPT = Path(__file__).with_name("pipelines.py")
 """The pipelines that are submitted."""
-ENDED = ("finished", "failed", "cancelled")
-DOCUMENTED = {
-    int(code) for code in re.findall(r"^\| (\d+) \|", (ROOT / "docs/guide/exit-codes.md").read_text(), re.MULTILINE)
-}
-"""The exit codes that the page for people has."""
 
 
-@dataclass
-class Done:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class User:
+class User(Typist):
     """A user on the login node, with a home for runs on the shared file system."""
+
+    one_message = True
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster, self.name = cluster, name
@@ -54,39 +36,9 @@ class User:
             "BRIDGEHEAD_HOME": str(self.home),
         }
 
-    def start(self, *words: object, host: str = "ctl", **env: str) -> subprocess.Popen[str]:
+    def start(self, *words: object, host: str = "ctl", **env: str) -> Popen[str]:
         """Starts a command and does not wait for it."""
         return self.cluster.start_on(host, self.name, {**self.env, **env}, *words)
-
-    def run(self, *words: object, host: str = "ctl", limit: float = 110, **env: str) -> Done:
-        """Runs a command to its end."""
-        with self.start(*words, host=host, **env) as process:
-            try:
-                out, err = process.communicate(timeout=limit)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        return Done(process.returncode, out, err)
-
-    def check(
-        self, *words: object, code: int = 0, out: str | None = None, err: Sequence[str] = (), **options: Any
-    ) -> str:
-        """`bridgehead` ends with this documented code and says these words, on standard error in one message where it
-        fails. What it printed."""
-        done = self.run("bridgehead", *words, **options)
-        assert done.code == code, (words, done)
-        assert code in DOCUMENTED
-        if code != 0 and err:
-            assert done.err.startswith("bridgehead: ") and done.err.count("\nbridgehead: ") == 0, done
-        for word in err:
-            assert word in done.err, (word, done)
-        if out is not None:
-            assert out in done.out, (out, done)
-        return done.out
-
-    def json(self, *words: object, **options: Any) -> Any:
-        """The document that a command prints with --json."""
-        return json.loads(self.check(*words, "--json", **options))
 
     def submit(self, kind: str, *arguments: object, on: Sequence[object] = (), **env: str) -> Submitted:
         """A run of this kind of the test's pipelines, handed to Slurm with these options."""
@@ -100,37 +52,13 @@ class User:
         folder.chmod(0o777)
         return folder
 
-    def runs(self) -> set[str]:
-        folder = self.home / "runs"
-        return set(os.listdir(folder)) if folder.exists() else set()
 
-
-class Submitted:
+class Submitted(HandedOver):
     """A run that a user submitted."""
 
     def __init__(self, user: User, id: str, notes: Path) -> None:
-        assert re.fullmatch(r"[\w-]+", id), id
-        self.user, self.id, self.notes, self.cluster = user, id, notes, user.cluster
-        self.folder = user.home / "runs" / id
-
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = self.user.json("status", self.id)
-        return status
-
-    def phase(self) -> str:
-        return str(self.status()["phase"])
-
-    def wait_phase(self, *phases: str, limit: float = 120.0) -> str:
-        """Waits until the run is in one of these phases."""
-        last = ""
-
-        def there() -> bool:
-            nonlocal last
-            last = self.phase()
-            return last in phases
-
-        wait_until(there, f"{self.id} is {' or '.join(phases)}", limit, every=0.3, state=lambda: self.told(last))
-        return last
+        super().__init__(user, id)
+        self.user, self.notes, self.cluster = user, notes, user.cluster
 
     def told(self, phase: str) -> str:
         """What is known of the run, for a test that failed."""
@@ -141,18 +69,11 @@ class Submitted:
         why = self.user.run("bridgehead", "why", self.id)
         return f"{phase}\n{jobs}\n{events}\n{why.out}{why.err}\n" + "\n".join(tails)
 
-    def events(self) -> list[tuple[int, str, int | None, int, str]]:
-        """The journal: (time, event, task, attempt or agent, text)."""
-        return list(_bridgehead.read_journal(str(self.folder))) if (self.folder / "journal").exists() else []
-
     def story(self) -> str:
         """What happened besides tasks that ran and ended well, for people who read of a test that failed."""
         usual = ("task-assigned", "task-finished", "task-persisted", "task-added")
         told = [event for event in self.events() if event[1] not in usual]
         return "\n".join(f"{time / 1e9:.1f} {name} {task} {number} {text}" for time, name, task, number, text in told)
-
-    def count(self, event: str) -> int:
-        return sum(name == event for _, name, _, _, _ in self.events())
 
     def noted(self) -> list[tuple[str, int, str]]:
         """What tasks wrote down: (begin or end, task, host)."""
@@ -198,20 +119,8 @@ def check(run: Submitted, phase: str = "finished", *, again: bool = False, limit
     assert not begun - given, f"began more often than it was given out: {begun - given}"
     if not again:
         assert all(n == 1 for n in given.values()), [task for task, n in given.items() if n > 1]
-    _check_finished_once(events)
+    check_finished_once(events)
     assert [name for name in run.cluster.memory_left() if "bridgehead" in name] == []
     status = run.status()
     assert status["phase"] == phase
     return status
-
-
-def _check_finished_once(events: Sequence[tuple[int, str, int | None, int, str]]) -> None:
-    """No task is given out after it finished, but for a reset in between."""
-    finished: set[int | None] = set()
-    for _, name, task, _, _ in events:
-        if name == "task-assigned":
-            assert task not in finished, f"task {task} was given out although it had finished"
-        elif name == "task-finished":
-            finished.add(task)
-        elif name == "task-reset":
-            finished.discard(task)

@@ -171,6 +171,12 @@ impl Gang {
         })
     }
 
+    /// Where the user's files lie in the pods, if they are to lie where they do on the user's machine.
+    #[must_use]
+    pub fn project(&self) -> Option<&str> {
+        self.pod.env.get(pod::PROJECT).map(String::as_str)
+    }
+
     /// The groups of equal ranks as `flavor` has them: the head apart where it alone has the volume, if the flavour can have two.
     #[must_use]
     pub fn groups(&self, flavor: Flavor) -> Vec<Group> {

@@ -40,8 +40,12 @@ pub mod pod {
     pub const BUNDLE: &str = "/bridgehead/bundle";
     /// A home that can be written.
     pub const HOME: &str = "/bridgehead/home";
+    /// The variable that says where the user's files lie, if that is where they do on the user's machine: a volume is mounted there.
+    pub const PROJECT: &str = "BRIDGEHEAD_PROJECT";
     /// The port of the head's folder service.
     pub const PORT: u16 = 7641;
+    /// The variable with the indices of an array that may have gaps, as `0-2,5`: a rank is the place among them.
+    pub const INDICES: &str = "BRIDGEHEAD_INDICES";
     /// Exit codes after which a pod is not to be started again: the run has ended without success, its folder is damaged.
     pub const FINAL_EXITS: [i32; 2] = [1, 6];
 }

@@ -183,6 +183,9 @@ fn mounts(gang: &Gang) -> Value {
         mounts.push(read("bundle", pod::BUNDLE));
     }
     mounts.extend([mount("home", pod::HOME), mount("tmp", "/tmp"), mount("shm", "/dev/shm")]);
+    if let Some(path) = gang.project() {
+        mounts.push(mount("project", path));
+    }
     Value::Array(mounts)
 }
 
@@ -205,6 +208,7 @@ pub(crate) fn volumes(gang: &Gang, group: &Group) -> Value {
     }
     let shm = json!({ "name": "shm", "emptyDir": { "medium": "Memory", "sizeLimit": quantity(gang.pod.shm) } });
     volumes.extend([empty("home"), empty("tmp"), shm]);
+    volumes.extend(gang.project().map(|_| empty("project")));
     Value::Array(volumes)
 }
 
@@ -271,9 +275,12 @@ fn own_variables(gang: &Gang, group: &Group, flavor: Flavor) -> Vec<Value> {
             plain("BRIDGEHEAD_HEAD", head),
             plain("BRIDGEHEAD_HEAD_SERVICE", gang.name.clone()),
         ]);
-    } else if !gang.pod.env.contains_key("BRIDGEHEAD_HEAD") {
-        // One pod, which is the head: with more the user has to say where it is.
-        all.push(plain("BRIDGEHEAD_HEAD", format!("127.0.0.1:{}", pod::PORT)));
+    } else {
+        all.push(plain(pod::INDICES, array(gang)));
+        if !gang.pod.env.contains_key("BRIDGEHEAD_HEAD") {
+            // One pod, which is the head: with more the user has to say where it is.
+            all.push(plain("BRIDGEHEAD_HEAD", format!("127.0.0.1:{}", pod::PORT)));
+        }
     }
     all.extend([
         plain("BRIDGEHEAD_CPU_MILLIS", (u64::from(gang.pod.cpus) * 1000).to_string()),
@@ -289,6 +296,11 @@ fn own_variables(gang: &Gang, group: &Group, flavor: Flavor) -> Vec<Value> {
     let python = gang.pod.python.clone();
     all.extend(python.map(|python| plain("BRIDGEHEAD_PYTHON", python)));
     all
+}
+
+/// The indices of a gang whose pods are an array, as Code Engine writes them.
+pub(crate) fn array(gang: &Gang) -> String {
+    format!("0-{}", gang.nodes - 1)
 }
 
 /// Where a pod finds its index in its group, and what all pods of one start of the gang share and no other start has. Code Engine sets the

@@ -1,15 +1,13 @@
 //! Runs whose nodes do not share this machine's file system: their folder here is a mirror of the one that the head has. Owns when
-//! the mirror is brought up to date, what is carried over to the head, and a run's secrets. How bytes go is `bridgehead-mirror`'s.
+//! the mirror is brought up to date, and what is carried over to the head. How bytes go is `bridgehead-mirror`'s.
 
-use crate::error::{CliError, SYSTEM, UNREACHABLE};
+use crate::error::{CliError, UNREACHABLE};
 use crate::target::{FarScheduler, Scheduler};
-use crate::{launch, standing};
+use crate::{launch, secrets, standing};
 use bridgehead_backend::ledger::{self, LaunchRecord};
 use bridgehead_backend::{JobRef, JobState};
-use bridgehead_head::tls::{self, Authority};
 use bridgehead_mirror::{Credentials, Mirror, Wanted};
-use bridgehead_spec::{RunConfig, RunFolder, RunId};
-use std::collections::BTreeMap;
+use bridgehead_spec::{RunConfig, RunFolder};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -139,7 +137,7 @@ impl Far {
             Ok(()) => Ok(Synced::Here),
             Err(reason) => {
                 self.link = None; // A link that broke is made anew the next time.
-                self.from_kept_folder(&record, &job, results, reason)
+                self.through_reader(&record, &job, results, reason)
             }
         }
     }
@@ -148,7 +146,7 @@ impl Far {
         let said = |e: std::io::Error| e.to_string();
         if self.link.as_ref().is_none_or(|(launch, _)| *launch != record.launch) {
             let stream = self.scheduler().dial(job).map_err(|e| e.to_string())?;
-            let client = Credentials::read(&secrets_folder(&self.folder, record.launch), "client").map_err(said)?;
+            let client = Credentials::read(&secrets::folder_of(&self.folder, record.launch), "client").map_err(said)?;
             self.link = Some((record.launch, Mirror::connect(stream, &client).map_err(said)?));
         }
         let (_, mirror) = self.link.as_ref().expect("it was made just now");
@@ -167,7 +165,7 @@ impl Far {
     }
 
     /// A run folder that was kept is lent by a pod of its own, once the job that wrote it is over.
-    fn from_kept_folder(
+    fn through_reader(
         &mut self,
         record: &LaunchRecord,
         job: &JobRef,
@@ -264,6 +262,27 @@ impl Far {
     }
 }
 
+/// Removes what submissions of this run have left in its cluster that never came to be: their client was killed in the middle. What
+/// was removed; nothing where the cluster cannot be asked, for it may be asked another time.
+pub(crate) fn sweep(folder: &RunFolder) -> Vec<String> {
+    let config = crate::folder::config(folder).ok().filter(is_far);
+    let records = ledger::read(folder).unwrap_or_default();
+    let open = |record: &&LaunchRecord| record.job.is_none() && launch::is_stale(record);
+    let Some(config) = config.filter(|_| records.iter().any(|record| open(&record))) else {
+        return Vec::new();
+    };
+    let Ok(Some(far)) = of(folder, &config) else {
+        return Vec::new();
+    };
+    let requests = records.iter().filter(open).filter_map(|record| {
+        let request = launch::request_of(folder, &config, record.launch, record.gang).ok()?;
+        let there = far.scheduler.find(&request, None).ok()?;
+        there.is_none().then_some(request) // A job that came to be is what `resume` finds.
+    });
+    let swept = requests.filter_map(|request| far.scheduler().sweep(&request).ok());
+    swept.flatten().collect()
+}
+
 /// What the scheduler itself kept of what a run's newest job printed.
 ///
 /// # Errors
@@ -297,52 +316,6 @@ fn carry_over(folder: &RunFolder, launch: u32, mirror: &Mirror) -> std::io::Resu
             mirror.push(folder, relative)?;
             std::fs::remove_file(&path)?;
         }
-    }
-    Ok(())
-}
-
-fn secrets_folder(folder: &RunFolder, launch: u32) -> PathBuf {
-    folder.tls().join(format!("launch-{launch}"))
-}
-
-/// Files of a launch's secrets that go to its pods; the client's key stays here.
-const FOR_PODS: [&str; 6] = [
-    "authority.pem",
-    "head.pem",
-    "head.key",
-    "agent.pem",
-    "agent.key",
-    "client.pem",
-];
-
-/// The secrets of a launch, made the first time that they are asked for: certificates of an authority of its own, whose key is
-/// thrown away. What its pods get, by file name.
-///
-/// # Errors
-/// Keys cannot be made, or the file system refuses.
-pub(crate) fn secrets(folder: &RunFolder, run: &RunId, launch: u32) -> Result<BTreeMap<String, Vec<u8>>, CliError> {
-    let dir = secrets_folder(folder, launch);
-    let refused = |e: std::io::Error| CliError::system("write", &dir, &e);
-    if !dir.join("client.key").exists() {
-        make_secrets(folder, run, &dir)?;
-    }
-    let read = |name: &str| Ok((name.to_owned(), std::fs::read(dir.join(name)).map_err(refused)?));
-    FOR_PODS.into_iter().map(read).collect()
-}
-
-fn make_secrets(folder: &RunFolder, run: &RunId, dir: &Path) -> Result<(), CliError> {
-    let refused = |e: std::io::Error| CliError::system("write", dir, &e);
-    let no_keys = |e: tls::TlsError| CliError::new(SYSTEM, format!("cannot make certificates: {e}"));
-    tls::secret_folder(folder).map_err(refused)?;
-    std::fs::create_dir_all(dir).map_err(refused)?;
-    let authority = Authority::new(run).map_err(no_keys)?;
-    let write = |name: &str, text: &str| tls::write_secret(&dir.join(name), text.as_bytes()).map_err(refused);
-    write("authority.pem", authority.pem())?;
-    // The client's key last: where it is, all are.
-    for (role, name) in [("head", tls::HEAD_NAME), ("agent", "agent"), ("client", "client")] {
-        let (certificate, key) = authority.issue(name).map_err(no_keys)?;
-        write(&format!("{role}.pem"), &certificate)?;
-        write(&format!("{role}.key"), &key)?;
     }
     Ok(())
 }

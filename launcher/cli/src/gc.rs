@@ -2,7 +2,7 @@
 
 use crate::args::Gc;
 use crate::error::{CliError, OK};
-use crate::{folder, output, standing};
+use crate::{far, folder, output, standing};
 use bridgehead_local::{home, list_runs, stale_socket_dirs};
 use bridgehead_spec::RunFolder;
 use serde_json::json;
@@ -17,8 +17,12 @@ pub(crate) fn gc(args: &Gc) -> Result<u8, CliError> {
     let home = home();
     let limit = Duration::from_secs(args.older_than.saturating_mul(24 * 3600));
     let mut removed = Vec::new();
+    let mut swept = Vec::new();
     for run in list_runs(&home)? {
         let folder = RunFolder::new(home.join("runs").join(run.as_str()));
+        if !args.dry_run {
+            swept.extend(far::sweep(&folder));
+        }
         if age(&folder).is_some_and(|age| age >= limit) && may_go(&folder, args.lost) {
             remove(folder.path(), args.dry_run)?;
             removed.push(run.to_string());
@@ -30,13 +34,14 @@ pub(crate) fn gc(args: &Gc) -> Result<u8, CliError> {
         sockets.push(path.display().to_string());
     }
     if args.json {
-        output::line(json!({ "runs": removed, "sockets": sockets, "removed": !args.dry_run }))?;
+        output::line(json!({ "runs": removed, "sockets": sockets, "objects": swept, "removed": !args.dry_run }))?;
         return Ok(OK);
     }
     let verb = if args.dry_run { "would remove" } else { "removed" };
     removed
         .iter()
         .chain(&sockets)
+        .chain(&swept)
         .try_for_each(|what| output::line(format!("{verb} {what}")))?;
     let (runs, sockets) = (removed.len(), sockets.len());
     output::line(format!("{verb} {runs} run(s) and {sockets} folder(s) of sockets"))?;

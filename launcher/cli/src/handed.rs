@@ -5,6 +5,7 @@ use crate::args::{Cancel, OneRun, Resume, Target};
 use crate::error::{CliError, HEAD, OK, RUN_FAILED};
 use crate::far::{self, Far};
 use crate::launch::{self, Launcher};
+use crate::looks::Looks;
 use crate::standing::{self, Job, Standing};
 use crate::target::{self, Scheduler};
 use crate::{folder, output, runs};
@@ -24,10 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const KILL_PATIENCE: Duration = Duration::from_secs(90);
 /// Between looks at the run folder.
 const LOOK: Duration = Duration::from_millis(200);
-/// Between looks for a head elsewhere that could not be reached.
-const FAR_AGAIN: Duration = Duration::from_secs(3);
-/// Between questions to the scheduler: at first, and at most.
-const ASK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// `bridgehead cancel`. Comes back when no job of the run is left, or says what is.
 pub(crate) fn cancel(args: &Cancel, folder: &RunFolder, config: &RunConfig) -> Result<u8, CliError> {
@@ -105,7 +102,7 @@ fn sweep(scheduler: &dyn Scheduler, folder: &RunFolder, config: &RunConfig, job:
     if let Some(found) = scheduler.find(&request, None)? {
         scheduler.cancel(&found)?;
     }
-    scheduler.far().map_or(Ok(()), |far| far.sweep(&request))?;
+    scheduler.far().map(|far| far.sweep(&request)).transpose()?;
     Ok(())
 }
 
@@ -397,66 +394,4 @@ fn show(bar: &ProgressBar, status: &Value) {
         _ if message.is_empty() => phase.to_owned(),
         _ => format!("{phase}: {message}"),
     });
-}
-
-/// Looks at a run again and again: at its folder each time, at its scheduler ever more rarely as long as nothing changes.
-pub(crate) struct Looks {
-    /// The way to a head whose folder is elsewhere, and when it is looked at again.
-    far: Option<(Far, Instant)>,
-    next: Option<Instant>,
-    pause: Duration,
-    /// What the scheduler said when it was last asked.
-    said: Value,
-}
-
-impl Looks {
-    /// Looks at the run in `folder` from now on.
-    pub(crate) fn of(folder: &RunFolder) -> Result<Self, CliError> {
-        let config = folder::config(folder).ok(); // What of a damaged folder can be read is read as it is.
-        let far = config.map(|config| far::of(folder, &config)).transpose()?.flatten();
-        Ok(Self {
-            far: far.map(|far| (far, Instant::now())),
-            next: None,
-            pause: Duration::default(),
-            said: Value::Null,
-        })
-    }
-
-    /// How the run stands.
-    pub(crate) fn look(&mut self, folder: &RunFolder) -> Result<Value, CliError> {
-        if let Some((far, at)) = &mut self.far {
-            if Instant::now() >= *at {
-                let here = far.sync(false)?;
-                if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
-                    far.sync(true)?;
-                }
-                *at = Instant::now() + if here == far::Synced::Here { ASK.0 } else { FAR_AGAIN };
-            }
-        }
-        let written = standing::by_folder(folder)?;
-        if let Some(status) = written.as_ref().filter(|status| standing::is_final(status)) {
-            return Ok(status.clone());
-        }
-        if self.next.is_none_or(|next| Instant::now() >= next) {
-            let found = standing::of_synced(folder)?.status.unwrap_or(Value::Null); // It was asked for just now.
-            let changed = found["phase"] != self.said["phase"];
-            self.pause = if changed {
-                ASK.0
-            } else {
-                (self.pause * 2).clamp(ASK.0, ASK.1)
-            };
-            // Many who watch one cluster must not ask it at the same moments.
-            let jitter = bridgehead_head::tls::random::<1>().map_or(128, |[byte]| u32::from(byte));
-            self.next = Some(Instant::now() + self.pause * (224 + jitter / 4) / 256);
-            self.said = found;
-        }
-        let mut status = self.said.clone();
-        if let Some(written) = written {
-            status["tasks"] = written["tasks"].clone();
-            if self.said["phase"] == "starting" && folder::is_open(&written) {
-                status["phase"] = written["phase"].clone();
-            }
-        }
-        Ok(status)
-    }
 }

@@ -77,7 +77,7 @@ impl<'a> Launcher<'a> {
             if let Some(next) = records.into_iter().find(|next| next.follows == Some(own.launch)) {
                 return match next.job {
                     Some(_) => Ok(next),
-                    None if now_s().saturating_sub(next.submitted_s) < BEING_SUBMITTED => {
+                    None if !is_stale(&next) => {
                         let message = "another process hands the follow-up job over at this moment";
                         Err(CliError::new(UNREACHABLE, message))
                     }
@@ -188,6 +188,11 @@ impl<'a> Launcher<'a> {
             .as_ref()
             .expect("only runs with a target are launched")
     }
+}
+
+/// Whether a launch without a job is one that nobody hands over any more.
+pub(crate) fn is_stale(record: &LaunchRecord) -> bool {
+    now_s().saturating_sub(record.submitted_s) >= BEING_SUBMITTED
 }
 
 /// Gangs wait for one another by the scheduler's own means; where it has none there is to be one.

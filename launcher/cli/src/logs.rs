@@ -3,7 +3,7 @@
 use crate::args::Logs;
 use crate::error::{CliError, OK};
 use crate::folder::{self, Names};
-use crate::handed::Looks;
+use crate::looks::Looks;
 use crate::{far, output, standing};
 use bridgehead_spec::RunFolder;
 use serde_json::Value;

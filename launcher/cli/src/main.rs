@@ -10,11 +10,15 @@ mod folder;
 mod follow;
 mod gc;
 mod handed;
+mod indices;
 mod inspect;
 mod join;
 mod launch;
 mod logs;
+mod looks;
 mod node;
+mod order;
+mod orders;
 mod output;
 mod place;
 mod pod;
@@ -23,6 +27,7 @@ mod processes;
 mod ranks;
 mod runs;
 mod script;
+mod secrets;
 mod standing;
 mod survivor;
 mod target;
@@ -35,7 +40,7 @@ use error::{BROKEN, CliError, OK};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(order::arranged(std::env::args_os().collect(), &Cli::command()));
     let done = std::panic::catch_unwind(|| dispatch(cli.command));
     let done = done.unwrap_or_else(|_| Err(CliError::new(BROKEN, "this is a bug, please report what is above")));
     match done {

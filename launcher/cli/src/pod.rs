@@ -7,7 +7,7 @@ use crate::join::Awaited;
 use crate::node;
 use crate::pod_place::PodPlace;
 use crate::processes::{self, HeadPart, Surroundings};
-use crate::{args, output, place, standing};
+use crate::{args, orders, output, place, standing};
 use bridgehead_head::{Allocation, RunOutcome};
 use bridgehead_kubernetes::pod::{BUNDLE, PORT, SECRET};
 use bridgehead_mirror::{Credentials, Remote, ServeOptions, Service};
@@ -20,9 +20,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::signal::unix::{SignalKind, signal};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -65,41 +63,6 @@ fn last_words(args: &args::Pod, code: u8, end: &str) {
     let _ = std::fs::write(TERMINATION.0, words); // Outside a pod there is nobody to read it.
 }
 
-/// What this process ends with if it is told to go while it only waits; as the first process of its container it would ignore
-/// the signal otherwise. While it is head or agent the signal is theirs.
-static LEAVES_WITH: AtomicU16 = AtomicU16::new(STAYS);
-const STAYS: u16 = u16::MAX;
-
-fn may_leave(code: u8) {
-    LEAVES_WITH.store(code.into(), Ordering::SeqCst);
-}
-
-fn stays() {
-    LEAVES_WITH.store(STAYS, Ordering::SeqCst);
-}
-
-/// Watches for the signal to go.
-fn watch_for_orders() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (ready, begun) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        runtime.block_on(async move {
-            let term = signal(SignalKind::terminate());
-            let _ = ready.send(term.as_ref().err().map(ToString::to_string));
-            let Ok(mut term) = term else { return };
-            while term.recv().await.is_some() {
-                if let Ok(code) = u8::try_from(LEAVES_WITH.load(Ordering::SeqCst)) {
-                    std::process::exit(code.into());
-                }
-            }
-        });
-    });
-    match begun.recv()? {
-        Some(error) => Err(format!("cannot listen for SIGTERM: {error}").into()),
-        None => Ok(()),
-    }
-}
-
 struct Pod {
     folder: RunFolder,
     place: PodPlace,
@@ -115,8 +78,8 @@ impl Pod {
         let echo = Echo::start(folder.logs(), mine, out);
         node::log_into(&folder, place.rank)?;
         processes::begin();
-        may_leave(AGAIN);
-        watch_for_orders()?;
+        orders::may_leave(AGAIN);
+        orders::watch()?;
         Ok(Self { folder, place, echo })
     }
 
@@ -153,7 +116,7 @@ impl Pod {
     /// Lends a kept folder until a client has what it wants.
     fn lend(&self) -> Result<(u8, String)> {
         let service = self.serve()?;
-        may_leave(OK);
+        orders::may_leave(OK);
         tracing::info!("lending the run folder");
         let collected = service.wait_collected(LEND_PATIENCE);
         service.stop();
@@ -176,6 +139,7 @@ impl Pod {
             return Ok((DAMAGED, error.to_string()));
         }
         let config = self.config()?;
+        report_transport(&config);
         let surroundings = self.surroundings(&config, None);
         let part = HeadPart {
             allocation: Some(self.allocation()),
@@ -183,10 +147,10 @@ impl Pod {
             life: self.place.life.clone(),
             gang: None,
         };
-        stays();
+        orders::stays();
         let outcome = processes::run_head(&self.folder, config, surroundings, part);
         let code = outcome.as_ref().map_or(BROKEN, exit_code);
-        may_leave(code);
+        orders::may_leave(code);
         let outcome = outcome?;
         if !service.wait_done(self.place.nodes - 1, LAST_WORDS) {
             tracing::warn!("not every agent has shipped its log");
@@ -219,6 +183,7 @@ impl Pod {
             return Ok((DAMAGED, error.to_string()));
         }
         let config = self.config()?;
+        report_transport(&config);
         let shipping = remote.ship_logs(&self.folder, self.place.rank)?;
         let served = self.serve_heads(&remote, &config);
         if let Err(error) = shipping.finish() {
@@ -240,7 +205,7 @@ impl Pod {
             };
             let surroundings = self.surroundings(config, Some(remote.clone()));
             let over = || false;
-            stays();
+            orders::stays();
             let served = processes::run_agent(
                 &self.folder,
                 config,
@@ -250,7 +215,7 @@ impl Pod {
                 JOIN_PATIENCE,
                 &over,
             );
-            may_leave(AGAIN);
+            orders::may_leave(AGAIN);
             let served = served?;
             if !served.forsaken {
                 return Ok((OK, "dismissed by the head".to_owned()));
@@ -290,6 +255,7 @@ impl Pod {
         config.sys_path = entries.map(|entry| entry.display().to_string()).collect();
         config.cwd = moved(&config.cwd).unwrap_or(here);
         config.python = self.place.python.clone();
+        config.transport.ucx = None; // The image has its own, or none.
         config.trace = config.trace.map(|_| self.folder.logs().join("trace.json"));
         config.agents = vec![self.place.own(config.store_limit); self.place.nodes as usize];
         config.join_timeout_ms = u64::try_from(JOIN_PATIENCE.as_millis())?;
@@ -313,6 +279,21 @@ impl Pod {
             end_ns: end,
             notice: limit.map_or(NOTICE, |limit| NOTICE.min(limit / 4)),
         }
+    }
+}
+
+/// How bytes will go between the pods and why, and what could hold RDMA up: a container gets its limit of locked memory from its
+/// node's runtime, whatever the pod asks for.
+fn report_transport(config: &RunConfig) {
+    let machine = bridgehead_topology::Topology::here();
+    let locked = machine.limits.locked_memory;
+    let locked = locked.map_or("without limit".to_owned(), |bytes| format!("{bytes} bytes at most"));
+    match crate::transport::decide_here(&config.transport) {
+        Ok(decision) => {
+            let (transport, reason) = (decision.name(), decision.reason());
+            tracing::info!(transport, reason, locked_memory = locked, "between pods");
+        }
+        Err(reason) => tracing::warn!(reason, locked_memory = locked, "no transport"),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Where Kubernetes put this process: rank, life, addresses, what the pod may use. Reads the variables that the pod's template sets
 //! (`docs/formats/kubernetes.md`); pure but for the environment that is handed in.
 
+use crate::indices::Indices;
 use crate::place::{Variables, number};
 use crate::target::kubernetes::LEND;
-use bridgehead_kubernetes::pod::{HOME, PORT};
+use bridgehead_kubernetes::pod::{HOME, INDICES, PORT, PROJECT};
 use bridgehead_spec::{AgentConfig, Resources};
 use bridgehead_topology::Topology;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub(crate) struct PodPlace {
     pub time_limit: Option<Duration>,
     /// The interpreter.
     pub python: PathBuf,
+    /// Where the user's files are to lie.
+    project: Option<PathBuf>,
     /// Whether it only lends the run folder.
     pub lends: bool,
     cpu_millis: Option<u64>,
@@ -51,13 +54,12 @@ impl PodPlace {
             variables.get(name).cloned().ok_or_else(missing)
         };
         let first: u32 = number(variables, "BRIDGEHEAD_FIRST_RANK").unwrap_or(0);
-        let index = number(variables, "BRIDGEHEAD_INDEX").or_else(|| number(variables, "JOB_INDEX"));
-        let index: u32 = index.ok_or("neither BRIDGEHEAD_INDEX nor JOB_INDEX is a number")?;
+        let nodes = number(variables, "BRIDGEHEAD_NODES").unwrap_or(1).max(1);
         let address = needed("BRIDGEHEAD_ADDRESS")?;
         let seconds = |name: &str| number(variables, name).map(Duration::from_secs);
         Ok(Self {
-            rank: first + index,
-            nodes: number(variables, "BRIDGEHEAD_NODES").unwrap_or(1).max(1),
+            rank: rank(variables, first, nodes)?,
+            nodes,
             life: variables.get("BRIDGEHEAD_LIFE").cloned().unwrap_or_default(),
             address: address
                 .parse()
@@ -71,6 +73,7 @@ impl PodPlace {
             python: variables
                 .get("BRIDGEHEAD_PYTHON")
                 .map_or_else(|| "python3".into(), PathBuf::from),
+            project: variables.get(PROJECT).map(PathBuf::from),
             lends: variables.contains_key(LEND),
             cpu_millis: number(variables, "BRIDGEHEAD_CPU_MILLIS"),
             memory: number(variables, "BRIDGEHEAD_MEMORY"),
@@ -97,7 +100,7 @@ impl PodPlace {
 
     /// Where the user's files lie.
     pub(crate) fn project(&self) -> PathBuf {
-        Path::new(HOME).join("project")
+        self.project.clone().unwrap_or_else(|| Path::new(HOME).join("project"))
     }
 
     /// What this pod's agent may give to tasks.
@@ -115,6 +118,31 @@ impl PodPlace {
             store_limit: store.unwrap_or(memory / 10 * 3),
         }
     }
+}
+
+/// The pod's rank: its index after the first rank of its group. Where the indices of an array are told, which may have gaps, the place
+/// among them counts.
+fn rank(variables: &Variables, first: u32, nodes: u32) -> Result<u32, String> {
+    let index = number(variables, "BRIDGEHEAD_INDEX").or_else(|| number(variables, "JOB_INDEX"));
+    let index: u32 = index.ok_or("neither BRIDGEHEAD_INDEX nor JOB_INDEX is a number")?;
+    let place = match variables.get(INDICES) {
+        None => index,
+        Some(text) => {
+            let indices = Indices::parse(text).map_err(|e| format!("{INDICES}: {e}"))?;
+            if indices.count() != u64::from(nodes) {
+                return Err(format!(
+                    "{INDICES}={text} has {} indices and BRIDGEHEAD_NODES is {nodes}: they have to agree",
+                    indices.count()
+                ));
+            }
+            let lacks = || format!("index {index} is not in {INDICES}={text}: it has to be the array that was started");
+            indices.rank(index).ok_or_else(lacks)?
+        }
+    };
+    let rank = first.checked_add(place).filter(|rank| *rank < nodes);
+    rank.ok_or_else(|| {
+        format!("index {index} after rank {first} is no rank of {nodes} pods: {INDICES} names indices with gaps")
+    })
 }
 
 /// The address of a Service in the variables that Kubernetes gives to every container.
@@ -159,9 +187,37 @@ mod tests {
     }
 
     #[test]
+    fn an_index_with_gaps_before_it_has_the_rank_of_its_place() {
+        let of = |index, indices, nodes| {
+            place(&[
+                ("JOB_INDEX", index),
+                ("BRIDGEHEAD_INDICES", indices),
+                ("BRIDGEHEAD_NODES", nodes),
+            ])
+        };
+        assert!(of("4", "4,7", "2").expect("a pod").is_head(), "the lowest one");
+        assert_eq!(of("7", "4,7", "2").expect("a pod").rank, 1);
+        for (index, indices, nodes, word) in [
+            ("5", "4,7", "2", "index 5"),
+            ("4", "4,7", "3", "BRIDGEHEAD_NODES is 3"),
+            ("4", "4;7", "2", "no range"),
+        ] {
+            let error = of(index, indices, nodes).expect_err("no pod of this gang");
+            assert!(error.contains(word), "{error} lacks {word}");
+        }
+        let alone = place(&[("JOB_INDEX", "7"), ("BRIDGEHEAD_NODES", "2")]);
+        assert!(
+            alone
+                .expect_err("a gap that was not told")
+                .contains("BRIDGEHEAD_INDICES")
+        );
+    }
+
+    #[test]
     fn the_head_is_dialled_by_the_services_address_before_its_name() {
         let found = place(&[
             ("BRIDGEHEAD_INDEX", "1"),
+            ("BRIDGEHEAD_NODES", "2"),
             ("BRIDGEHEAD_HEAD_SERVICE", "r-1"),
             ("R_1_SERVICE_HOST", "fd00::7"),
         ]);
@@ -169,7 +225,7 @@ mod tests {
             found.expect("a pod").addresses(),
             ["[fd00::7]:7641", "r-1.hpc.svc:7641"]
         );
-        let without = place(&[("BRIDGEHEAD_INDEX", "1"), ("BRIDGEHEAD_HEAD_SERVICE", "r-1")]);
+        let without = place(&[("BRIDGEHEAD_INDEX", "0"), ("BRIDGEHEAD_HEAD_SERVICE", "r-1")]);
         assert_eq!(without.expect("a pod").addresses(), ["r-1.hpc.svc:7641"]);
     }
 

@@ -61,8 +61,8 @@ pub(crate) trait FarScheduler {
     fn resume(&self, job: &JobRef) -> Result<(), BackendError>;
     /// The job that lends a kept folder to this machine: it serves the folder of the request's run, and nothing else.
     fn submit_reader(&self, request: &LaunchRequest) -> Result<JobRef, BackendError>;
-    /// Removes what a submission that never came to be has left.
-    fn sweep(&self, request: &LaunchRequest) -> Result<(), BackendError>;
+    /// Removes what a submission that never came to be has left; what was removed.
+    fn sweep(&self, request: &LaunchRequest) -> Result<Vec<String>, BackendError>;
     /// What the scheduler itself kept of what the job printed.
     fn logs(&self, job: &JobRef) -> Result<String, BackendError>;
 }

@@ -30,6 +30,8 @@ pub(crate) const VERSION: &str = "/v1/";
 pub(crate) const LIFE_HEADER: &str = "bridgehead-life";
 /// The header by which the service says how long a file is to which an append did not fit.
 pub(crate) const LENGTH_HEADER: &str = "bridgehead-length";
+/// The header of a list by which the service says which folder it is: one that was begun anew has another name.
+pub(crate) const FOLDER_HEADER: &str = "bridgehead-folder";
 /// Most bytes of one append.
 pub(crate) const APPEND_MOST: u64 = 4 << 20;
 /// Most bytes of a document that is read as a whole: a list, a ticket, a status.

@@ -6,7 +6,7 @@ use crate::client::{Pulled, Wanted};
 use crate::link::{self, Link, Trouble};
 use crate::paths::{FilePath, Listed, ROOT_FILES, Top};
 use crate::tree::Tree;
-use crate::{DOCUMENT_MOST, VERSION};
+use crate::{DOCUMENT_MOST, FOLDER_HEADER, VERSION};
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, RANGE};
 use hyper::{HeaderMap, Method, Response, StatusCode};
@@ -20,7 +20,9 @@ type Documents = Vec<(FilePath, Vec<u8>)>;
 /// come before the journal, whose records name them, and the journal comes as long as it was when results were listed.
 pub(crate) async fn pull(link: &mut Link, tree: &Tree, wanted: Wanted) -> Result<Pulled, Trouble> {
     let documents = documents(link).await?;
-    let listed = list(link).await?;
+    let (name, listed) = list(link).await?;
+    // A folder that was begun anew has files of the same names, and none of what the mirror has of the one before.
+    tree.mirrors(&name).map_err(Trouble::Here)?;
     let mut pulled = Pulled {
         complete: true,
         ..Pulled::default()
@@ -86,11 +88,17 @@ async fn documents(link: &mut Link) -> Result<Documents, Trouble> {
     Ok(found)
 }
 
-/// What the head has of journal, logs and results; other paths are none of a mirror's.
-async fn list(link: &mut Link) -> Result<Vec<(FilePath, u64)>, Trouble> {
+/// The folder's name, and what the head has of journal, logs and results; other paths are none of a mirror's.
+async fn list(link: &mut Link) -> Result<(String, Vec<(FilePath, u64)>), Trouble> {
     let response = get(link, "files", None).await?;
     let none = || Trouble::Here(io::Error::other("the head's folder service has no list of its files"));
-    let text = link::read(response.ok_or_else(none)?, DOCUMENT_MOST).await?;
+    let response = response.ok_or_else(none)?;
+    let name = response
+        .headers()
+        .get(FOLDER_HEADER)
+        .and_then(|name| name.to_str().ok());
+    let name = name.ok_or_else(none)?.to_owned();
+    let text = link::read(response, DOCUMENT_MOST).await?;
     let listed: Vec<Listed> = serde_json::from_slice(&text).map_err(|e| {
         Trouble::Here(io::Error::other(format!(
             "the head's list of its files is not valid: {e}"
@@ -104,7 +112,7 @@ async fn list(link: &mut Link) -> Result<Vec<(FilePath, u64)>, Trouble> {
             None => tracing::warn!(path = file.path, "the head lists a file that cannot be mirrored"),
         }
     }
-    Ok(files)
+    Ok((name, files))
 }
 
 /// A file that grows: what is missing at its end, at its place.

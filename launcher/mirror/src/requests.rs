@@ -5,7 +5,7 @@ use crate::body::{self, Sent};
 use crate::paths::{FilePath, Kind, Listed, Top};
 use crate::service::{Role, Shared};
 use crate::tree::Part;
-use crate::{APPEND_MOST, LENGTH_HEADER, LIFE_HEADER, VERSION};
+use crate::{APPEND_MOST, FOLDER_HEADER, LENGTH_HEADER, LIFE_HEADER, VERSION};
 use bridgehead_wire::Ticket;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE, RETRY_AFTER};
@@ -158,6 +158,7 @@ fn list(shared: &Shared) -> Answer {
     let text = serde_json::to_vec(&files).map_err(io::Error::other)?;
     let mut response = respond(StatusCode::OK, body::bytes(text));
     put(&mut response, CONTENT_TYPE, "application/json");
+    put(&mut response, HeaderName::from_static(FOLDER_HEADER), &shared.name);
     Ok(response)
 }
 

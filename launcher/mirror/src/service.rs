@@ -63,6 +63,8 @@ struct Marks {
 pub(crate) struct Shared {
     pub(crate) folder: RunFolder,
     pub(crate) tree: Tree,
+    /// The folder's name.
+    pub(crate) name: String,
     pub(crate) life: String,
     pub(crate) agents: u32,
     marks: Mutex<Marks>,
@@ -151,6 +153,7 @@ impl Service {
         })?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let name = tree.name()?;
         let marks = Marks {
             bundle: options.folder.bundle().is_file(),
             ..Marks::default()
@@ -158,6 +161,7 @@ impl Service {
         let shared = Arc::new(Shared {
             folder: options.folder,
             tree,
+            name,
             life: options.life,
             agents: options.agents,
             marks: Mutex::new(marks),

@@ -20,6 +20,10 @@ const PART: &str = ".incoming";
 /// Numbers parts of this process.
 static PARTS: AtomicU64 = AtomicU64::new(0);
 
+/// Notes in a folder, hidden so that nobody takes them for a part of the run: its own name, and that of the one it mirrors.
+const OWN_NAME: &str = ".folder";
+const MIRRORED_NAME: &str = ".mirrors";
+
 /// A run folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree(PathBuf);
@@ -166,6 +170,43 @@ impl Tree {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// The name of the folder, which it keeps for its life; made the first time that it is asked for.
+    pub(crate) fn name(&self) -> io::Result<String> {
+        if let Some(name) = self.noted_name(OWN_NAME)? {
+            return Ok(name);
+        }
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(self.0.join(OWN_NAME), &name)?;
+        Ok(name)
+    }
+
+    /// Makes this a mirror of the folder of that name: what it has of another one goes.
+    pub(crate) fn mirrors(&self, name: &str) -> io::Result<()> {
+        match self.noted_name(MIRRORED_NAME)? {
+            Some(noted) if noted == name => return Ok(()),
+            None => {}
+            Some(_) => {
+                for top in [Top::Journal, Top::Logs, Top::Results] {
+                    for file in self.list(top)? {
+                        std::fs::remove_file(self.0.join(file.path))?;
+                    }
+                }
+            }
+        }
+        std::fs::write(self.0.join(MIRRORED_NAME), name)
+    }
+
+    fn noted_name(&self, note: &str) -> io::Result<Option<String>> {
+        match std::fs::read_to_string(self.0.join(note)) {
+            Ok(name) if !name.is_empty() => Ok(Some(name)),
+            Ok(_) => Ok(None), // It was being written when its process died.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the parts that an earlier process left in a top folder.

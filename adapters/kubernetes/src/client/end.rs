@@ -16,8 +16,8 @@ const CANCEL: &str = "cancel";
 const GONE: Duration = Duration::from_secs(60);
 /// Waits between two looks at what is left.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Most pieces of a bundle that are looked for.
-const PIECES: usize = 64;
+/// Most pieces of a bundle that are looked for: as many as a gang may have.
+const PIECES: usize = 1000;
 /// What a client made within this time may still get its job.
 const FRESH: SignedDuration = SignedDuration::from_mins(10);
 
@@ -69,7 +69,8 @@ impl Cluster {
         }
     }
 
-    /// What belongs to the job of this name: by name, since few users may list secrets.
+    /// What belongs to the job of this name: by name, since few users may list secrets. The last piece of a bundle is first, so that
+    /// a removal that is cut off leaves pieces without a gap, which are found again.
     async fn side_of(&self, namespace: &str, name: &str, owner: Option<&str>) -> Result<Vec<(Kind, String)>, Trouble> {
         let mut found = Vec::new();
         let fixed = [
@@ -89,6 +90,7 @@ impl Cluster {
                 None => break,
             }
         }
+        found.reverse();
         Ok(found)
     }
 

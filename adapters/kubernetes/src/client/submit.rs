@@ -90,7 +90,7 @@ impl Cluster {
             return trouble.error(SUBMIT);
         }
         let mut left = Vec::new();
-        for (kind, name, _) in side {
+        for (kind, name, _) in side.iter().rev() {
             let place = kind.within(&manifest.namespace);
             if self.calls.remove(place, name).await.is_err() {
                 left.push(format!("{}/{name}", kind.plural));

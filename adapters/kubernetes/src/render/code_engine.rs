@@ -1,14 +1,14 @@
 //! A job run of IBM Cloud Code Engine (`codeengine.cloud.ibm.com/v1beta1`, `JobRun`): an array of equal pods. Owns its limits.
 //!
 //! Nothing of this has been run on the service: the object follows what its documents show of one. A pod has its index as `JOB_INDEX`; indices may
-//! have gaps, so a rank is the place in the sorted list. There is no Service of ours and no name of a life: with several pods the head must be
+//! have gaps, so a rank is the place in the sorted list, which `BRIDGEHEAD_INDICES` has. There is no Service of ours and no name of a life: with several pods the head must be
 //! reachable some other way, at the address that the variable `BRIDGEHEAD_HEAD` gives. The service has its own queue, places pods itself and has no
 //! GPUs, so options for those are refused. An object has 10 KiB at most. A failed pod alone is tried again.
 
 use super::{Objects, metadata, secrets};
 use crate::Flavor;
 use crate::gang::{Gang, USER, unfit};
-use crate::template::{GRACE_S, bare_container, merged, pull_secrets, volumes};
+use crate::template::{GRACE_S, array, bare_container, merged, pull_secrets, volumes};
 use bridgehead_backend::BackendError;
 use serde_json::json;
 
@@ -30,7 +30,7 @@ pub(super) fn objects(gang: &Gang) -> Result<Objects, BackendError> {
         template["imagePullSecrets"] = pull_secrets(&gang.pod);
     }
     let mut run = json!({
-        "arraySpec": format!("0-{}", gang.nodes - 1),
+        "arraySpec": array(gang),
         "retryLimit": gang.restarts,
         "template": merged(template, &gang.pod.patch)?,
     });

@@ -218,6 +218,10 @@ impl<'a> Job<'a> {
             .insert("ticket".to_owned(), b"secret".to_vec());
         let job = job_object(flavor, &name, nodes);
         let ports = json!({"spec": {"selector": {"none": "such"}, "ports": [{"port": 7641}]}});
+        for piece in 0..2 {
+            let file = (format!("part-00{piece}"), vec![piece; 1000]);
+            data.0.insert(format!("{name}-code-{piece}"), [file].into());
+        }
         Self {
             world,
             manifest: Manifest {
@@ -228,6 +232,16 @@ impl<'a> Job<'a> {
                 side: vec![
                     side("Service", &name, ports),
                     side("Secret", &secret, json!({"type": "Opaque"})),
+                    side(
+                        "Secret",
+                        &format!("{name}-code-0"),
+                        json!({"type": "Opaque", "immutable": true}),
+                    ),
+                    side(
+                        "Secret",
+                        &format!("{name}-code-1"),
+                        json!({"type": "Opaque", "immutable": true}),
+                    ),
                 ],
                 job,
                 name,

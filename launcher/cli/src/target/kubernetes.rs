@@ -3,8 +3,9 @@
 
 use super::{FarScheduler, Rendered, Scheduler};
 use crate::error::{CliError, USAGE};
-use crate::{far, folder};
+use crate::{far, folder, secrets};
 use bridgehead_backend::{BackendError, JobRef, JobReport, LaunchRequest};
+use bridgehead_kubernetes::pod::PROJECT;
 use bridgehead_kubernetes::{Flavor, Gang, Kubernetes, KubernetesOptions, Manifest, NAME, SecretData, Surroundings};
 use bridgehead_plan::ClusterProfile;
 use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, TargetConfig};
@@ -95,27 +96,48 @@ impl KubernetesTarget {
         } else {
             request.env.insert(BROUGHT.to_owned(), "brought".to_owned());
         }
+        let folder = RunFolder::new(&request.run_dir);
+        // What is only planned has no folder yet, and shows the place that a run would have.
+        let config = folder::config(&folder).ok();
+        let flavor = self.kubernetes.flavor();
+        let project = config.as_ref().and_then(project);
+        // A job run of Code Engine mounts nothing but Secrets.
+        if let Some(place) = project.filter(|path| flavor != Flavor::CodeEngine && is_mountable(path)) {
+            request.env.insert(PROJECT.to_owned(), place.display().to_string());
+        }
         let options = match group {
             None => self.options.clone(),
             Some(group) => self
                 .options
                 .for_group(group.nodes, group.gpus, group.partition.as_deref()),
         };
-        self.render_gang(&request, &options)
+        self.render_gang(&request, &options, flavor)
     }
 
-    fn render_gang(&self, request: &LaunchRequest, options: &KubernetesOptions) -> Result<Manifest, BackendError> {
+    fn render_gang(
+        &self,
+        request: &LaunchRequest,
+        options: &KubernetesOptions,
+        flavor: Flavor,
+    ) -> Result<Manifest, BackendError> {
         let surroundings = Surroundings {
             openshift: self.kubernetes.is_openshift(),
         };
         let gang = Gang::new(request, options, self.kubernetes.namespace(), &surroundings)?;
-        bridgehead_kubernetes::render(&gang, self.kubernetes.flavor())
+        bridgehead_kubernetes::render(&gang, flavor)
     }
 
     /// Packs what the pods need. A bundle that is too large to travel with the job waits in the run folder.
     fn pack(&self, request: &LaunchRequest) -> Result<Luggage, BackendError> {
         let folder = RunFolder::new(&request.run_dir);
         let config = folder::config(&folder).map_err(said)?;
+        if let Some(left) = config.project.as_deref().filter(|project| holds_much_else(project)) {
+            crate::output::note(format!(
+                "{} is not carried to the pods: modules and files beside the script are not seen there; \
+                 move the script into a folder of its own",
+                left.display()
+            ));
+        }
         let bundle = bridgehead_mirror::pack(&folder, project(&config).as_deref()).map_err(|e| unfit(e.to_string()))?;
         let mut pieces = bridgehead_mirror::split(&bundle, PIECE);
         if pieces.len() > PIECES {
@@ -123,8 +145,8 @@ impl KubernetesTarget {
             pieces.clear();
         }
         let mut data = SecretData::default();
-        let secrets = far::secrets(&folder, &request.run, request.launch).map_err(said)?;
-        data.0.insert("run".to_owned(), secrets);
+        let files = secrets::for_pods(&folder, &request.run, request.launch).map_err(said)?;
+        data.0.insert("run".to_owned(), files);
         for (number, piece) in pieces.iter().enumerate() {
             let part = [(format!("part-{number:03}"), piece.clone())];
             data.0.insert(format!("code-{number}"), part.into());
@@ -135,16 +157,36 @@ impl KubernetesTarget {
 
 /// The folder of the user's code, unless it is one that holds much else: a home, or the root.
 fn project(config: &RunConfig) -> Option<PathBuf> {
-    let project = config.project.clone()?;
+    config.project.clone().filter(|project| !holds_much_else(project))
+}
+
+fn holds_much_else(folder: &Path) -> bool {
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let much_else = project == Path::new("/") || home.as_ref() == Some(&project);
-    if much_else {
-        let place = project.display();
-        crate::output::note(format!(
-            "{place} is not carried to the pods: modules and files beside the script are not seen there; move the script into a folder of its own"
-        ));
-    }
-    (!much_else).then_some(project)
+    folder == Path::new("/") || home.as_deref() == Some(folder)
+}
+
+/// Folders of an image that a volume must not hide, with all below them.
+const OF_IMAGES: [&str; 13] = [
+    "/bin",
+    "/boot",
+    "/bridgehead",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var",
+];
+
+/// Whether the user's files can lie where they lie here: then what the code says of its own place is true in a pod as well.
+fn is_mountable(path: &Path) -> bool {
+    let plain = path.to_str().is_some_and(|text| !text.contains(':'));
+    let deep = path.components().count() > 2; // `/opt` or `/home` as a whole may hold parts of the image.
+    plain && deep && !OF_IMAGES.iter().any(|place| path.starts_with(place))
 }
 
 /// Secrets by the names that they have in a manifest.
@@ -167,9 +209,11 @@ impl Scheduler for KubernetesTarget {
 
     fn render(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<Rendered, BackendError> {
         let manifest = self.manifest(request, group, 1)?;
+        let mut warnings = self.warnings();
+        warnings.extend(self.kubernetes.check_rights()?);
         Ok(Rendered {
             text: manifest.text,
-            warnings: self.warnings(),
+            warnings,
         })
     }
 
@@ -180,9 +224,7 @@ impl Scheduler for KubernetesTarget {
     }
 
     fn submit(&self, request: &LaunchRequest, group: Option<&GroupSpec>) -> Result<JobRef, BackendError> {
-        for lost in self.kubernetes.check_rights()? {
-            crate::output::note(lost);
-        }
+        self.kubernetes.check_rights()?; // What is only convenient to have, `plan` names.
         let luggage = self.pack(request)?;
         let manifest = self.manifest(request, group, luggage.pieces.len())?;
         let data = named(&manifest, luggage.data);
@@ -239,26 +281,26 @@ impl FarScheduler for KubernetesTarget {
     fn submit_reader(&self, request: &LaunchRequest) -> Result<JobRef, BackendError> {
         let folder = RunFolder::new(&request.run_dir);
         let mut data = SecretData::default();
-        let secrets = far::secrets(&folder, &request.run, request.launch).map_err(said)?;
-        data.0.insert("run".to_owned(), secrets);
+        let files = secrets::for_pods(&folder, &request.run, request.launch).map_err(said)?;
+        data.0.insert("run".to_owned(), files);
         let mut request = LaunchRequest {
             agents: 1,
             ..request.clone()
         };
         request.env.insert(LEND.to_owned(), "folder".to_owned());
-        let manifest = self.render_gang(&request, &for_reader(&self.options))?;
+        // One small pod needs no gang scheduler, and none that may be behind with its queues.
+        let manifest = self.render_gang(&request, &for_reader(&self.options), Flavor::IndexedJob)?;
         let data = named(&manifest, data);
         self.kubernetes.submit(&manifest, &data)
     }
 
-    fn sweep(&self, request: &LaunchRequest) -> Result<(), BackendError> {
+    fn sweep(&self, request: &LaunchRequest) -> Result<Vec<String>, BackendError> {
         let manifest = self.manifest(request, None, PIECES)?;
         let names = manifest
             .side
             .iter()
             .filter_map(|side| side["metadata"]["name"].as_str());
-        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())?;
-        Ok(())
+        self.kubernetes.sweep(&names.map(str::to_owned).collect::<Vec<_>>())
     }
 
     fn logs(&self, job: &JobRef) -> Result<String, BackendError> {
@@ -280,6 +322,7 @@ fn for_reader(options: &KubernetesOptions) -> KubernetesOptions {
         topology: None,
         rdma: None,
         restarts: Some(0),
+        queue: None,
         ..options.clone()
     }
 }
@@ -291,4 +334,23 @@ pub(crate) fn in_words() -> String {
         let (flavor, reason) = kubernetes.door();
         Ok(format!("{flavor} ({reason})"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_files_never_hide_a_part_of_the_image() {
+        for (path, mountable) in [
+            ("/home/ada/sweep", true),
+            ("/tmp/x", true),
+            ("/opt", false),
+            ("/usr/local/work", false),
+            ("/bridgehead/home", false),
+            ("/home/a:b/c", false),
+        ] {
+            assert_eq!(is_mountable(Path::new(path)), mountable, "{path}");
+        }
+    }
 }

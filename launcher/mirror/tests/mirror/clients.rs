@@ -281,7 +281,10 @@ fn lying_head(bench: &Bench, say: fn(&str) -> String) -> SocketAddr {
 }
 
 fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\nbridgehead-folder: lies\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 const NONE: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
@@ -353,4 +356,33 @@ fn a_head_that_sends_more_or_something_else_is_refused() {
                 .all(|(_, text)| text.is_empty() || text == b"no list")
         );
     }
+}
+
+#[test]
+fn a_folder_that_was_begun_anew_leaves_nothing_of_the_one_before() {
+    let bench = Bench::new();
+    bench.write("journal/000001.bhj", "old records");
+    bench.write("results/1.bhv", "old value");
+    let (dir, folder) = local();
+    std::fs::create_dir_all(dir.path().join("launches")).unwrap();
+    std::fs::write(dir.path().join("launches/1.json"), "the client's own").unwrap();
+    bench.mirror().pull(&folder, ALL).unwrap();
+    // Its own service is told by its certificate; what is compared is the folder behind it.
+    let anew = Bench {
+        head: bench.head.clone(),
+        agent: bench.agent.clone(),
+        client: bench.client.clone(),
+        ..Bench::silent()
+    };
+    let mut anew = anew;
+    anew.start("127.0.0.1:0".parse().unwrap());
+    anew.write("journal/000001.bhj", "new records, longer than before");
+    anew.mirror().pull(&folder, ALL).unwrap();
+    let here = |name: &str| std::fs::read_to_string(dir.path().join(name)).ok();
+    assert_eq!(
+        here("journal/000001.bhj").as_deref(),
+        Some("new records, longer than before")
+    );
+    assert_eq!(here("results/1.bhv"), None);
+    assert_eq!(here("launches/1.json").as_deref(), Some("the client's own"));
 }
