@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo install-c test test-slurm test-mpi test-kubernetes test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm bench-mpi clean
+.PHONY: demo install-c test test-slurm test-mpi test-kubernetes test-hwloc soak check docs setup examples bench bench-quick bench-store bench-slurm bench-kubernetes bench-mpi clean
 
 demo: examples
 	$(BIN)/bridgehead run examples/surrogate.py
@@ -100,6 +100,10 @@ bench-slurm: examples
 	$(PYTHON) -m venv .venv-hyperqueue
 	-.venv-hyperqueue/bin/pip install --quiet --disable-pip-version-check -r benchmarks/slurm/requirements.txt
 	tests/clusters/slurm/with $(BIN)/python $(BIN)/python benchmarks/slurm --hyperqueue .venv-hyperqueue/bin/python $(BENCH)
+
+# On a virtual Kubernetes cluster, as root: gangs against bare Volcano jobs of the same pods; BENCH="--quick", for instance.
+bench-kubernetes: setup
+	tests/clusters/kubernetes/with $(BIN)/python $(BIN)/python benchmarks/kubernetes $(BENCH)
 
 # MPI gangs against mpiexec, steps of srun, and files; the group slurm needs root.
 bench-mpi: setup

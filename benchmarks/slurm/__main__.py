@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "tests/slurm"), str(HERE.parent)]
+TESTS = HERE.parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "slurm"), str(TESTS / "clusters"), str(HERE.parent)]
 
-from cluster import Cluster, wait_until  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from handed import wait_until  # noqa: E402
 from pairs import Table  # noqa: E402
 from support import Submitted, User  # noqa: E402
 

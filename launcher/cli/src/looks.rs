@@ -57,7 +57,7 @@ impl Looks {
             return Ok(status.clone());
         }
         if self.next.is_none_or(|next| Instant::now() >= next) {
-            let found = standing::of(folder)?.status.unwrap_or(Value::Null);
+            let found = standing::of_synced(folder)?.status.unwrap_or(Value::Null); // It was brought just now.
             let changed = found["phase"] != self.said["phase"];
             self.pause = if changed {
                 ASK.0

@@ -90,13 +90,28 @@ impl Standing {
 
 /// How one run stands.
 pub(crate) fn of(folder: &RunFolder) -> Result<Standing, CliError> {
-    let mut found = of_all(std::slice::from_ref(folder));
+    only(judge_all(std::slice::from_ref(folder), Told::read_fresh))
+}
+
+/// The same for a folder that is up to date: no head is asked for what is newer.
+pub(crate) fn of_synced(folder: &RunFolder) -> Result<Standing, CliError> {
+    only(judge_all(std::slice::from_ref(folder), Told::read))
+}
+
+fn only(mut found: Vec<Result<Standing, CliError>>) -> Result<Standing, CliError> {
     found.pop().expect("one answer for each run")
 }
 
 /// How runs stand, in their order; what is wrong with one does not hide the others.
 pub(crate) fn of_all(folders: &[RunFolder]) -> Vec<Result<Standing, CliError>> {
-    let read: Vec<_> = folders.iter().map(Told::read_fresh).collect();
+    judge_all(folders, Told::read_fresh)
+}
+
+fn judge_all(
+    folders: &[RunFolder],
+    read: impl Fn(&RunFolder) -> Result<Told, CliError>,
+) -> Vec<Result<Standing, CliError>> {
+    let read: Vec<_> = folders.iter().map(read).collect();
     let mut asked: BTreeMap<String, (&TargetConfig, Vec<bridgehead_backend::JobRef>)> = BTreeMap::new();
     for told in read.iter().flatten() {
         if let Some(target) = told.target().filter(|_| told.must_ask()) {

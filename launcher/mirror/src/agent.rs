@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// How long a head may be away before a file is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -30,6 +31,9 @@ pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// An address that does not answer for so long is passed by.
 const DIAL: Duration = Duration::from_secs(10);
+/// Between two tries to connect, while the earlier ones still wait. What was sent to a Service's address before the node had heard
+/// of it is lost, and the kernel says it again after a whole second only, then after two and four.
+const BESIDE: Duration = Duration::from_millis(200);
 /// Most bytes of a bundle.
 const BUNDLE_MOST: u64 = 1 << 30;
 /// Connections that are kept for later requests.
@@ -67,16 +71,15 @@ impl Ways {
         }
         let mut last = "no address of the head is known".to_owned();
         for address in &self.addresses {
-            match tokio::time::timeout(DIAL, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
+            match connect(address).await {
+                Ok(stream) => {
                     let _ = stream.set_nodelay(true); // It works without.
                     match Link::open(stream, self.tls.clone()).await {
                         Ok(link) => return Ok(link),
                         Err(trouble) => last = format!("{address}: {trouble}"),
                     }
                 }
-                Ok(Err(error)) => last = format!("{address}: {error}"),
-                Err(_) => last = format!("{address}: no answer in {DIAL:?}"),
+                Err(error) => last = format!("{address}: {error}"),
             }
         }
         Err(Trouble::Broken(io::Error::other(last)))
@@ -113,6 +116,26 @@ impl Ways {
             }
         }
         read
+    }
+}
+
+/// The first connection that comes to be within [`DIAL`], or the first refusal.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut tries = JoinSet::new(); // Those that are left end with it.
+    let mut beside = tokio::time::interval(BESIDE);
+    let late = tokio::time::sleep(DIAL);
+    tokio::pin!(late);
+    loop {
+        tokio::select! {
+            Some(done) = tries.join_next() => return done.map_err(io::Error::other)?,
+            _ = beside.tick() => {
+                tries.spawn(TcpStream::connect(address.to_owned()));
+            }
+            () = &mut late => {
+                let text = format!("no answer in {DIAL:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use bridgehead_spec::{GroupSpec, RunConfig, RunFolder, TargetConfig};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of a bundle in one Secret, which may have 1 MiB with all that is around them.
 const PIECE: usize = 700 << 10;
@@ -27,14 +28,36 @@ pub(crate) const LEND: &str = "BRIDGEHEAD_LEND";
 /// Kubernetes, if there is a way to it.
 pub(super) fn open(target: &TargetConfig) -> Result<Box<dyn Scheduler>, CliError> {
     let options = KubernetesOptions::read(&target.options).map_err(|e| CliError::new(USAGE, e.to_string()))?;
-    let kubernetes = Kubernetes::connect(&options)?;
+    let kubernetes = connected(&options)?;
     Ok(Box::new(KubernetesTarget { options, kubernetes }))
+}
+
+/// What leads to another cluster, or to another door of it.
+type Way = (Option<PathBuf>, Option<String>, Option<String>, Option<Flavor>);
+
+/// The cluster of these options. A command opens its target several times, and to find the way asks the cluster for all that it
+/// serves, a document of some hundred KiB: the way that was found is kept as long as the process lives.
+fn connected(options: &KubernetesOptions) -> Result<Arc<Kubernetes>, BackendError> {
+    static FOUND: Mutex<Vec<(Way, Arc<Kubernetes>)>> = Mutex::new(Vec::new());
+    let way = (
+        options.kubeconfig.clone(),
+        options.context.clone(),
+        options.namespace.clone(),
+        options.flavor,
+    );
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, kubernetes)) = found.iter().find(|(known, _)| *known == way) {
+        return Ok(kubernetes.clone());
+    }
+    let kubernetes = Arc::new(Kubernetes::connect(options)?);
+    found.push((way, kubernetes.clone()));
+    Ok(kubernetes)
 }
 
 /// Kubernetes, with what the run asks of it.
 struct KubernetesTarget {
     options: KubernetesOptions,
-    kubernetes: Kubernetes,
+    kubernetes: Arc<Kubernetes>,
 }
 
 /// What a job carries along.
