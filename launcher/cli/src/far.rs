@@ -58,19 +58,23 @@ pub(crate) fn is_far(config: &RunConfig) -> bool {
     backend == Some(bridgehead_kubernetes::NAME)
 }
 
-/// Brings the mirror of a run up to date as far as its head can be reached; nothing where there is no mirror, or all is here.
+/// Brings the mirror of a run up to date as far as its head can be reached; nothing where there is no mirror, or all is here. Why a
+/// folder that is kept could not be read just now: then what is here may not be the run's last word.
 ///
 /// # Errors
 /// What is here cannot be read or written.
-pub(crate) fn refresh(folder: &RunFolder, config: &RunConfig, results: bool) -> Result<(), CliError> {
+pub(crate) fn refresh(folder: &RunFolder, config: &RunConfig, results: bool) -> Result<Option<String>, CliError> {
     if !is_far(config) || is_fetched(folder) || (!results && is_final_here(folder)) {
-        return Ok(());
+        return Ok(None);
     }
     // Whoever cannot reach the cluster still has what is here; how the run stands then says so.
-    if let Ok(Some(mut far)) = of(folder, config) {
-        far.sync(results)?;
+    let Ok(Some(mut far)) = of(folder, config) else {
+        return Ok(None);
+    };
+    match far.sync(results)? {
+        Synced::NotUp(reason) if far.scheduler().keeps_folder() => Ok(Some(reason)),
+        _ => Ok(None),
     }
-    Ok(())
 }
 
 /// The note that everything that the newest launch has left is here.

@@ -50,7 +50,7 @@ pub(crate) fn is_handed_over(folder: &RunFolder) -> bool {
 /// Brings a mirrored folder up to date, as far as its head can be reached.
 pub(crate) fn refresh(folder: &RunFolder, results: bool) -> Result<(), CliError> {
     // What of a damaged folder can be read is read as it is.
-    config(folder).map_or(Ok(()), |config| far::refresh(folder, &config, results))
+    config(folder).map_or(Ok(()), |config| far::refresh(folder, &config, results).map(drop))
 }
 
 /// `spec.json`; `None` for an Executor's run.

@@ -169,15 +169,20 @@ struct Told {
     config: Option<RunConfig>,
     records: Vec<LaunchRecord>,
     status: Option<Value>,
+    /// Why the folder that is mirrored here, and is kept where it is, could not be read just now.
+    unread: Option<String>,
 }
 
 impl Told {
     /// What a folder tells that is brought up to date first, where it is a mirror.
     fn read_fresh(folder: &RunFolder) -> Result<Self, CliError> {
-        if let Ok(config) = folder::config(folder) {
-            far::refresh(folder, &config, false)?;
-        }
-        Self::read(folder)
+        let config = folder::config(folder).ok();
+        let unread = config.map(|config| far::refresh(folder, &config, false)).transpose()?;
+        let unread = unread.flatten();
+        Ok(Self {
+            unread,
+            ..Self::read(folder)?
+        })
     }
 
     fn read(folder: &RunFolder) -> Result<Self, CliError> {
@@ -188,6 +193,7 @@ impl Told {
             config,
             records,
             status,
+            unread: None,
         })
     }
 
@@ -229,7 +235,12 @@ impl Told {
             .collect();
         let (phase, message) = match self.fresh() {
             Some(status) if is_final(status) => (text(status, "phase"), text(status, "message")),
-            fresh => judge(&jobs, fresh, silent.as_deref(), heard(folder)),
+            fresh => {
+                let judged = judge(&jobs, fresh, silent.as_deref(), heard(folder));
+                self.unread
+                    .as_deref()
+                    .map_or(judged.clone(), |reason| unless_kept(judged, fresh, reason))
+            }
         };
         let mut status = match self.status {
             Some(status) => status,
@@ -338,6 +349,16 @@ fn judge(jobs: &[Job], fresh: Option<&Value>, silent: Option<&str>, heard: bool)
     }
 }
 
+/// A run whose job is over is not lost as long as the folder that is kept could not be read: its end may stand there.
+fn unless_kept(judged: (String, String), fresh: Option<&Value>, reason: &str) -> (String, String) {
+    if judged.0 != "lost" {
+        return judged;
+    }
+    let phase = fresh.map_or_else(|| "starting".to_owned(), |status| text(status, "phase"));
+    let message = format!("its job is over, and the run folder on its volume cannot be read just now: {reason}");
+    (phase, message)
+}
+
 /// A scheduler and the jobs that it has.
 pub(crate) type OpenJobs = (Box<dyn target::Scheduler>, Vec<Job>);
 
@@ -415,6 +436,16 @@ mod tests {
         assert_eq!(check(&[], None, false), "lost");
         let chain = [job(Some(ended), ""), job(Some(pending), "after 7")];
         assert_eq!(check(&chain, Some("paused"), true), "queued");
+    }
+
+    #[test]
+    fn a_run_is_not_lost_as_long_as_its_kept_folder_has_not_been_read() {
+        let status = json!({ "phase": "running" });
+        let judged = |phase: &str| (phase.to_owned(), String::new());
+        let (phase, message) = unless_kept(judged("lost"), Some(&status), "no pod");
+        assert_eq!(phase, "running");
+        assert!(message.contains("no pod"), "{message}");
+        assert_eq!(unless_kept(judged("queued"), None, "no pod").0, "queued");
     }
 
     #[test]
