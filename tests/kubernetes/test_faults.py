@@ -82,6 +82,14 @@ def test_a_lone_pod_of_an_indexed_job_is_replaced_and_joins_again(user: User, cl
     assert check(run)["attempt"] == 1, "the head went on"
 
 
+def test_the_other_pods_of_an_indexed_job_join_the_head_that_replaces_theirs(user: User, cluster: Cluster) -> None:
+    run = begin(user, "replaced", "indexed-job", kind="values")
+    others = {pod["metadata"]["name"] for pod in run.pods()} - {pod_of(run, 0)["name"]}
+    cluster.kubectl("delete", "pod", pod_of(run, 0)["name"], "-n", "hpc", "--wait=false")
+    resumed(run, "values")
+    assert others <= {pod["metadata"]["name"] for pod in run.pods()}, "they stayed"
+
+
 def test_an_api_server_that_is_away_costs_nothing(user: User, cluster: Cluster) -> None:
     run = begin(user, "away")
     watch = user.start("bridgehead", "watch", "--json", run.id)

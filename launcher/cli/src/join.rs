@@ -116,12 +116,23 @@ pub(crate) async fn join_in_time(
     }
 }
 
+/// What a head says of the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dismissed {
+    /// Nothing yet.
+    No,
+    /// This is the end.
+    Ended,
+    /// Another head goes on.
+    GoesOn,
+}
+
 /// A connection to a head.
 pub(crate) struct Joined {
     /// What the agent works with.
     pub link: Link,
-    /// Whether the head has said that this is the end. A connection that ends without it leaves the run to its agents.
-    pub dismissed: Rc<Cell<bool>>,
+    /// What the head has said of the end. A connection that ends without it leaves the run to its agents.
+    pub dismissed: Rc<Cell<Dismissed>>,
 }
 
 /// Connects to the head at one of the ticket's addresses. Must be called inside a `LocalSet`.
@@ -152,7 +163,7 @@ fn bridge(stream: TlsStream<TcpStream>) -> Joined {
     let (to_head, outgoing) = unbounded_channel();
     let (incoming, from_head) = unbounded_channel();
     tokio::task::spawn_local(write_all(write, outgoing));
-    let dismissed = Rc::new(Cell::new(false));
+    let dismissed = Rc::new(Cell::new(Dismissed::No));
     tokio::task::spawn_local(read_all(read, incoming, dismissed.clone()));
     let link = Link { to_head, from_head };
     Joined { link, dismissed }
@@ -175,7 +186,7 @@ async fn write_all(mut half: tokio::io::WriteHalf<TlsStream<TcpStream>>, mut que
 async fn read_all(
     mut half: tokio::io::ReadHalf<TlsStream<TcpStream>>,
     out: UnboundedSender<HeadToAgent>,
-    dismissed: Rc<Cell<bool>>,
+    dismissed: Rc<Cell<Dismissed>>,
 ) {
     let mut frames = Frames::new();
     loop {
@@ -189,8 +200,10 @@ async fn read_all(
                 Ok(None) => break,
                 Ok(Some((kind, body))) => match HeadToAgent::decode(kind, body) {
                     Ok(message) => {
-                        if matches!(message, HeadToAgent::Shutdown(_) | HeadToAgent::Refused(_)) {
-                            dismissed.set(true);
+                        match &message {
+                            HeadToAgent::Shutdown(end) if end.goes_on => dismissed.set(Dismissed::GoesOn),
+                            HeadToAgent::Shutdown(_) | HeadToAgent::Refused(_) => dismissed.set(Dismissed::Ended),
+                            _ => {}
                         }
                         let _ = out.send(message); // The agent is gone only when the process ends.
                     }

@@ -218,7 +218,7 @@ impl Pod {
             );
             orders::may_leave(AGAIN);
             let served = served?;
-            if !served.forsaken {
+            if !served.forsaken && !served.goes_on {
                 return Ok((OK, "dismissed by the head".to_owned()));
             }
             tracing::info!("the head is gone; another one may come");

@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::error::{BROKEN, OK, RUN_FAILED};
-use crate::join::{self, Awaited};
+use crate::join::{self, Awaited, Dismissed};
 use crate::transport;
 use bridgehead_agent::{AgentOptions, FarFolder, Link};
 use bridgehead_head::{AgentLink, Allocation, HeadOptions, RunOutcome};
@@ -238,6 +238,8 @@ pub(crate) struct Served {
     pub attempt: u32,
     /// The head was gone without a word, so that its node may be lost.
     pub forsaken: bool,
+    /// The head has said that another one goes on.
+    pub goes_on: bool,
 }
 
 /// An agent, from its ticket to its end.
@@ -270,7 +272,8 @@ pub(crate) fn run_agent(
         result?;
         Ok(Served {
             attempt: ticket.attempt,
-            forsaken: !joined.dismissed.get(),
+            forsaken: joined.dismissed.get() == Dismissed::No,
+            goes_on: joined.dismissed.get() == Dismissed::GoesOn,
         })
     })
 }

@@ -465,7 +465,9 @@ impl Head {
     }
 
     fn finish(&mut self) -> Result<(), HeadError> {
-        self.core.shut_down("the run has ended");
+        let goes_on = self.core.state().paused.is_some() || self.core.is_superseded();
+        self.core
+            .shut_down(if goes_on { "the run pauses" } else { "the run has ended" }, goes_on);
         self.flush()?;
         self.journal.sync()?;
         if self.core.is_superseded() {

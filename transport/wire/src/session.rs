@@ -238,6 +238,9 @@ pub struct Shutdown {
     /// For the log.
     #[prost(string, tag = "1")]
     pub reason: String,
+    /// The run has not ended: another head is to go on with it.
+    #[prost(bool, tag = "2")]
+    pub goes_on: bool,
 }
 
 /// Says that the sender lives.

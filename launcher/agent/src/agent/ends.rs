@@ -401,7 +401,10 @@ impl Agent {
         }
         self.kill_gangs(&reason);
         for worker in self.workers.values_mut() {
-            worker.outbox.push(Shutdown { reason: reason.clone() });
+            worker.outbox.push(Shutdown {
+                reason: reason.clone(),
+                goes_on: false,
+            });
             worker.outbox.flush();
             if !worker.calls.is_empty() || !worker.ready {
                 worker.kill(Outcome::cancelled(&reason)); // Nobody wants what it does any more.

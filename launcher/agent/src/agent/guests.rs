@@ -156,7 +156,7 @@ impl Agent {
     pub(super) fn dismiss_all_guests(&mut self, reason: &str) {
         for guest in self.guests.values_mut() {
             let reason = reason.to_owned();
-            guest.outbox.push_to_guest(Shutdown { reason });
+            guest.outbox.push_to_guest(Shutdown { reason, goes_on: false });
             guest.dismiss();
         }
     }

@@ -65,7 +65,13 @@ pub fn check(wish: Wish, case: impl AsyncFnOnce(&mut Head)) {
             .await
             .expect("the case ends in time");
         let reason = "the case is over".to_owned();
-        let _ = head.to_agent.send(Shutdown { reason: reason.clone() }.into()); // A case may have ended it already.
+        let _ = head.to_agent.send(
+            Shutdown {
+                reason: reason.clone(),
+                goes_on: false,
+            }
+            .into(),
+        ); // A case may have ended it already.
         let end = tokio::time::timeout(LIMIT, head.agent).await;
         let end = end
             .expect("the agent ends in time")

@@ -265,7 +265,7 @@ fn what_a_task_prints_is_logged_by_task_before_the_end() {
         head.send(call(9, 1, "hello"));
         assert_eq!(head.text(9).await, "said");
         let reason = "read the log".to_owned();
-        head.send(Shutdown { reason });
+        head.send(Shutdown { reason, goes_on: false });
         while head.from_agent.recv().await.is_some() {} // It has ended when its side of the link is closed.
         let log = std::fs::read_to_string(head.dir.path().join("run/logs/tasks-0.jsonl")).expect("a log");
         let line: serde_json::Value = serde_json::from_str(log.trim()).expect("an object");

@@ -15,7 +15,7 @@ impl Core {
         let agent = join.agent;
         if self.is_over() {
             let reason = "the run has ended".to_owned();
-            return self.tell_agent(agent, Shutdown { reason }); // The end is the journal's last word.
+            return self.tell_agent(agent, Shutdown { reason, goes_on: false }); // The end is the journal's last word.
         }
         let resources = join.resources.clone().unwrap_or_default();
         self.record(Event::AgentJoined(AgentJoined {
@@ -350,13 +350,14 @@ impl Core {
         }
     }
 
-    /// Ends all agents.
-    pub fn shut_down(&mut self, reason: &str) {
+    /// Ends all agents; says whether another head goes on with the run.
+    pub fn shut_down(&mut self, reason: &str, goes_on: bool) {
         for agent in self.agents.keys().copied().collect::<Vec<_>>() {
             self.tell_agent(
                 agent,
                 Shutdown {
                     reason: reason.to_owned(),
+                    goes_on,
                 },
             );
         }

@@ -217,6 +217,7 @@ pub fn located() -> Located {
 pub fn shutdown() -> Shutdown {
     Shutdown {
         reason: "over".to_owned(),
+        goes_on: false,
     }
 }
 

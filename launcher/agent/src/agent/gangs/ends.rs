@@ -41,7 +41,7 @@ impl Agent {
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.calls.clear();
             let reason = "its rank has ended".to_owned();
-            worker.outbox.push(Shutdown { reason });
+            worker.outbox.push(Shutdown { reason, goes_on: false });
         }
         let value = match done.outcome.and_then(|outcome| outcome.kind) {
             Some(outcome::Kind::Value(value)) => value,
