@@ -110,6 +110,14 @@ def test_missing_rights_are_listed(user: User) -> None:
     user.check(*words, code=9, err=["create", "jobs", "secrets"])
 
 
+def test_an_interpreter_that_cannot_be_is_named(user: User) -> None:
+    run = user.submit("values", 1, 0.1, on=["--nodes", 1, "--kubernetes", "python=/no/python"])
+    run.wait_phase("lost", limit=100)
+    assert "/no/python" in run.why(), run.why()
+    user.check("cancel", run.id)
+    gone(run)
+
+
 def test_wrong_words_are_errors_with_the_way_out(user: User) -> None:
     submit = ["submit", "--on", "kubernetes", "pipelines.py", "values", 1, 0.1]
     user.check(*submit, code=7, err=["--image"], BRIDGEHEAD_IMAGE="")

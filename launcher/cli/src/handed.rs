@@ -10,6 +10,7 @@ use crate::standing::{self, Job, Standing};
 use crate::target::{self, Scheduler};
 use crate::{folder, output, runs};
 use bridgehead_backend::JobState;
+use bridgehead_backend::ledger::{self, LaunchRecord};
 use bridgehead_head::journal::{self, RunEnded};
 use bridgehead_head::mailbox;
 use bridgehead_head::state::Phase;
@@ -86,10 +87,11 @@ fn cancel_far(
     let ended = jobs.iter().any(is_running) && far.until_over(PATIENCE)?;
     let how = if ended { "delivered" } else { "ended at its scheduler" };
     let scheduler = launch::scheduler_of(config)?.expect("a far run has a scheduler");
-    for job in jobs {
-        match &job.record.job {
-            Some(at) => scheduler.cancel(at)?,
-            None => sweep(&*scheduler, folder, config, job)?,
+    // Those too that have ended: their objects would stay for a while.
+    for record in ledger::read(folder)? {
+        match &record.job {
+            Some(job) => scheduler.cancel(job)?,
+            None => sweep(&*scheduler, folder, config, &record)?,
         }
     }
     write_end(folder, config, &args.reason)?;
@@ -97,8 +99,13 @@ fn cancel_far(
 }
 
 /// What a submission left whose answer was lost.
-fn sweep(scheduler: &dyn Scheduler, folder: &RunFolder, config: &RunConfig, job: &Job) -> Result<(), CliError> {
-    let request = launch::request_of(folder, config, job.record.launch, job.record.gang)?;
+fn sweep(
+    scheduler: &dyn Scheduler,
+    folder: &RunFolder,
+    config: &RunConfig,
+    record: &LaunchRecord,
+) -> Result<(), CliError> {
+    let request = launch::request_of(folder, config, record.launch, record.gang)?;
     if let Some(found) = scheduler.find(&request, None)? {
         scheduler.cancel(&found)?;
     }

@@ -92,8 +92,10 @@ impl Pod {
         } else {
             self.agent()
         };
-        if let Err(error) = &ended {
-            tracing::error!(%error, "cannot go on");
+        match &ended {
+            Ok((DAMAGED, reason)) => tracing::error!(reason, "cannot begin"),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "cannot go on"),
         }
         self.echo.stop();
         ended
@@ -139,6 +141,9 @@ impl Pod {
             return Ok((DAMAGED, error.to_string()));
         }
         let config = self.config()?;
+        if let Err(reason) = check_python(&config) {
+            return Ok((DAMAGED, reason));
+        }
         report_transport(&config);
         let surroundings = self.surroundings(&config, None);
         let part = HeadPart {
@@ -281,6 +286,27 @@ impl Pod {
             notice: limit.map_or(NOTICE, |limit| NOTICE.min(limit / 4)),
         }
     }
+}
+
+/// Refuses an image whose interpreter cannot read what the run's functions were pickled to.
+fn check_python(config: &RunConfig) -> std::result::Result<(), String> {
+    let Some(made) = &config.python_version else {
+        return Ok(());
+    };
+    let python = config.python.display();
+    let asked = std::process::Command::new(&config.python)
+        .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+        .output();
+    let said = asked.map_err(|e| {
+        format!("the image cannot start {python}: {e}; name its interpreter with --kubernetes python=FILE")
+    })?;
+    let here = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    if here == *made {
+        return Ok(());
+    }
+    Err(format!(
+        "{python} of the image is Python {here}, and the run was made with Python {made}: take an image or an interpreter of the same version"
+    ))
 }
 
 /// How bytes will go between the pods and why, and what could hold RDMA up: a container gets its limit of locked memory from its

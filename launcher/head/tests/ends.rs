@@ -34,6 +34,7 @@ fn config() -> RunConfig {
         sys_path: Vec::new(),
         cwd: "/".into(),
         project: None,
+        python_version: None,
         env: BTreeMap::new(),
         inline_limit: 0,
         join_timeout_ms: 60_000,

@@ -304,6 +304,7 @@ def start(
     }
     if asked.target is not None:
         document["project"] = _pickling.project_folder()
+        document["python_version"] = f"{sys.version_info.major}.{sys.version_info.minor}"
     if trace:
         document["trace"] = os.path.abspath(trace)
     rarer = ("target", "max_running", "max_fails", "store_limit")

@@ -27,6 +27,9 @@ pub struct RunConfig {
     pub min_agents: Option<u32>,
     /// Python interpreter for workers.
     pub python: PathBuf,
+    /// Its version where the run was made, as `3.11`; an interpreter of another one cannot read what functions were pickled to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python_version: Option<String>,
     /// Entries added to `sys.path` in workers.
     #[serde(default)]
     pub sys_path: Vec<String>,

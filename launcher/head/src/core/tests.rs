@@ -31,6 +31,7 @@ fn config(agents: u32) -> RunConfig {
         sys_path: Vec::new(),
         cwd: "/".into(),
         project: None,
+        python_version: None,
         env: BTreeMap::new(),
         inline_limit: 0,
         join_timeout_ms: 1000,
