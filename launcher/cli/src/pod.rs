@@ -9,7 +9,7 @@ use crate::pod_place::PodPlace;
 use crate::processes::{self, HeadPart, Surroundings};
 use crate::{args, orders, output, place, standing};
 use bridgehead_head::{Allocation, RunOutcome};
-use bridgehead_kubernetes::pod::{BUNDLE, PORT, SECRET};
+use bridgehead_kubernetes::pod::{BUNDLE, HOME, PORT, SECRET};
 use bridgehead_mirror::{Credentials, Remote, ServeOptions, Service};
 use bridgehead_spec::{RunConfig, RunFolder};
 use bridgehead_wire::Ticket;
@@ -71,7 +71,11 @@ struct Pod {
 
 impl Pod {
     fn new(args: &args::Pod, place: PodPlace) -> Result<Self> {
-        let folder = RunFolder::new(&args.run_dir);
+        // Where all pods mount the volume, it is the head's alone: an agent has a copy of its own.
+        let folder = match args.run_dir.file_name() {
+            Some(run) if !place.is_head() => RunFolder::new(Path::new(HOME).join("runs").join(run)),
+            _ => RunFolder::new(&args.run_dir),
+        };
         make_folder(&folder)?;
         let out = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
         let mine = if place.is_head() { is_heads } else { is_agents };
