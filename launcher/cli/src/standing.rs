@@ -125,7 +125,16 @@ fn judge_all(
         .collect();
     read.into_iter()
         .zip(folders)
-        .map(|(told, folder)| told?.standing(folder, &answers))
+        .map(|(told, folder)| {
+            let told = told?;
+            let far = told.config.as_ref().is_some_and(far::is_far);
+            let standing = told.standing(folder, &answers)?;
+            if !far || standing.phase() != "lost" {
+                return Ok(standing);
+            }
+            // It may have ended after its folder was read and before its job was asked for: then its last word is there now.
+            Told::read_fresh(folder)?.standing(folder, &answers)
+        })
         .collect()
 }
 
