@@ -201,6 +201,7 @@ fn lacks(t: &Topology, s: &Software) -> Vec<(String, &'static str)> {
 
 impl Software {
     fn find() -> Self {
+        let kubeconfig = kubeconfig();
         Self {
             ucx: library("libucp.so.0"),
             gpu_memory: gpu_memory(),
@@ -209,8 +210,8 @@ impl Software {
             srun: program("srun"),
             kubectl: program("kubectl"),
             python: program("python3"),
-            kubeconfig: kubeconfig(),
-            cluster: kubeconfig().map(|_| crate::target::kubernetes::in_words()),
+            cluster: kubeconfig.as_ref().map(|_| crate::target::kubernetes::in_words()),
+            kubeconfig,
         }
     }
 }

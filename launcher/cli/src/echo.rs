@@ -1,11 +1,12 @@
 //! What processes of a pod write into the run folder's logs is said on its standard output as well, so that `kubectl logs` and
 //! whatever collects the logs of pods see it. Owns which files, and how lines of tasks look there.
 
+use crate::logs;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -62,7 +63,8 @@ impl Echoes {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if (self.mine)(&name) {
-                let bytes = self.grown(&entry.path()).unwrap_or_default();
+                let path = entry.path();
+                let bytes = logs::grown(&path, self.seen.entry(path.clone()).or_default(), MOST).unwrap_or_default();
                 let text = if name.starts_with("tasks-") {
                     said(&bytes)
                 } else {
@@ -71,19 +73,6 @@ impl Echoes {
                 let _ = self.out.write_all(&text); // Whoever does not read the pod's output does not stop its work.
             }
         }
-    }
-
-    /// The whole lines that a file has got since the last look.
-    fn grown(&mut self, path: &Path) -> std::io::Result<Vec<u8>> {
-        let from = self.seen.entry(path.to_owned()).or_default();
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(*from))?;
-        let mut bytes = Vec::new();
-        file.take(MOST).read_to_end(&mut bytes)?;
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-        bytes.truncate(whole);
-        *from += whole as u64;
-        Ok(bytes)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::error::{CliError, UNREACHABLE};
 use crate::target::{FarScheduler, Scheduler};
 use crate::{launch, secrets, standing};
 use bridgehead_backend::ledger::{self, LaunchRecord};
-use bridgehead_backend::{JobRef, JobState};
+use bridgehead_backend::{JobRef, JobReport, JobState};
 use bridgehead_mirror::{Credentials, Mirror, Wanted};
 use bridgehead_spec::{RunConfig, RunFolder};
 use std::path::{Path, PathBuf};
@@ -180,15 +180,9 @@ impl Far {
         if !self.scheduler().keeps_folder() || is_final_here(&self.folder) && !results {
             return Ok(Synced::NotUp(reason));
         }
-        let seen = self
-            .scheduler
-            .observe(std::slice::from_ref(job))
-            .map_err(|e| e.to_string());
-        if !seen.is_ok_and(|reports| {
-            reports
-                .iter()
-                .all(|r| matches!(r.state, JobState::Ended | JobState::Unknown))
-        }) {
+        let over = |report: &JobReport| matches!(report.state, JobState::Ended | JobState::Unknown);
+        let seen = self.scheduler.observe(std::slice::from_ref(job));
+        if !seen.is_ok_and(|reports| reports.iter().all(over)) {
             return Ok(Synced::NotUp(reason));
         }
         let launch = reader_launch(record.launch);

@@ -162,11 +162,9 @@ impl<'a> Launcher<'a> {
             .into_iter()
             .filter(|other| record.after.contains(&other.launch))
             .filter_map(|other| other.job);
-        let path = std::fs::canonicalize(self.folder.path());
-        let path = path.map_err(|e| CliError::system("find", self.folder.path(), &e))?;
-        request(
-            self.config.run.clone(),
-            path,
+        request_in(
+            self.folder,
+            self.config,
             record.launch,
             self.gang(record.gang)?,
             after.collect(),
@@ -174,8 +172,7 @@ impl<'a> Launcher<'a> {
     }
 
     fn gang(&self, id: u32) -> Result<&GangPlan, CliError> {
-        let found = self.gangs.iter().find(|gang| gang.id == id);
-        found.ok_or_else(|| CliError::invalid(&self.folder.plan(), format!("it has no gang {id}")))
+        find_gang(self.folder, &self.gangs, id)
     }
 
     fn group(&self, gang: u32) -> Option<&GroupSpec> {
@@ -215,11 +212,31 @@ pub(crate) fn request_of(
     gang: u32,
 ) -> Result<LaunchRequest, CliError> {
     let plan = plan(folder)?;
-    let found = plan.gangs.iter().find(|plan| plan.id == gang);
-    let gang = found.ok_or_else(|| CliError::invalid(&folder.plan(), format!("it has no gang {gang}")))?;
+    request_in(
+        folder,
+        config,
+        launch,
+        find_gang(folder, &plan.gangs, gang)?,
+        Vec::new(),
+    )
+}
+
+fn find_gang<'a>(folder: &RunFolder, gangs: &'a [GangPlan], id: u32) -> Result<&'a GangPlan, CliError> {
+    let found = gangs.iter().find(|gang| gang.id == id);
+    found.ok_or_else(|| CliError::invalid(&folder.plan(), format!("it has no gang {id}")))
+}
+
+/// The request of a launch whose run folder is there.
+fn request_in(
+    folder: &RunFolder,
+    config: &RunConfig,
+    launch: u32,
+    gang: &GangPlan,
+    after: Vec<JobRef>,
+) -> Result<LaunchRequest, CliError> {
     let path = std::fs::canonicalize(folder.path());
     let path = path.map_err(|e| CliError::system("find", folder.path(), &e))?;
-    request(config.run.clone(), path, launch, gang, Vec::new())
+    request(config.run.clone(), path, launch, gang, after)
 }
 
 /// The run's launch plan.

@@ -87,7 +87,9 @@ impl Reader {
             .map(|entry| entry.path())
             .filter(|path| is_task_log(path))
         {
-            let text = self.read_on(&path).map_err(|e| CliError::unreadable(&path, &e))?;
+            let from = self.seen.entry(path.clone()).or_default();
+            let text = grown(&path, from, u64::MAX).map_err(|e| CliError::unreadable(&path, &e))?;
+            let text = String::from_utf8_lossy(&text);
             // A line that is no entry was torn by a crash; there is nothing to show of it.
             entries_of_log.extend(text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
         }
@@ -111,18 +113,18 @@ impl Reader {
             .as_ref()
             .is_none_or(|wanted| task.is_some_and(|task| wanted.contains(&task)))
     }
+}
 
-    /// The whole lines that a file has got since the last look.
-    fn read_on(&mut self, path: &Path) -> std::io::Result<String> {
-        let from = self.seen.entry(path.to_owned()).or_default();
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(*from))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-        *from += whole as u64;
-        Ok(String::from_utf8_lossy(&bytes[..whole]).into_owned())
-    }
+/// The whole lines that a file has got since `from`, which moves on by them; of more than `most` bytes the first.
+pub(crate) fn grown(path: &Path, from: &mut u64, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(*from))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+    bytes.truncate(whole);
+    *from += whole as u64;
+    Ok(bytes)
 }
 
 fn is_task_log(path: &Path) -> bool {
