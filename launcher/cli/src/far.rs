@@ -88,7 +88,7 @@ pub(crate) fn is_fetched(folder: &RunFolder) -> bool {
 }
 
 fn is_final_here(folder: &RunFolder) -> bool {
-    standing::by_folder(folder).is_ok_and(|status| status.as_ref().is_some_and(standing::is_final))
+    standing::has_ended(folder).unwrap_or(false)
 }
 
 fn newest(folder: &RunFolder) -> Result<Option<LaunchRecord>, CliError> {

@@ -127,7 +127,7 @@ pub(crate) fn suspend(args: &OneRun, folder: &RunFolder, config: &RunConfig) -> 
     }
     let open = standing.jobs.iter().filter(|job| job.is_open());
     let jobs: Vec<_> = open.filter_map(|job| job.record.job.clone()).collect();
-    if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) || jobs.is_empty() {
+    if standing::has_ended(folder)? || jobs.is_empty() {
         let message = format!("there is nothing to suspend: the run is {}", standing.phase());
         return Err(CliError::new(HEAD, message));
     }
@@ -197,7 +197,7 @@ fn tell_head(folder: &RunFolder, reason: &str) -> Result<&'static str, CliError>
 fn ended_within(folder: &RunFolder, limit: Duration) -> Result<bool, CliError> {
     let end = Instant::now() + limit;
     loop {
-        if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
+        if standing::has_ended(folder)? {
             return Ok(true);
         }
         if Instant::now() > end {
@@ -227,7 +227,7 @@ fn gone_within(folder: &RunFolder, config: &RunConfig, limit: Duration) -> Resul
 /// superseded. A run that ended by itself meanwhile keeps its own end.
 fn write_end(folder: &RunFolder, config: &RunConfig, reason: &str) -> Result<(), CliError> {
     mailbox::clear(folder);
-    if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
+    if standing::has_ended(folder)? {
         return Ok(());
     }
     let tasks = folder::spec(folder)?.map_or(0, |spec| spec.tasks.len() as u64);

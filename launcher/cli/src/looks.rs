@@ -28,7 +28,7 @@ impl Looks {
     pub(crate) fn of(folder: &RunFolder) -> Result<Self, CliError> {
         // What of a damaged folder can be read is read as it is, and so is a run that is over where its cluster is out of reach.
         let config = folder::config(folder).ok().filter(|_| !far::is_fetched(folder));
-        let over = standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final);
+        let over = standing::has_ended(folder)?;
         let far = match config.map(|config| far::of(folder, &config)).transpose() {
             Err(error) if !over => return Err(error),
             far => far.ok().flatten().flatten(),
@@ -46,7 +46,7 @@ impl Looks {
         if let Some((far, at)) = &mut self.far {
             if Instant::now() >= *at {
                 let here = far.sync(false)?;
-                if standing::by_folder(folder)?.as_ref().is_some_and(standing::is_final) {
+                if standing::has_ended(folder)? {
                     far.sync(true)?;
                 }
                 *at = Instant::now() + if here == far::Synced::Here { ASK.0 } else { FAR_AGAIN };

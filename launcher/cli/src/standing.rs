@@ -280,6 +280,11 @@ pub(crate) fn by_folder(folder: &RunFolder) -> Result<Option<Value>, CliError> {
     Ok(told.fresh().cloned())
 }
 
+/// Whether the newest launch of a run has written its last word; its scheduler is not asked.
+pub(crate) fn has_ended(folder: &RunFolder) -> Result<bool, CliError> {
+    Ok(by_folder(folder)?.as_ref().is_some_and(is_final))
+}
+
 /// Whether a status is the last word of a run.
 pub(crate) fn is_final(status: &Value) -> bool {
     matches!(status["phase"].as_str(), Some("finished" | "failed" | "cancelled"))
